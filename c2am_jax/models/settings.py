@@ -1,0 +1,121 @@
+"""What a detector is made of, as frozen dataclasses; the defaults are the reference's LVIS v1.0 Mask R-CNN R50-FPN.
+
+`config.model` of an experiment is exactly `dataclasses.asdict(MaskRCNNSettings(...))`, and
+`MaskRCNNSettings.from_dict` is the way back, so each name and default stands here only.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSettings:
+    """A ResNet of the `pytorch` style (stride in the 3x3 convolution).
+
+    Attributes:
+      depth: 50 or 101 (bottleneck blocks), 10 or 18 (basic blocks, for CPU-sized configs).
+      width: channels of the stem; stage i has ``width * 2**i`` (times 4 for bottleneck blocks).
+      norm: "frozen_bn" (running statistics, trainable affine), "sync_bn" or "group_norm".
+      frozen_stages: number of frozen stages besides the stem; 1 freezes stem and stage 1, 0 the stem, -1 nothing.
+    """
+
+    depth: int = 50
+    width: int = 64
+    norm: str = "frozen_bn"
+    frozen_stages: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FPNSettings:
+    """Feature pyramid P2..P6 with `channels` each; P6 is P5 subsampled. `norm` "none" or "group_norm"."""
+
+    channels: int = 256
+    norm: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class RPNSettings:
+    """Region proposal network: anchors, matching, sampling and proposal selection (IoUs and counts per image)."""
+
+    anchor_scale: float = 8.0
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    min_positive_iou: float = 0.3
+    allowed_border: int = -1
+    samples: int = 256
+    positive_fraction: float = 0.5
+    smooth_l1_beta: float = 0.0
+    nms_iou: float = 0.7
+    pre_nms_train: int = 2000
+    post_nms_train: int = 1000
+    pre_nms_test: int = 1000
+    post_nms_test: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxHeadSettings:
+    """RoI sampling and the Shared2FC box head. `smooth_l1_beta` 0 means L1."""
+
+    fc_channels: int = 1024
+    pool_size: int = 7
+    finest_scale: int = 56
+    class_agnostic: bool = False
+    delta_stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    positive_iou: float = 0.5
+    match_low_quality: bool = True
+    samples: int = 512
+    positive_fraction: float = 0.25
+    smooth_l1_beta: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskHeadSettings:
+    """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class."""
+
+    convs: int = 4
+    channels: int = 256
+    pool_size: int = 14
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSettings:
+    """Detections kept per image: score strictly above the threshold, per-class NMS, the best `max_detections`."""
+
+    __test__ = False  # pytest: not a test class
+
+    score_threshold: float = 1e-4
+    nms_iou: float = 0.5
+    max_detections: int = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRCNNSettings:
+    """Mask R-CNN as a whole. `num_classes` is K, without background."""
+
+    num_classes: int = 1203
+    backbone: BackboneSettings = BackboneSettings()
+    fpn: FPNSettings = FPNSettings()
+    rpn: RPNSettings = RPNSettings()
+    box_head: BoxHeadSettings = BoxHeadSettings()
+    mask_head: MaskHeadSettings = MaskHeadSettings()
+    test: TestSettings = TestSettings()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MaskRCNNSettings":
+        """Inverse of `dataclasses.asdict`; lists become tuples. Raises TypeError on an unknown name."""
+        return _from_dict(cls, values)
+
+
+def _from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    converted = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(defaults.get(name)):
+            value = _from_dict(type(defaults[name]), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        converted[name] = value
+    return cls(**converted)
