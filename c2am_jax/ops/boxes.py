@@ -3,19 +3,23 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+
+# Anchors are numpy constants, everything else is traced.
+AnyArray = Array | np.ndarray
 
 # Reference rule: |dw| and |dh| are clipped to the logarithm of this ratio, both signs.
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
-def area(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
+def area(boxes: Float[AnyArray, "*n 4"]) -> Float[Array, "*n"]:
     """Area in square pixels; 0 for boxes turned inside out."""
     wh = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return wh[..., 0] * wh[..., 1]
 
 
-def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+def pairwise_iou(a: Float[AnyArray, "n 4"], b: Float[AnyArray, "m 4"]) -> Float[Array, "n m"]:
     """Intersection over union of every pair; 0 where both boxes are empty."""
     low = jnp.maximum(a[:, None, :2], b[None, :, :2])
     high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -25,19 +29,21 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 
-def clip(boxes: Float[Array, "*n 4"], hw: Int[Array, "2"] | Float[Array, "2"]) -> Float[Array, "*n 4"]:
+def clip(
+    boxes: Float[AnyArray, "*n 4"], hw: Int[AnyArray, "2"] | Float[AnyArray, "2"]
+) -> Float[Array, "*n 4"]:
     """Clip to the image: x to [0, W], y to [0, H] (reference rule: the far edge is W, not W - 1)."""
     limit = jnp.stack([hw[1], hw[0], hw[1], hw[0]]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, limit)
 
 
-def _centre_size(boxes: Float[Array, "*n 4"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n 2"]]:
+def _centre_size(boxes: Float[AnyArray, "*n 4"]) -> tuple[Float[AnyArray, "*n 2"], Float[AnyArray, "*n 2"]]:
     return (boxes[..., :2] + boxes[..., 2:]) * 0.5, boxes[..., 2:] - boxes[..., :2]
 
 
 def encode_deltas(
-    anchors: Float[Array, "*n 4"],
-    targets: Float[Array, "*n 4"],
+    anchors: Float[AnyArray, "*n 4"],
+    targets: Float[AnyArray, "*n 4"],
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "*n 4"]:
     """Deltas (dx, dy, dw, dh) that take `anchors` to `targets`, divided by `stds`.
@@ -53,11 +59,11 @@ def encode_deltas(
 
 
 def decode_deltas(
-    anchors: Float[Array, "*n 4"],
-    deltas: Float[Array, "*n 4"],
+    anchors: Float[AnyArray, "*n 4"],
+    deltas: Float[AnyArray, "*n 4"],
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "*n 4"]:
-    """Inverse of `encode_deltas`, with |dw| and |dh| clipped to |log(16 / 1000)|. Does not clip to the image."""
+    """Inverse of `encode_deltas`, with |dw| and |dh| clipped to |log(16 / 1000)|. Boxes are not clipped."""
     deltas = deltas * jnp.asarray(stds, deltas.dtype)
     centre, size = _centre_size(anchors)
     centre = centre + deltas[..., :2] * size

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
@@ -13,7 +13,12 @@ POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """`kind` [N]: 1 positive, 0 negative, -1 ignored. `gt_index` [N]: the matched ground truth, 0 unless positive."""
+    """What became of each prior.
+
+    Attributes:
+      kind: int32 [N], 1 positive, 0 negative, -1 ignored.
+      gt_index: int32 [N], the matched ground truth; 0 unless positive.
+    """
 
     kind: jax.Array
     gt_index: jax.Array
@@ -21,8 +26,8 @@ class Matches:
 
 def match(
     iou: Float[Array, "g n"],
-    gt_valid: Bool[Array, "g"],
-    prior_valid: Bool[Array, "n"],
+    gt_valid: Bool[Array, " g"],
+    prior_valid: Bool[Array, " n"],
     *,
     positive_iou: float,
     negative_iou: float,
@@ -31,13 +36,16 @@ def match(
 ) -> Matches:
     """Match priors to ground truths as the reference's MaxIoU assigner does.
 
-    A prior is negative below `negative_iou`, positive from `positive_iou` on (matched to the ground truth of its
-    largest IoU, the first one on ties), ignored in between. With `match_low_quality`, every prior whose IoU
-    equals a ground truth's maximum (if that is at least `min_positive_iou`) becomes positive for it; where
-    several ground truths claim a prior so, the last one wins. Padded ground truths match nothing, invalid priors
-    are ignored and do not count for a ground truth's maximum.
+    A prior is negative below `negative_iou`, positive from `positive_iou` on (matched to the ground truth of
+    its largest IoU, the first one on ties), ignored in between. With `match_low_quality`, every prior whose
+    IoU equals a ground truth's maximum (if that is at least `min_positive_iou`) becomes positive for it; where
+    several ground truths claim a prior so, the last one wins. Padded ground truths match nothing; invalid
+    priors are ignored and do not count for a ground truth's maximum.
     """
     iou = jnp.where(gt_valid[:, None] & prior_valid[None, :], iou, -1.0)
+    # IoUs are compared for equality below: without the barrier the compiler may compute them anew in each
+    # fusion, with other roundings.
+    iou = jax.lax.optimization_barrier(iou)
     best = iou.max(0)
     gt_index = iou.argmax(0).astype(jnp.int32)
     # A prior without any valid ground truth has best == -1 and is negative.

@@ -13,21 +13,32 @@ from c2am_jax.ops.matching import NEGATIVE, POSITIVE
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Chosen priors, positives first: `index` [S], `positive` [S], `valid` [S] (False: nothing left to choose)."""
+    """Chosen priors, positives first, then negatives, then padding.
+
+    Attributes:
+      index: int32 [S]; 0 where not valid.
+      positive: bool [S].
+      valid: bool [S]; False where nothing was left to choose.
+    """
 
     index: jax.Array
     positive: jax.Array
     valid: jax.Array
 
 
-def sample(key: jax.Array | None, kind: Int[Array, "n"], *, num: int, positive_fraction: float) -> Samples:
-    """Choose `num` priors without replacement: at most ``int(num * positive_fraction)`` positives, then negatives.
+def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_fraction: float) -> Samples:
+    """Choose `num` priors without replacement.
+
+    At most ``int(num * positive_fraction)`` are positives; negatives fill up, as far as there are any.
 
     Args:
       key: PRNG key for a uniform choice; None takes the first candidates by index (the golden files' rule).
       kind: 1 positive, 0 negative, -1 never chosen.
       num: how many to choose.
       positive_fraction: bound on the share of positives.
+
+    Returns:
+      S = `num` rows; with key None, indices ascend within the positives and within the negatives.
     """
     num_positive = int(num * positive_fraction)
     if key is None:
@@ -42,15 +53,15 @@ def sample(key: jax.Array | None, kind: Int[Array, "n"], *, num: int, positive_f
 
     positive_index, positive_valid = choose(kind == POSITIVE, num_positive)
     negative_index, negative_valid = choose(kind == NEGATIVE, num)
-    taken = positive_valid.sum()
-    negative_valid &= jnp.arange(negative_valid.shape[0]) < num - taken
-
-    index = jnp.concatenate([positive_index, negative_index])
-    valid = jnp.concatenate([positive_valid, negative_valid])
-    positive = jnp.concatenate([positive_valid, jnp.zeros_like(negative_valid)])
-    # Both parts are prefix-valid, so a stable sort closes the gap between them.
-    order = jnp.argsort(~valid, stable=True)[:num]
-    if order.shape[0] < num:
-        order = jnp.pad(order, (0, num - order.shape[0]), constant_values=index.shape[0])
-    pad = lambda x, value: jnp.take(x, order, mode="fill", fill_value=value)  # noqa: E731
-    return Samples(jnp.where(pad(valid, False), pad(index, 0), 0), pad(positive, False), pad(valid, False))
+    num_taken = positive_valid.sum()
+    # Both choices are valid up to some point, so slot by slot: the positives taken, then negatives.
+    slot = jnp.arange(num)
+    positive = slot < num_taken
+    negative = ~positive & (slot - num_taken < negative_valid.sum())
+    index = jnp.where(
+        positive,
+        jnp.take(positive_index, slot, mode="fill", fill_value=0),
+        jnp.take(negative_index, slot - num_taken, mode="clip"),
+    )
+    valid = positive | negative
+    return Samples(jnp.where(valid, index, 0), positive, valid)
