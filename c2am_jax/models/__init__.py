@@ -1,0 +1,1 @@
+"""flax.nnx modules: parameters and forward passes."""

@@ -1,0 +1,65 @@
+"""Box head: two shared fully connected layers, classifier and box regression."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from c2am_jax.models.layers import Linear
+from c2am_jax.models.settings import BoxHeadSettings
+
+
+class CosineClassifier(nnx.Module):
+    """Kernel [D, C] without bias; its logits come from `losses.cosine`, which needs its norms."""
+
+    def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
+        """N(0, 0.01): norms are the state of the method, so every class starts alike."""
+        self.kernel = nnx.Param(0.01 * jax.random.normal(rngs.params(), (features_in, classes)))
+        self.bias = None
+
+
+class BoxRegressor(nnx.Module):
+    """Deltas per class; kernel [K, 4, D] so that one class's rows can be gathered (K = 1: class agnostic)."""
+
+    def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
+        """N(0, 0.001)."""
+        self.kernel = nnx.Param(0.001 * jax.random.normal(rngs.params(), (classes, 4, features_in)))
+        self.bias = nnx.Param(jnp.zeros((classes, 4)))
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """[..., D] -> [..., K, 4]."""
+        return jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
+
+    def of_class(self, features: jax.Array, labels: jax.Array) -> jax.Array:
+        """[N, D] and [N] -> [N, 4]: one class's deltas each; any label for a class-agnostic regressor."""
+        index = jnp.minimum(labels, self.kernel.shape[0] - 1)
+        kernel = self.kernel[...][index].astype(features.dtype)
+        return jnp.einsum("nd,ncd->nc", features, kernel) + self.bias[...][index]
+
+
+class BoxHead(nnx.Module):
+    """Shared2FC: RoI features -> [N, D]; `fc_cls` (linear or cosine) and `fc_reg` read them."""
+
+    def __init__(
+        self, channels: int, num_classes: int, classifier: str, settings: BoxHeadSettings, *, rngs: nnx.Rngs
+    ):
+        """`classifier`: "linear" or "cosine"; background is its last class."""
+        width = settings.fc_channels
+        inputs = settings.pool_size**2 * channels
+        self.shared_fcs = nnx.List([Linear(inputs, width, rngs=rngs), Linear(width, width, rngs=rngs)])
+        if classifier == "cosine":
+            self.fc_cls = CosineClassifier(width, num_classes + 1, rngs=rngs)
+        else:
+            self.fc_cls = Linear(width, num_classes + 1, init="normal", std=0.01, rngs=rngs)
+        self.fc_reg = BoxRegressor(width, 1 if settings.class_agnostic else num_classes, rngs=rngs)
+
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        """[N, S, S, C] -> [N, D], after ReLU."""
+        x = pooled.reshape(pooled.shape[0], -1)
+        for layer in self.shared_fcs:
+            x = jax.nn.relu(layer(x))
+        return x
+
+    def classifier(self) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel [D, C] and bias [C] or None."""
+        bias = self.fc_cls.bias
+        return self.fc_cls.kernel[...], None if bias is None else bias[...]

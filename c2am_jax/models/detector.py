@@ -1,0 +1,76 @@
+"""Mask R-CNN as one module: `loss` and `predict`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from c2am_jax.losses.classification import Classification, make_classification
+from c2am_jax.models.fpn import FPN
+from c2am_jax.models.resnet import ResNet
+from c2am_jax.models.roi_head import RoIHead
+from c2am_jax.models.rpn import RPNHead
+from c2am_jax.models.settings import MaskRCNNSettings
+from c2am_jax.structures import Detections, Inputs
+
+
+class MaskRCNN(nnx.Module):
+    """Backbone, neck, RPN and RoI head under the PyTorch reference's names."""
+
+    def __init__(self, settings: MaskRCNNSettings, classification: Classification, *, rngs: nnx.Rngs):
+        """Random weights as the reference initialises them."""
+        self.backbone = ResNet(settings.backbone, rngs=rngs)
+        self.neck = FPN(self.backbone.out_channels, settings.fpn, rngs=rngs)
+        self.rpn_head = RPNHead(settings.fpn.channels, settings.rpn, rngs=rngs)
+        self.roi_head = RoIHead(settings, classification, rngs=rngs)
+        self.settings = settings
+
+    def features(
+        self, image: jax.Array, *, train: bool = False, axis_name: str | None = None
+    ) -> list[jax.Array]:
+        """[B, H, W, 3] -> P2..P6, strides 4 to 64."""
+        return self.neck(self.backbone(image, train=train, axis_name=axis_name))
+
+    def loss(
+        self, inputs: Inputs, keys: jax.Array | None, loss_state: Any, *, axis_name: str | None = None
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], Any]:
+        """Training losses of a batch.
+
+        Args:
+          inputs: B images of this device.
+          keys: one PRNG key per image, [B], for the choice of anchors and RoIs; None takes the first by index.
+          loss_state: running state of the classification loss.
+          axis_name: mesh axis over which means are taken, None for one device.
+
+        Returns:
+          losses "rpn_cls", "rpn_box", "cls", "box", "mask" (scalars, means over all devices), metrics, new state.
+        """
+        features = self.features(inputs.image, train=True, axis_name=axis_name)
+        output = self.rpn_head(features)
+        rpn_keys = roi_keys = None
+        if keys is not None:
+            rpn_keys, roi_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
+        anchors, gt_index = self.rpn_head.sample(output, inputs, rpn_keys)
+        losses = self.rpn_head.loss(output, inputs, anchors, gt_index, axis_name=axis_name)
+        proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
+        samples = self.roi_head.sample(proposals, inputs, roi_keys)
+        roi_losses, metrics, loss_state = self.roi_head.loss(
+            features, samples, inputs, loss_state, axis_name=axis_name
+        )
+        return losses | roi_losses, metrics, loss_state
+
+    def predict(self, image: jax.Array, image_hw: jax.Array) -> Detections:
+        """Detections of normalised images [B, H, W, 3] whose sizes inside the padding are `image_hw` [B, 2]."""
+        features: Sequence[jax.Array] = self.features(image)
+        proposals = self.rpn_head.propose(self.rpn_head(features), image_hw, train=False)
+        return self.roi_head.detect(features, proposals, image_hw)
+
+
+def build_model(settings: MaskRCNNSettings, loss: Mapping[str, Any], *, seed: int = 0) -> MaskRCNN:
+    """A detector with random weights; `loss` is `config.loss`: a method's name and its parameters.
+
+    Raises:
+      ValueError: an unknown method, parameter, norm or depth.
+    """
+    return MaskRCNN(settings, make_classification(**loss), rngs=nnx.Rngs(params=seed))

@@ -1,0 +1,194 @@
+"""Layers with the parameter layout that suits XLA (NHWC), and the variable kinds of the detector.
+
+`nnx.Param` trains. `Frozen` never does (frozen stages, running statistics of frozen batch norm). `nnx.BatchStat` is
+updated by the forward pass (synchronised batch norm).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from c2am_jax.losses.detection import global_sum
+
+
+class Frozen(nnx.Variable):
+    """A value that no gradient and no optimiser touches."""
+
+
+def kaiming_normal(key: jax.Array, shape: tuple[int, ...], fan: int) -> jax.Array:
+    """N(0, 2 / fan)."""
+    return jax.random.normal(key, shape) * math.sqrt(2 / fan)
+
+
+def xavier_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int) -> jax.Array:
+    """U(-b, b) with b = sqrt(6 / (fan_in + fan_out))."""
+    return jax.random.uniform(key, shape, minval=-1.0) * math.sqrt(6 / (fan_in + fan_out))
+
+
+class Conv(nnx.Module):
+    """A square convolution with symmetric padding ``size // 2``.
+
+    1x1 convolutions run as matrix products: on CPU their gradients are several times faster so, elsewhere it is the
+    same thing.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        size: int,
+        *,
+        stride: int = 1,
+        bias: bool = True,
+        init: str = "kaiming",
+        std: float = 0.01,
+        variable: type[nnx.Variable] = nnx.Param,
+        rngs: nnx.Rngs,
+    ):
+        """`init`: "kaiming" (fan out), "xavier" (uniform) or "normal" with `std`; biases start at 0."""
+        shape = (size, size, features_in, features_out)
+        fan_in, fan_out = size * size * features_in, size * size * features_out
+        kernels = {
+            "kaiming": lambda key: kaiming_normal(key, shape, fan_out),
+            "xavier": lambda key: xavier_uniform(key, shape, fan_in, fan_out),
+            "normal": lambda key: std * jax.random.normal(key, shape),
+        }
+        self.kernel = variable(kernels[init](rngs.params()))
+        self.bias = variable(jnp.zeros(features_out)) if bias else None
+        self.size, self.stride = size, stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C']."""
+        kernel = self.kernel[...].astype(x.dtype)
+        if self.size == 1:
+            x = x[:, :: self.stride, :: self.stride]
+            y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        else:
+            pad = self.size // 2
+            y = jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                ((pad, pad), (pad, pad)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """x W + b with kernel [D, C]."""
+
+    def __init__(
+        self, features_in: int, features_out: int, *, init: str = "xavier", std: float = 0.01, rngs: nnx.Rngs
+    ):
+        """`init`: "xavier" (uniform) or "normal" with `std`."""
+        shape = (features_in, features_out)
+        if init == "xavier":
+            kernel = xavier_uniform(rngs.params(), shape, features_in, features_out)
+        else:
+            kernel = std * jax.random.normal(rngs.params(), shape)
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.Param(jnp.zeros(features_out))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., C]."""
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch norm by running statistics that never change; the affine part trains unless `variable` is `Frozen`."""
+
+    def __init__(self, features: int, *, zero: bool, variable: type[nnx.Variable]):
+        """`zero` starts the scale at 0 (the last norm of a residual branch)."""
+        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
+        self.bias = variable(jnp.zeros(features))
+        self.mean = Frozen(jnp.zeros(features))
+        self.var = Frozen(jnp.ones(features))
+
+    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
+        """[..., C] -> [..., C]; the mode makes no difference."""
+        del train, axis_name
+        factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + 1e-5)
+        return x * factor.astype(x.dtype) + (self.bias[...] - self.mean[...] * factor).astype(x.dtype)
+
+
+class SyncBatchNorm(nnx.Module):
+    """Batch norm by the statistics of the batch over all devices; running averages (momentum 0.1) for inference."""
+
+    def __init__(self, features: int, *, zero: bool, variable: type[nnx.Variable]):
+        """As `FrozenBatchNorm`; a frozen one keeps its running statistics."""
+        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
+        self.bias = variable(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.learns = variable is not Frozen
+
+    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]; updates the running averages in training."""
+        mean, var = self.mean[...], self.var[...]
+        if train and self.learns:
+            wide = x.astype(jnp.float32)
+            devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+            count = devices * x.size / x.shape[-1]
+            mean = global_sum(wide.sum((0, 1, 2)), axis_name) / count
+            var = global_sum(jnp.square(wide - mean).sum((0, 1, 2)), axis_name) / count
+            seen_mean, seen_var = jax.lax.stop_gradient((mean, var * count / max(count - 1, 1)))
+            self.mean[...] = 0.9 * self.mean[...] + 0.1 * seen_mean
+            self.var[...] = 0.9 * self.var[...] + 0.1 * seen_var
+        factor = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
+        return x * factor.astype(x.dtype) + (self.bias[...] - mean * factor).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """Normalisation over the positions and channels of each of up to 32 groups of an image."""
+
+    def __init__(self, features: int, *, zero: bool = False, variable: type[nnx.Variable] = nnx.Param):
+        """The number of groups is the largest divisor of 32 that divides `features`."""
+        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
+        self.bias = variable(jnp.zeros(features))
+        self.groups = math.gcd(32, features)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]; the mode makes no difference."""
+        del train, axis_name
+        batch, height, width, channels = x.shape
+        grouped = x.astype(jnp.float32).reshape(batch, height * width, self.groups, channels // self.groups)
+        mean = grouped.mean((1, 3), keepdims=True)
+        var = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
+        normal = ((grouped - mean) * jax.lax.rsqrt(var + 1e-5)).reshape(x.shape)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+NORMS = {"frozen_bn": FrozenBatchNorm, "sync_bn": SyncBatchNorm, "group_norm": GroupNorm}
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum with stride 2 and padding 1, as nine strided slices (their gradient is 3 times faster on CPU)."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    result = None
+    for i in range(3):
+        for j in range(3):
+            part = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+            result = part if result is None else jnp.maximum(result, part)
+    assert result is not None
+    return result
+
+
+class Deconv2x2(nnx.Module):
+    """Transposed 2x2 convolution with stride 2, as one matrix product and a reshape; kernel [C, 2, 2, C']."""
+
+    def __init__(self, features_in: int, features_out: int, *, rngs: nnx.Rngs):
+        """Kaiming normal (fan out), bias 0."""
+        shape = (features_in, 2, 2, features_out)
+        self.kernel = nnx.Param(kaiming_normal(rngs.params(), shape, 4 * features_out))
+        self.bias = nnx.Param(jnp.zeros(features_out))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, 2 H, 2 W, C']."""
+        batch, height, width, _ = x.shape
+        y = jnp.einsum("bhwc,cijd->bhiwjd", x, self.kernel[...].astype(x.dtype))
+        return y.reshape(batch, 2 * height, 2 * width, -1) + self.bias[...].astype(x.dtype)

@@ -1,0 +1,43 @@
+"""FCN mask head that computes one class's channel per RoI."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from c2am_jax.models.fpn import ConvNorm
+from c2am_jax.models.layers import Deconv2x2, kaiming_normal
+from c2am_jax.models.settings import MaskHeadSettings
+
+
+class MaskPredictor(nnx.Module):
+    """The 1x1 convolution to one channel per class; kernel [K, C] so that a class's weights can be gathered."""
+
+    def __init__(self, channels: int, num_classes: int, *, rngs: nnx.Rngs):
+        """Kaiming normal (fan out), bias 0."""
+        self.kernel = nnx.Param(kaiming_normal(rngs.params(), (num_classes, channels), num_classes))
+        self.bias = nnx.Param(jnp.zeros(num_classes))
+
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        """[N, H, W, C] and [N] -> [N, H, W]: the label's channel; all N x H x W x K are never made."""
+        kernel = self.kernel[...][labels].astype(x.dtype)
+        return jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][labels][:, None, None]
+
+
+class MaskHead(nnx.Module):
+    """3x3 convolutions, a transposed 2x2 one, the predictor."""
+
+    def __init__(self, channels: int, num_classes: int, settings: MaskHeadSettings, *, rngs: nnx.Rngs):
+        """`channels` of the RoI features."""
+        widths = [channels] + [settings.channels] * settings.convs
+        make = lambda i: ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)  # noqa: E731
+        self.convs = nnx.List([make(i) for i in range(settings.convs)])
+        self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
+        self.conv_logits = MaskPredictor(settings.channels, num_classes, rngs=rngs)
+
+    def __call__(self, pooled: jax.Array, labels: jax.Array) -> jax.Array:
+        """[N, S, S, C] and [N] foreground labels -> logits [N, 2 S, 2 S], float32."""
+        x = pooled
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        x = jax.nn.relu(self.upsample(x))
+        return self.conv_logits(x, labels).astype(jnp.float32)

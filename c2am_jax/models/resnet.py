@@ -1,0 +1,115 @@
+"""ResNet backbones of the `pytorch` style: C2..C5."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from c2am_jax.models.layers import NORMS, Conv, Frozen, max_pool
+from c2am_jax.models.settings import BackboneSettings
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions."""
+
+    expansion = 1
+
+    def __init__(self, features_in: int, width: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
+        """`variable` is the kind of the block's parameters."""
+        options = {"bias": False, "variable": variable, "rngs": rngs}
+        self.conv1 = Conv(features_in, width, 3, stride=stride, **options)
+        self.bn1 = norm(width, zero=False, variable=variable)
+        self.conv2 = Conv(width, width, 3, **options)
+        self.bn2 = norm(width, zero=True, variable=variable)
+        self.downsample = _downsample(features_in, width, stride, norm, options)
+
+    def __call__(self, x: jax.Array, **mode) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
+        y = jax.nn.relu(self.bn1(self.conv1(x), **mode))
+        y = self.bn2(self.conv2(y), **mode)
+        return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (which has the stride), 1x1 with four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, features_in: int, width: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
+        """`variable` is the kind of the block's parameters."""
+        options = {"bias": False, "variable": variable, "rngs": rngs}
+        self.conv1 = Conv(features_in, width, 1, **options)
+        self.bn1 = norm(width, zero=False, variable=variable)
+        self.conv2 = Conv(width, width, 3, stride=stride, **options)
+        self.bn2 = norm(width, zero=False, variable=variable)
+        self.conv3 = Conv(width, 4 * width, 1, **options)
+        self.bn3 = norm(4 * width, zero=True, variable=variable)
+        self.downsample = _downsample(features_in, 4 * width, stride, norm, options)
+
+    def __call__(self, x: jax.Array, **mode) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
+        y = jax.nn.relu(self.bn1(self.conv1(x), **mode))
+        y = jax.nn.relu(self.bn2(self.conv2(y), **mode))
+        y = self.bn3(self.conv3(y), **mode)
+        return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
+
+
+def _downsample(features_in, features_out, stride, norm, options):
+    if stride == 1 and features_in == features_out:
+        return None
+    conv = Conv(features_in, features_out, 1, stride=stride, **options)
+    return nnx.List([conv, norm(features_out, zero=False, variable=options["variable"])])
+
+
+def _shortcut(downsample, x, mode):
+    return x if downsample is None else downsample[1](downsample[0](x), **mode)
+
+
+ARCHITECTURES = {
+    10: (BasicBlock, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class ResNet(nnx.Module):
+    """Stem and four stages; the frozen ones lie outside the gradient."""
+
+    def __init__(self, settings: BackboneSettings, *, rngs: nnx.Rngs):
+        """Raises ValueError for a depth or norm that does not exist."""
+        if settings.depth not in ARCHITECTURES:
+            raise ValueError(f"model.backbone.depth must be one of {sorted(ARCHITECTURES)}, not {settings.depth}")
+        if settings.norm not in NORMS:
+            raise ValueError(f"model.backbone.norm must be one of {', '.join(NORMS)}, not {settings.norm!r}")
+        block, repeats = ARCHITECTURES[settings.depth]
+        norm = NORMS[settings.norm]
+        kind = lambda stage: Frozen if stage <= settings.frozen_stages else nnx.Param  # noqa: E731
+        self.conv1 = Conv(3, settings.width, 7, stride=2, bias=False, variable=kind(0), rngs=rngs)
+        self.bn1 = norm(settings.width, zero=False, variable=kind(0))
+        features = settings.width
+        for stage, count in enumerate(repeats, 1):
+            width = settings.width * 2 ** (stage - 1)
+            blocks = []
+            for index in range(count):
+                stride = 2 if index == 0 and stage > 1 else 1
+                blocks.append(block(features, width, stride, norm, kind(stage), rngs=rngs))
+                features = block.expansion * width
+            setattr(self, f"layer{stage}", nnx.List(blocks))
+        self.out_channels = tuple(settings.width * 2**i * block.expansion for i in range(4))
+        self.frozen_stages = settings.frozen_stages
+
+    def __call__(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Sequence[jax.Array]:
+        """[B, H, W, 3] -> C2..C5 with strides 4, 8, 16, 32."""
+        mode = {"train": train, "axis_name": axis_name}
+        x = max_pool(jax.nn.relu(self.bn1(self.conv1(image), **mode)))
+        if self.frozen_stages == 0:
+            x = jax.lax.stop_gradient(x)
+        outputs = []
+        for stage in range(1, 5):
+            for block in getattr(self, f"layer{stage}"):
+                x = block(x, **mode)
+            if stage == self.frozen_stages:
+                x = jax.lax.stop_gradient(x)
+            outputs.append(x)
+        return outputs

@@ -1,0 +1,82 @@
+"""Mask targets of RoIs, bit unpacking, and pasting predicted masks back into the image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num, UInt8
+
+from c2am_jax.ops.roi_align import sampling_matrix
+
+
+def unpack(bits: UInt8[Array, "*n m bytes"]) -> UInt8[Array, "*n m side"]:
+    """Bit-packed rows (most significant bit first, `numpy.packbits`) to 0 and 1."""
+    shifts = jnp.arange(7, -1, -1, dtype=jnp.uint8)
+    return ((bits[..., None] >> shifts) & 1).reshape(*bits.shape[:-1], bits.shape[-1] * 8)
+
+
+def mask_targets(
+    masks: Num[Array, "g h w"],
+    frames: Float[Array, "g 4"],
+    gt_index: Int[Array, "p"],
+    rois: Float[Array, "p 4"],
+    *,
+    size: int = 28,
+) -> Float[Array, "p {size} {size}"]:
+    """0/1 targets of each RoI: RoIAlign of its ground truth's 0/1 mask, at least 0.5 (reference rule).
+
+    Args:
+      masks: 0 and 1, in the frame given.
+      frames: the rectangle in input pixels that each mask covers: its own box in training, the whole image in
+        parity runs (where this is exactly the reference's crop).
+      gt_index: the ground truth of each RoI.
+      rois: in input pixels.
+      size: side of the target.
+    """
+    height, width = masks.shape[1:]
+    frame = frames[gt_index]
+    cells = jnp.array([width, height], rois.dtype)
+    extent = frame[:, 2:] - frame[:, :2]
+    scale = cells / jnp.where(extent > 0, extent, 1)
+    low = (rois[:, :2] - frame[:, :2]) * scale - 0.5
+    length = (rois[:, 2:] - rois[:, :2]) * scale
+    wy = sampling_matrix(low[:, 1], length[:, 1], height, out=size, cells=height)
+    wx = sampling_matrix(low[:, 0], length[:, 0], width, out=size, cells=width)
+
+    def crop(roi):
+        index, y, x = roi
+        return y @ masks[index].astype(jnp.float32) @ x.T
+
+    values = jax.lax.map(crop, (gt_index, wy, wx), batch_size=16)
+    return (values >= 0.5).astype(jnp.float32)
+
+
+def _interpolation(low: float, high: float, start: int, stop: int, size: int) -> np.ndarray:
+    """[stop - start, size]: weights of a mask's cells at pixel centres; outside the mask's cells counts as 0."""
+    at = (np.arange(start, stop, dtype=np.float32) + 0.5 - low) / np.float32(high - low) * size - 0.5
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(size, dtype=np.float32)), 0)
+
+
+def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Place one predicted mask into the image; numpy, on the host.
+
+    Reference rule: bilinear interpolation at pixel centres with zeros around the mask, then at least 0.5; outside
+    floor(box) - 1 .. ceil(box) + 1 nothing can reach 0.5, so only that region is made.
+
+    Args:
+      probabilities: float [m, m] in the frame of the box.
+      box: xyxy in pixels of the image.
+      hw: height and width of the image.
+
+    Returns:
+      bool [h, w] of the region and its (top, left); the region is empty for a box without area or outside.
+    """
+    x1, y1, x2, y2 = (float(v) for v in box)
+    height, width = hw
+    left, top = max(int(np.floor(x1)) - 1, 0), max(int(np.floor(y1)) - 1, 0)
+    right, bottom = min(int(np.ceil(x2)) + 1, width), min(int(np.ceil(y2)) + 1, height)
+    if x2 <= x1 or y2 <= y1 or right <= left or bottom <= top:
+        return np.zeros((0, 0), bool), (0, 0)
+    size = probabilities.shape[-1]
+    wy = _interpolation(y1, y2, top, bottom, size)
+    wx = _interpolation(x1, x2, left, right, size)
+    return wy @ probabilities.astype(np.float32) @ wx.T >= 0.5, (top, left)
