@@ -1,0 +1,1 @@
+"""From LVIS annotations and JPEGs to batches; numpy and tf.data only."""

@@ -93,7 +93,7 @@ class RPNHead(nnx.Module):
         bucket = inputs.image.shape[1:3]
 
         def one(boxes, valid, hw, key):
-            trainable = anchor_ops.trainable_anchors(
+            trainable = anchor_ops.inside_image(
                 bucket,
                 hw,
                 strides=settings.strides,

@@ -1,0 +1,294 @@
+"""LVIS json + JPEGs -> TFDS records (ArrayRecord, random access), with an index beside them.
+
+A prepared folder holds the records, `index.npz` (what samplers need of every image), `annotations.json` (for the
+evaluator) and `report.json` (what was kept and skipped, and why), written last: without it the folder is unfinished.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from c2am_jax.data import lvis
+from c2am_jax.data.masks import MASK_SIZE, BadMask, box_frame, pack, rasterise
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import tensorflow as tf  # noqa: E402
+import tensorflow_datasets as tfds  # noqa: E402
+
+tf.config.set_visible_devices([], "GPU")
+SPLIT = "data"
+MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Source(tfds.core.BuilderConfig):
+    annotations: str = ""
+    images: str = ""
+
+
+class _LvisLayout(tfds.core.GeneratorBasedBuilder):
+    """Records of one LVIS-layout json; example i is image i of the index."""
+
+    name = "lvis_layout"
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = Path(__file__).parent
+
+    def __init__(self, **options):
+        """As any TFDS builder; `index` and `skipped` fill up while examples are generated."""
+        self.skipped = collections.defaultdict(list)
+        self.index = []
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        instance = {
+            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "label": tfds.features.Scalar(np.int32),
+            "mask": tfds.features.Tensor(shape=(MASK_SIZE, MASK_SIZE // 8), dtype=np.uint8, encoding="bytes"),
+        }
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "image_id": tfds.features.Scalar(np.int64),
+            "height": tfds.features.Scalar(np.int32),
+            "width": tfds.features.Scalar(np.int32),
+            "instances": tfds.features.Sequence(instance),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        source = self.builder_config
+        self.found = lvis.read_annotations(source.annotations)
+        class_of = self.found.categories.class_of
+        for image in tqdm(self.found.images, desc=f"prepare {source.name}", unit="image", disable=None):
+            try:
+                path = lvis.image_file(image, source.images)
+                content = path.read_bytes()
+                _check_jpeg(content, (image["height"], image["width"]))
+            except FileNotFoundError as error:
+                self.skipped["image file missing"].append(str(error))
+                continue
+            except (OSError, UnidentifiedImageError, ValueError) as error:
+                self.skipped["image file broken"].append(f"image {image['id']}: {path}: {error}")
+                continue
+            instances = list(self._instances(image, class_of))
+            self.index.append((image["id"], image["height"], image["width"], [i["label"] for i in instances]))
+            yield (
+                len(self.index) - 1,
+                {
+                    "image": io.BytesIO(content),
+                    "image_id": image["id"],
+                    "height": image["height"],
+                    "width": image["width"],
+                    "instances": instances,
+                },
+            )
+
+    def _instances(self, image, class_of) -> Iterator[dict[str, Any]]:
+        hw = image["height"], image["width"]
+        for annotation in self.found.by_image.get(image["id"], ()):
+            name = f"annotation {annotation['id']} of image {image['id']}"
+            try:
+                box = _box(annotation["bbox"], hw)
+                raster = rasterise(annotation["segmentation"], hw)
+                if not raster.any():
+                    raise BadMask("mask lies outside the image")
+            except BadMask as error:
+                self.skipped["annotation dropped"].append(f"{name}: {error}")
+                continue
+            yield {
+                "box": box,
+                "label": class_of[annotation["category_id"]],
+                "mask": pack(box_frame(raster, box)),
+            }
+
+
+def _check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
+    """Decode fully: a truncated file must be found now, not in the middle of a training run."""
+    with Image.open(io.BytesIO(content)) as picture:
+        if picture.format != "JPEG":
+            raise ValueError(f"not a JPEG but {picture.format}")
+        if (picture.height, picture.width) != hw:
+            raise ValueError(f"is {picture.height}x{picture.width}, the json says {hw[0]}x{hw[1]}")
+        picture.load()
+
+
+def _box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
+    """xyxy clipped to the image; BadMask for what the reference's filter drops."""
+    x, y, w, h = (float(v) for v in xywh)
+    if not np.isfinite([x, y, w, h]).all():
+        raise BadMask("box with a non-finite number")
+    box = np.array([max(x, 0), max(y, 0), min(x + w, hw[1]), min(y + h, hw[0])], np.float32)
+    if w < MIN_SIDE or h < MIN_SIDE or (box[2:] - box[:2] <= 0).any():
+        raise BadMask("box of zero size or outside the image")
+    return box
+
+
+def _digest(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _builder(name: str, data_dir: str | os.PathLike, annotations: str = "", images: str = "") -> _LvisLayout:
+    source = _Source(name=name, annotations=str(annotations), images=str(images))
+    return _LvisLayout(config=source, data_dir=str(data_dir), file_format="array_record")
+
+
+def folder_of(name: str, data_dir: str | os.PathLike) -> Path:
+    """Where `prepare` puts the records of a data set."""
+    return Path(data_dir) / _LvisLayout.name / name / str(_LvisLayout.VERSION)
+
+
+def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
+    """Whether a finished preparation is there."""
+    return (folder_of(name, data_dir) / "report.json").is_file()
+
+
+def prepare(
+    annotations: str | os.PathLike, images: str | os.PathLike, name: str, data_dir: str | os.PathLike
+) -> dict[str, Any]:
+    """Write records, index and report of one LVIS-layout json; returns the report.
+
+    Images whose file is missing, broken or of another size and annotations that the reference's filter drops are
+    skipped, counted and listed in `report.json`. An interrupted preparation starts anew.
+
+    Raises:
+      AnnotationError: the json is not usable.
+      FileNotFoundError: no folder `images`, or not one of the images is in it.
+    """
+    if not Path(images).is_dir():
+        raise FileNotFoundError(f"{images}: no such folder of images")
+    lvis.read_annotations(annotations)  # before anything is written
+    folder = folder_of(name, data_dir)
+    shutil.rmtree(folder, ignore_errors=True)
+    builder = _builder(name, data_dir, str(annotations), str(images))
+    try:
+        with tempfile.TemporaryDirectory() as downloads:  # nothing is downloaded, TFDS wants the folder
+            builder.download_and_prepare(file_format="array_record", download_dir=downloads)
+    except ValueError:
+        if builder.index or not builder.skipped:
+            raise
+        first = next(iter(builder.skipped.values()))[0]
+        raise FileNotFoundError(f"{annotations}: not one of its images is usable in {images}: {first}") from None
+
+    found, index = builder.found, builder.index
+    counts = {reason: len(entries) for reason, entries in builder.skipped.items()}
+    for reason, count in counts.items():
+        logging.warning("%s: %s: %d, for example: %s", name, reason, count, builder.skipped[reason][0])
+    lengths = [len(labels) for _, _, _, labels in index]
+    np.savez(
+        folder / "index.npz",
+        image_id=np.array([i for i, _, _, _ in index], np.int64),
+        image_hw=np.array([(h, w) for _, h, w, _ in index], np.int32),
+        label=np.array([label for _, _, _, labels in index for label in labels], np.int32),
+        label_offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
+    shutil.copyfile(annotations, folder / "annotations.json")
+    report = {
+        "annotations": str(annotations),
+        "annotations_sha256": _digest(annotations),
+        "images": len(index),
+        "instances": int(sum(lengths)),
+        "categories": {g: len(found.categories.group(g)) for g in lvis.FREQUENCIES},
+        "skipped": counts,
+        "skipped_entries": builder.skipped,
+    }
+    partial = folder / "report.json.partial"
+    partial.write_text(json.dumps(report, indent=1))
+    partial.replace(folder / "report.json")
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedDataset:
+    """Records with random access and their index: N images, ragged labels.
+
+    Attributes:
+      name: of the data set.
+      folder: where its files are.
+      categories: row k is class k.
+      image_id: int64 [N].
+      image_hw: int32 [N, 2].
+      label: classes of all instances, image by image; image i has label[label_offset[i]:label_offset[i + 1]].
+      label_offset: int64 [N + 1].
+    """
+
+    name: str
+    folder: Path
+    categories: lvis.CategoryTable
+    image_id: np.ndarray
+    image_hw: np.ndarray
+    label: np.ndarray
+    label_offset: np.ndarray
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.image_id)
+
+    @property
+    def annotations_path(self) -> Path:
+        """The LVIS json that the evaluator reads."""
+        return self.folder / "annotations.json"
+
+    def labels_of(self, index: int) -> np.ndarray:
+        """Classes of the instances of image `index`."""
+        return self.label[self.label_offset[index] : self.label_offset[index + 1]]
+
+    @functools.cached_property
+    def _builder(self) -> _LvisLayout:
+        data_dir = self.folder.parent.parent.parent
+        return _builder(self.name, data_dir)
+
+    @functools.cached_property
+    def _source(self):
+        method = tfds.decode.DeserializeMethod.RAW_BYTES
+        return self._builder.as_data_source(split=SPLIT, deserialize_method=method)
+
+    def read(self, index: int) -> bytes:
+        """The serialised record of image `index`."""
+        return self._source[int(index)]
+
+    def parse(self, record: tf.Tensor) -> dict[str, Any]:
+        """A record as tensors; "image" stays JPEG bytes (graph mode)."""
+        features = self._builder.info.features
+        assert features is not None
+        return features.deserialize_example(record, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLike = "") -> PreparedDataset:
+    """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
+
+    Raises:
+      FileNotFoundError: nothing (finished) is there.
+      AnnotationError: it was prepared from another annotation file.
+    """
+    folder = folder_of(name, data_dir)
+    if not is_prepared(name, data_dir):
+        raise FileNotFoundError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
+    report = json.loads((folder / "report.json").read_text())
+    if annotations and _digest(annotations) != report["annotations_sha256"]:
+        raise lvis.AnnotationError(
+            f"{folder} was prepared from another file than {annotations}: delete that folder to prepare it again, or "
+            "choose another data.name"
+        )
+    categories = lvis.category_table(lvis.read_json(folder / "annotations.json")["categories"])
+    with np.load(folder / "index.npz") as index:
+        return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})

@@ -1,0 +1,69 @@
+"""From `config.data` to a prepared data set, preparing it on first use."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from c2am_jax.data import builder, glyphs
+
+# Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
+STANDARD_ANNOTATIONS = {"lvis_v1": "lvis_v1_{split}.json", "lvis_v05": "lvis_v0.5_{split}.json"}
+DOWNLOADS = {
+    "lvis_v1": "lvis_v1_train.json.zip and lvis_v1_val.json.zip from https://www.lvisdataset.org/dataset",
+    "lvis_v05": "lvis_v0.5_train.json.zip and lvis_v0.5_val.json.zip from https://www.lvisdataset.org/dataset",
+}
+IMAGES = "train2017.zip and val2017.zip from http://images.cocodataset.org/zips/"
+
+
+class MissingDataset(FileNotFoundError):
+    """Nothing to train or evaluate on; the text says what to download into which folder."""
+
+
+def sources(config: Mapping[str, Any], split: str) -> tuple[Path, Path]:
+    """Annotation json and image folder of a split ("train" or "val"), named by the config or the standard places."""
+    prefix = "" if split == "train" else "val_"
+    folder = Path(config["dir"]) / config["name"]
+    standard = STANDARD_ANNOTATIONS.get(config["name"], "{split}.json").format(split=split)
+    annotations = config[f"{prefix}annotations"] or folder / standard
+    images = config[f"{prefix}images"] or config["images"] or folder / "images"
+    return Path(annotations), Path(images)
+
+
+def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDataset:
+    """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
+
+    Args:
+      config: `config.data`: name, dir, annotations, images, val_annotations, val_images.
+      split: "train" or "val".
+
+    Raises:
+      MissingDataset: the files are not there; one message says what to do.
+      AnnotationError: they are there but not usable, or the records come from other files.
+    """
+    name = f"{config['name']}_{split}"
+    data_dir = config["dir"]
+    annotations, images = sources(config, split)
+    if config["name"] == "glyphs":
+        folder = Path(data_dir) / "glyphs"
+        glyphs.generate(folder)
+        annotations, images = folder / f"annotations_{split}.json", folder / "images"
+    named = config["annotations" if split == "train" else "val_annotations"]
+    if builder.is_prepared(name, data_dir):
+        return builder.load(name, data_dir, annotations=annotations if named else "")
+    if not annotations.is_file() or not images.is_dir():
+        raise MissingDataset(_missing(config["name"], annotations, images, split))
+    logging.info("preparing %s from %s (once)", name, annotations)
+    builder.prepare(annotations, images, name, data_dir)
+    return builder.load(name, data_dir)
+
+
+def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
+    lacking = annotations if not annotations.is_file() else images
+    key = "" if split == "train" else "val_"
+    what = DOWNLOADS.get(name, "a json in the LVIS layout")
+    return (
+        f"{lacking} does not exist. Download {what} and unpack it so that {annotations} exists; download {IMAGES} and "
+        f"unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE --config.data.{key}images=DIR. "
+        "Without any download, configs/glyphs_c2am.py trains on the built-in data."
+    )
