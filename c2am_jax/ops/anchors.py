@@ -55,8 +55,8 @@ def inside_image(
     """Which anchors of all levels (concatenated) an image trains on.
 
     Reference rule: the anchor's cell lies inside the image's own padded shape (its size rounded up to 32)
-    and, if `allowed_border` >= 0, the anchor exceeds the unpadded image by no more than that many pixels (on the
-    right and at the bottom by less).
+    and, if `allowed_border` >= 0, the anchor exceeds the unpadded image by no more than that many pixels (on
+    the right and at the bottom by less).
 
     Args:
       bucket_hw: padded height and width of the batch, which fix the feature maps.

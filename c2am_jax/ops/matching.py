@@ -38,9 +38,9 @@ def match(
 
     A prior is negative below `negative_iou`, positive from `positive_iou` on (matched to the ground truth of
     its largest IoU, the first one on ties), ignored in between. With `match_low_quality`, every prior whose
-    IoU equals a ground truth's maximum (if that is at least `min_positive_iou`) becomes positive for it; where
-    several ground truths claim a prior so, the last one wins. Padded ground truths match nothing; invalid
-    priors are ignored and do not count for a ground truth's maximum.
+    IoU equals a ground truth's maximum (if that is at least `min_positive_iou`) becomes positive for it;
+    where several ground truths claim a prior so, the last one wins. Padded ground truths match nothing;
+    invalid priors are ignored and do not count for a ground truth's maximum.
     """
     iou = jnp.where(gt_valid[:, None] & prior_valid[None, :], iou, -1.0)
     # IoUs are compared for equality below: without the barrier the compiler may compute them anew in each

@@ -48,20 +48,14 @@ def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_
         rank = jax.random.uniform(key, kind.shape, minval=0.5, maxval=1.0)
 
     def choose(candidates: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        """Indices of the chosen, padded to `num`, and how many there are."""
         value, index = jax.lax.top_k(jnp.where(candidates, rank, 0.0), min(count, kind.shape[0]))
-        return index.astype(jnp.int32), value > 0
+        return jnp.pad(index, (0, num - index.shape[0])).astype(jnp.int32), (value > 0).sum()
 
-    positive_index, positive_valid = choose(kind == POSITIVE, num_positive)
-    negative_index, negative_valid = choose(kind == NEGATIVE, num)
-    num_taken = positive_valid.sum()
-    # Both choices are valid up to some point, so slot by slot: the positives taken, then negatives.
+    positive_index, positives = choose(kind == POSITIVE, num_positive)
+    negative_index, negatives = choose(kind == NEGATIVE, num)
     slot = jnp.arange(num)
-    positive = slot < num_taken
-    negative = ~positive & (slot - num_taken < negative_valid.sum())
-    index = jnp.where(
-        positive,
-        jnp.take(positive_index, slot, mode="fill", fill_value=0),
-        jnp.take(negative_index, slot - num_taken, mode="clip"),
-    )
-    valid = positive | negative
+    positive = slot < positives
+    valid = slot < positives + negatives
+    index = jnp.where(positive, positive_index, negative_index[jnp.maximum(slot - positives, 0)])
     return Samples(jnp.where(valid, index, 0), positive, valid)
