@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.data import builder, glyphs
+from c2am_jax.errors import UserError
 
 # Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
 STANDARD_ANNOTATIONS = {"lvis_v1": "lvis_v1_{split}.json", "lvis_v05": "lvis_v0.5_{split}.json"}
@@ -16,7 +17,7 @@ DOWNLOADS = {
 IMAGES = "train2017.zip and val2017.zip from http://images.cocodataset.org/zips/"
 
 
-class MissingDataset(FileNotFoundError):
+class MissingDataset(UserError):
     """Nothing to train or evaluate on; the text says what to download into which folder."""
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.errors import UserError
+
 FREQUENCIES = ("r", "c", "f")  # at most 10 training images, at most 100, more
 
 
-class AnnotationError(ValueError):
+class AnnotationError(UserError):
     """A json that is not in the LVIS layout; the text names the file, the entry and the mend."""
 
 

@@ -1,0 +1,43 @@
+"""What train.py and eval.py share: flags to a config, and one line instead of a traceback for wrong input."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from c2am_jax.errors import UserError
+
+
+def fail(error: BaseException | str) -> None:
+    """Print one line and leave with status 2."""
+    text = " ".join(str(error).split())
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        named = [a.split("=")[-1] for a in arguments if a.startswith("--config=")]
+        if named and not os.path.isfile(named[0].split(":")[0]):
+            known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
+            fail(f"no config file {named[0]}; there are {known}")
+        fail(error)
+        raise
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """`absl.app.run` with wrong flags and `UserError` as one line on stderr, exit status 2."""
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            fail(f"unexpected argument {arguments[1]!r}; overrides look like --config.KEY=VALUE")
+        try:
+            main(arguments)
+        except UserError as error:
+            fail(error)
+
+    app.run(guarded, flags_parser=_parse)

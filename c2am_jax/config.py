@@ -1,0 +1,155 @@
+"""The experiment tree that the files in configs/ return: one place for every default.
+
+``config.model`` is `models.settings.MaskRCNNSettings`, ``config.loss`` a method of `losses.classification` with its
+parameters, ``config.data`` says where the data is and how batches are made (`data.pipeline.PipelineSettings`),
+``config.train`` the schedule, ``config.eval`` the evaluation.
+"""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from c2am_jax.errors import UserError
+from c2am_jax.losses.classification import make_classification, method_parameters
+from c2am_jax.models.settings import (
+    BackboneSettings,
+    BoxHeadSettings,
+    FPNSettings,
+    MaskHeadSettings,
+    MaskRCNNSettings,
+    RPNSettings,
+    TestSettings,
+)
+
+LVIS_CLASSES = {"v1": 1203, "v05": 1230}
+
+
+def _data() -> dict[str, Any]:
+    return {
+        "name": "lvis_v1",
+        "dir": "data",
+        "annotations": "",
+        "images": "",
+        "val_annotations": "",
+        "val_images": "",
+        "canvas": 640,
+        "max_instances": 300,
+        "sampler": "random",
+        "repeat_threshold": 1e-3,
+        "short_sides": (640, 672, 704, 736, 768, 800),
+        "max_side": 1333,
+        "flip_probability": 0.5,
+        "buckets": ((800, 1088), (1088, 800), (800, 1344), (1344, 800)),
+        "test_short_side": 800,
+        "mean": (123.675, 116.28, 103.53),
+        "std": (58.395, 57.12, 57.375),
+        "workers": 8,
+    }
+
+
+def _train() -> dict[str, Any]:
+    return {
+        "epochs": 24,
+        "steps": 0,
+        "batch_size": 16,
+        "base_lr": 0.02,
+        "lr_epochs": (16, 22),
+        "lr_gamma": 0.1,
+        "warmup_steps": 500,
+        "warmup_factor": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "grad_clip": 0.0,
+        "log_every": 50,
+        "checkpoint_every": 2000,
+        "eval_every": -1,
+        "keep": 3,
+        "seed": 0,
+        "init": "",
+    }
+
+
+def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, train: dict, batch: int) -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": name,
+            "model": dataclasses.asdict(settings),
+            "loss": {"name": method, **method_parameters(method)},
+            "data": _data() | data,
+            "train": _train() | train,
+            "eval": {"batch_size": batch},
+        }
+    )
+
+
+def lvis(name: str, method: str, *, depth: int = 50, version: str = "") -> ConfigDict:
+    """Mask R-CNN on LVIS with the paper's settings.
+
+    Args:
+      name: of the experiment; its default workdir is runs/NAME.
+      method: a name of `losses.classification.METHODS`.
+      depth: 50 or 101.
+      version: "v1" (also "") or "v05", the argument behind the colon of ``--config=FILE:v05``.
+    """
+    version = version or "v1"
+    if version not in LVIS_CLASSES:
+        raise UserError(f"LVIS version {version!r}: there are {', '.join(LVIS_CLASSES)}")
+    settings = MaskRCNNSettings(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
+    suffix = "" if version == "v1" else f"_{version}"
+    return _experiment(name + suffix, method, settings, {"name": f"lvis_{version}"}, {}, 8)
+
+
+def glyphs(name: str, method: str) -> ConfigDict:
+    """A small detector on the built-in data, trained from scratch in minutes on two CPU cores."""
+    settings = MaskRCNNSettings(
+        num_classes=100,
+        backbone=BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
+        fpn=FPNSettings(channels=48),
+        rpn=RPNSettings(
+            anchor_scale=5.0,
+            samples=64,
+            pre_nms_train=200,
+            post_nms_train=100,
+            pre_nms_test=200,
+            post_nms_test=100,
+        ),
+        box_head=BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48),
+        mask_head=MaskHeadSettings(convs=2, channels=48),
+        test=TestSettings(max_detections=100),
+    )
+    data = {
+        "name": "glyphs",
+        "canvas": 128,
+        "max_instances": 12,
+        "short_sides": (128,),
+        "max_side": 128,
+        "flip_probability": 0.0,
+        "buckets": ((128, 128),),
+        "test_short_side": 128,
+        "workers": 2,
+    }
+    train = {
+        "epochs": 8,
+        "batch_size": 8,
+        "base_lr": 0.08,
+        "lr_epochs": (6, 7),
+        "warmup_steps": 100,
+        "log_every": 20,
+        "checkpoint_every": 500,
+    }
+    return _experiment(name, method, settings, data, train, 10)
+
+
+def detector_settings(config: ConfigDict) -> MaskRCNNSettings:
+    """`config.model` as the dataclass that models take, checked together with `config.loss`.
+
+    Raises:
+      UserError: a key or value that the detector or the loss does not know.
+    """
+    try:
+        settings = MaskRCNNSettings.from_dict(config.model.to_dict())
+        make_classification(**config.loss.to_dict())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: {error}") from None
+    return settings

@@ -1,0 +1,33 @@
+"""Initial weights from a file or another run (`config.train.init`)."""
+
+import logging
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from c2am_jax.errors import UserError
+from c2am_jax.interop.weights import read_weights, to_ours
+from c2am_jax.models.functional import Arrays
+
+
+def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Arrays, Arrays]:
+    """Replace every array that the file has, by name and shape; the others stay random, and are logged.
+
+    Args:
+      path: ``.pth`` or ``.npz`` with the PyTorch reference's names (a whole detector, or a torchvision ResNet), or the
+        workdir of another run.
+      params, rest: the arrays of the new detector.
+
+    Raises:
+      UserError: no such file, or nothing in it fits.
+    """
+    if not Path(path).exists():
+        raise UserError(f"config.train.init: no file or workdir {path}")
+    shapes = {name: value.shape for name, value in (params | rest).items()}
+    found = to_ours(read_weights(path), shapes)
+    fitting = {name: jnp.asarray(value) for name, value in found.items() if value.shape == shapes[name]}
+    if not fitting:
+        raise UserError(f"config.train.init: {path} has no array that fits this detector")
+    missing = sorted(set(shapes) - set(fitting))
+    logging.info("%s: %d arrays taken, %d start random: %s", path, len(fitting), len(missing), ", ".join(missing))
+    return {n: fitting.get(n, v) for n, v in params.items()}, {n: fitting.get(n, v) for n, v in rest.items()}

@@ -1,0 +1,46 @@
+"""What a training run carries from step to step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import register_dataclass
+from ml_collections import ConfigDict
+
+from c2am_jax.config import detector_settings
+from c2am_jax.models.detector import build_model
+from c2am_jax.models.functional import Arrays, Functional
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+      step: int32, steps done.
+      params: arrays that train, by dotted name.
+      rest: frozen arrays and running statistics, by dotted name.
+      loss_state: running state of the classification loss.
+      opt_state: of the optax chain.
+    """
+
+    step: jax.Array
+    params: Arrays
+    rest: Arrays
+    loss_state: Any
+    opt_state: Any
+
+
+def build_functional(config: ConfigDict) -> tuple[Functional, Arrays, Arrays, Any]:
+    """The detector of a config with random weights: structure, params, rest and the loss's first state."""
+    model = build_model(detector_settings(config), config.loss.to_dict(), seed=config.train.seed)
+    loss_state = model.roi_head.classification.init_state()
+    return *Functional.of(model), loss_state
+
+
+def init_state(params: Arrays, rest: Arrays, loss_state: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params))

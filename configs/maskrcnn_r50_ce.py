@@ -1,0 +1,14 @@
+"""Mask R-CNN R50-FPN with softmax cross-entropy (the baseline) on LVIS v1.0.
+
+python train.py --config configs/maskrcnn_r50_ce.py
+LVIS v0.5: --config configs/maskrcnn_r50_ce.py:v05
+
+The paper, Table 2: mask AP 20.5 (rare 1.1), box AP 21.4.
+"""
+
+from c2am_jax.config import lvis
+
+
+def get_config(version: str = ""):
+    """`version`: "" or "v1", or "v05"."""
+    return lvis("maskrcnn_r50_ce", "softmax", depth=50, version=version)
