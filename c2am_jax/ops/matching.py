@@ -43,8 +43,8 @@ def match(
     invalid priors are ignored and do not count for a ground truth's maximum.
     """
     iou = jnp.where(gt_valid[:, None] & prior_valid[None, :], iou, -1.0)
-    # IoUs are compared for equality below: without the barrier the compiler may compute them anew in each
-    # fusion, with other roundings.
+    # IoUs are compared for equality below. The barrier makes sure that both sides are the same stored
+    # numbers, which a compiler is free to compute anew in each fusion.
     iou = jax.lax.optimization_barrier(iou)
     best = iou.max(0)
     gt_index = iou.argmax(0).astype(jnp.int32)

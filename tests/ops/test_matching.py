@@ -70,6 +70,13 @@ def test_every_ground_truth_gets_its_best_prior_and_later_ones_overwrite():
     np.testing.assert_array_equal(matches.gt_index, [0, 1, 0])
 
 
+def test_a_best_prior_at_exactly_the_minimum_is_claimed():
+    iou = jnp.array([[0.3, 0.1], [0.0, 0.2]], jnp.float32)
+    everything = jnp.ones(2, bool)
+    low = match(iou, everything, everything, **RPN | {"negative_iou": 0.4})
+    np.testing.assert_array_equal(low.kind, [POSITIVE, NEGATIVE])
+
+
 def test_without_ground_truth_all_valid_priors_are_negative():
     matches = match(jnp.ones((2, 3)), jnp.zeros(2, bool), jnp.array([True, False, True]), **RPN)
     np.testing.assert_array_equal(matches.kind, [NEGATIVE, IGNORED, NEGATIVE])
