@@ -1,0 +1,1 @@
+"""From detections to LVIS results files, AP tables and weight norms."""

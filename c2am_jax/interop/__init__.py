@@ -1,0 +1,1 @@
+"""PyTorch weights in and out, and the comparison with the reference's recorded numbers."""

@@ -65,8 +65,8 @@ class Checkpoints:
 FIXED = ("model", "loss", "data.name")
 
 
-def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Write `config.json`, or compare with the one that a resumed workdir holds.
+def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> None:
+    """Compare with the `config.json` of a workdir that has one, then write it unless told not to.
 
     Raises:
       UserError: the model, loss or data set differ; the text lists the keys.
@@ -82,6 +82,8 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
         ]
         if differing:
             raise UserError(f"{workdir} holds a run of another config ({'; '.join(differing)}): take another --workdir")
+    if not write:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(new, indent=2))
 

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.errors import UserError
 from c2am_jax.interop.weights import read_weights, to_ours
@@ -11,11 +13,11 @@ from c2am_jax.models.functional import Arrays
 
 
 def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Arrays, Arrays]:
-    """Replace every array that the file has, by name and shape; the others stay random, and are logged.
+    """Replace every array that the source has, by name and shape; the others stay random, and are logged.
 
     Args:
       path: ``.pth`` or ``.npz`` with the PyTorch reference's names (a whole detector, or a torchvision ResNet), or the
-        workdir of another run.
+        workdir of another run, whose newest checkpoint is taken.
       params, rest: the arrays of the new detector.
 
     Raises:
@@ -24,10 +26,18 @@ def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Array
     if not Path(path).exists():
         raise UserError(f"config.train.init: no file or workdir {path}")
     shapes = {name: value.shape for name, value in (params | rest).items()}
-    found = to_ours(read_weights(path), shapes)
-    fitting = {name: jnp.asarray(value) for name, value in found.items() if value.shape == shapes[name]}
+    found = _of_workdir(Path(path)) if Path(path).is_dir() else to_ours(read_weights(path), shapes)
+    fitting = {n: jnp.asarray(v) for n, v in found.items() if n in shapes and v.shape == shapes[n]}
     if not fitting:
         raise UserError(f"config.train.init: {path} has no array that fits this detector")
     missing = sorted(set(shapes) - set(fitting))
     logging.info("%s: %d arrays taken, %d start random: %s", path, len(fitting), len(missing), ", ".join(missing))
     return {n: fitting.get(n, v) for n, v in params.items()}, {n: fitting.get(n, v) for n, v in rest.items()}
+
+
+def _of_workdir(workdir: Path) -> dict[str, np.ndarray]:
+    with ocp.training.Checkpointer((workdir / "checkpoints").absolute()) as checkpointer:
+        if checkpointer.latest is None:
+            raise UserError(f"config.train.init: {workdir} holds no checkpoint")
+        state = checkpointer.load()
+    return {name: np.asarray(value) for part in ("params", "rest") for name, value in state[part].items()}

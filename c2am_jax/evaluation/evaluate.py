@@ -1,0 +1,52 @@
+"""Evaluate a detector on the validation split: results files, LVIS AP, weight norms."""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.pipeline import PipelineSettings
+from c2am_jax.errors import UserError
+from c2am_jax.evaluation.lvis_ap import IOU_TYPES, evaluate_file
+from c2am_jax.evaluation.predict import make_predict, write_predictions
+from c2am_jax.evaluation.report import ap_table, norm_table
+from c2am_jax.evaluation.weight_norms import CLASSIFIER_KERNEL, weight_norm_table
+from c2am_jax.models.functional import Arrays, Functional
+
+
+def evaluate(
+    config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, workdir: str | Path, step: int
+) -> dict[str, float]:
+    """Predict, score, write ``eval/STEP/`` in the workdir and print both tables; returns the metrics.
+
+    Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json and weight_norms.json.
+    """
+    dataset = open_dataset(config.data, "val")
+    if len(dataset.categories) != config.model.num_classes:
+        raise UserError(
+            f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
+            f"{config.model.num_classes}"
+        )
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    settings = PipelineSettings.from_dict(config.data.to_dict())
+    predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
+    folder = Path(workdir) / "eval" / str(step)
+    write_predictions(predict, params, rest, dataset, settings, mesh, folder, batch_size=batch_size)
+
+    metrics, category_ap = {}, {}
+    for iou_type in IOU_TYPES:
+        logging.info("scoring %s", iou_type)
+        scored = evaluate_file(dataset.annotations_path, folder / f"detections_{iou_type}.json", iou_type)
+        metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
+        category_ap[iou_type] = dict(zip(dataset.categories.ids.tolist(), scored.category_ap().tolist(), strict=True))
+    norms = weight_norm_table(np.asarray(params[CLASSIFIER_KERNEL]), dataset.categories)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
+    (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
+    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n\n{norm_table(norms)}\n{folder}")
+    return metrics

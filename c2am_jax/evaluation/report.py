@@ -1,0 +1,37 @@
+"""Tables on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from c2am_jax.evaluation.weight_norms import QUANTILES
+
+AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def ap_table(metrics: Mapping[str, float]) -> str:
+    """One line per IoU type, in per cent; "-" where the annotations have nothing to count."""
+    rows = []
+    for iou_type in ("bbox", "segm"):
+        if f"{iou_type}/AP" in metrics:
+            values = [metrics[f"{iou_type}/{column}"] for column in AP_COLUMNS]
+            rows.append([iou_type, *(f"{100 * v:.1f}" if v >= 0 else "-" for v in values)])
+    return _table(["LVIS", *AP_COLUMNS], rows)
+
+
+def norm_table(norms: Mapping[str, Any]) -> str:
+    """Weight-norm quantiles per frequency group, and background's norm."""
+    rows = [[name, *(f"{values[q]:.3f}" for q in QUANTILES)] for name, values in norms["groups"].items()]
+    table = _table(["classifier weight norm", *(f"p{q}" for q in QUANTILES)], rows)
+    return f"{table}\nbackground {norms['background']:.3f}"
