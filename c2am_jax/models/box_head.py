@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from c2am_jax.models.layers import Linear
+from c2am_jax.models.layers import Linear, constant, normal
 from c2am_jax.models.settings import BoxHeadSettings
 
 
@@ -13,7 +13,7 @@ class CosineClassifier(nnx.Module):
 
     def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
         """N(0, 0.01): norms are the state of the method, so every class starts alike."""
-        self.kernel = nnx.Param(0.01 * jax.random.normal(rngs.params(), (features_in, classes)))
+        self.kernel = nnx.Param(normal(rngs.params(), (features_in, classes), 0.01))
         self.bias = None
 
 
@@ -22,8 +22,8 @@ class BoxRegressor(nnx.Module):
 
     def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
         """N(0, 0.001)."""
-        self.kernel = nnx.Param(0.001 * jax.random.normal(rngs.params(), (classes, 4, features_in)))
-        self.bias = nnx.Param(jnp.zeros((classes, 4)))
+        self.kernel = nnx.Param(normal(rngs.params(), (classes, 4, features_in), 0.001))
+        self.bias = nnx.Param(constant(0, classes, 4))
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """[..., D] -> [..., K, 4]."""

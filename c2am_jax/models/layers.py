@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.detection import global_sum
@@ -17,14 +18,32 @@ class Frozen(nnx.Variable):
     """A value that no gradient and no optimiser touches."""
 
 
+def _generator(key: jax.Array) -> np.random.Generator:
+    """Weights are drawn on the host: compiling a device generator for each shape would take longer than a training
+    step's compilation.
+    """
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
+    """N(0, std^2)."""
+    return jnp.asarray(_generator(key).standard_normal(shape, np.float32) * np.float32(std))
+
+
 def kaiming_normal(key: jax.Array, shape: tuple[int, ...], fan: int) -> jax.Array:
     """N(0, 2 / fan)."""
-    return jax.random.normal(key, shape) * math.sqrt(2 / fan)
+    return normal(key, shape, math.sqrt(2 / fan))
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int) -> jax.Array:
     """U(-b, b) with b = sqrt(6 / (fan_in + fan_out))."""
-    return jax.random.uniform(key, shape, minval=-1.0) * math.sqrt(6 / (fan_in + fan_out))
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return jnp.asarray(_generator(key).uniform(-bound, bound, shape).astype(np.float32))
+
+
+def constant(value: float, *shape: int) -> jax.Array:
+    """An array of one value."""
+    return jnp.asarray(np.full(shape, value, np.float32))
 
 
 class Conv(nnx.Module):
@@ -53,10 +72,10 @@ class Conv(nnx.Module):
         kernels = {
             "kaiming": lambda key: kaiming_normal(key, shape, fan_out),
             "xavier": lambda key: xavier_uniform(key, shape, fan_in, fan_out),
-            "normal": lambda key: std * jax.random.normal(key, shape),
+            "normal": lambda key: normal(key, shape, std),
         }
         self.kernel = variable(kernels[init](rngs.params()))
-        self.bias = variable(jnp.zeros(features_out)) if bias else None
+        self.bias = variable(constant(0, features_out)) if bias else None
         self.size, self.stride = size, stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -88,9 +107,9 @@ class Linear(nnx.Module):
         if init == "xavier":
             kernel = xavier_uniform(rngs.params(), shape, features_in, features_out)
         else:
-            kernel = std * jax.random.normal(rngs.params(), shape)
+            kernel = normal(rngs.params(), shape, std)
         self.kernel = nnx.Param(kernel)
-        self.bias = nnx.Param(jnp.zeros(features_out))
+        self.bias = nnx.Param(constant(0, features_out))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., C]."""
@@ -102,10 +121,10 @@ class FrozenBatchNorm(nnx.Module):
 
     def __init__(self, features: int, *, zero: bool, variable: type[nnx.Variable]):
         """`zero` starts the scale at 0 (the last norm of a residual branch)."""
-        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
-        self.bias = variable(jnp.zeros(features))
-        self.mean = Frozen(jnp.zeros(features))
-        self.var = Frozen(jnp.ones(features))
+        self.scale = variable(constant(0 if zero else 1, features))
+        self.bias = variable(constant(0, features))
+        self.mean = Frozen(constant(0, features))
+        self.var = Frozen(constant(1, features))
 
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
         """[..., C] -> [..., C]; the mode makes no difference."""
@@ -119,10 +138,10 @@ class SyncBatchNorm(nnx.Module):
 
     def __init__(self, features: int, *, zero: bool, variable: type[nnx.Variable]):
         """As `FrozenBatchNorm`; a frozen one keeps its running statistics."""
-        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
-        self.bias = variable(jnp.zeros(features))
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
+        self.scale = variable(constant(0 if zero else 1, features))
+        self.bias = variable(constant(0, features))
+        self.mean = nnx.BatchStat(constant(0, features))
+        self.var = nnx.BatchStat(constant(1, features))
         self.learns = variable is not Frozen
 
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
@@ -146,20 +165,26 @@ class GroupNorm(nnx.Module):
 
     def __init__(self, features: int, *, zero: bool = False, variable: type[nnx.Variable] = nnx.Param):
         """The number of groups is the largest divisor of 32 that divides `features`."""
-        self.scale = variable(jnp.zeros(features) if zero else jnp.ones(features))
-        self.bias = variable(jnp.zeros(features))
+        self.scale = variable(constant(0 if zero else 1, features))
+        self.bias = variable(constant(0, features))
         self.groups = math.gcd(32, features)
 
     def __call__(self, x: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]; the mode makes no difference."""
         del train, axis_name
-        batch, height, width, channels = x.shape
-        grouped = x.astype(jnp.float32).reshape(batch, height * width, self.groups, channels // self.groups)
-        mean = grouped.mean((1, 3), keepdims=True)
-        var = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
-        normal = ((grouped - mean) * jax.lax.rsqrt(var + 1e-5)).reshape(x.shape)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        batch, _, _, channels = x.shape
+        wide = x.astype(jnp.float32)
 
+        def of_group(per_channel):  # [B, C] means -> means over each group, per channel again
+            grouped = per_channel.reshape(batch, self.groups, -1).mean(-1, keepdims=True)
+            return jnp.broadcast_to(grouped, (batch, self.groups, channels // self.groups)).reshape(batch, channels)
+
+        # Reducing over positions first keeps channels in vector lanes (five times faster on CPU than by group).
+        mean = of_group(wide.mean((1, 2)))
+        var = of_group(jnp.square(wide - mean[:, None, None]).mean((1, 2)))
+        factor = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
+        shift = self.bias[...] - mean * factor
+        return (wide * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 NORMS = {"frozen_bn": FrozenBatchNorm, "sync_bn": SyncBatchNorm, "group_norm": GroupNorm}
 
@@ -185,7 +210,7 @@ class Deconv2x2(nnx.Module):
         """Kaiming normal (fan out), bias 0."""
         shape = (features_in, 2, 2, features_out)
         self.kernel = nnx.Param(kaiming_normal(rngs.params(), shape, 4 * features_out))
-        self.bias = nnx.Param(jnp.zeros(features_out))
+        self.bias = nnx.Param(constant(0, features_out))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, 2 H, 2 W, C']."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from c2am_jax.models.fpn import ConvNorm
-from c2am_jax.models.layers import Deconv2x2, kaiming_normal
+from c2am_jax.models.layers import Deconv2x2, constant, kaiming_normal
 from c2am_jax.models.settings import MaskHeadSettings
 
 
@@ -15,7 +15,7 @@ class MaskPredictor(nnx.Module):
     def __init__(self, channels: int, num_classes: int, *, rngs: nnx.Rngs):
         """Kaiming normal (fan out), bias 0."""
         self.kernel = nnx.Param(kaiming_normal(rngs.params(), (num_classes, channels), num_classes))
-        self.bias = nnx.Param(jnp.zeros(num_classes))
+        self.bias = nnx.Param(constant(0, num_classes))
 
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, H, W, C] and [N] -> [N, H, W]: the label's channel; all N x H x W x K are never made."""
@@ -34,10 +34,13 @@ class MaskHead(nnx.Module):
         self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
         self.conv_logits = MaskPredictor(settings.channels, num_classes, rngs=rngs)
 
-    def __call__(self, pooled: jax.Array, labels: jax.Array) -> jax.Array:
-        """[N, S, S, C] and [N] foreground labels -> logits [N, 2 S, 2 S], float32."""
+    def hidden(self, pooled: jax.Array) -> jax.Array:
+        """What the predictor reads: [N, S, S, C] -> [N, 2 S, 2 S, C']."""
         x = pooled
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
-        x = jax.nn.relu(self.upsample(x))
-        return self.conv_logits(x, labels).astype(jnp.float32)
+        return jax.nn.relu(self.upsample(x))
+
+    def __call__(self, pooled: jax.Array, labels: jax.Array) -> jax.Array:
+        """[N, S, S, C] and [N] foreground labels -> logits [N, 2 S, 2 S], float32."""
+        return self.conv_logits(self.hidden(pooled), labels).astype(jnp.float32)

@@ -18,6 +18,7 @@ from c2am_jax.ops.matching import POSITIVE, match
 from c2am_jax.ops.nms import multiclass_nms
 from c2am_jax.ops.roi_align import assign_levels, batched_roi_align
 from c2am_jax.ops.sampling import sample
+from c2am_jax.ops.varying import vary_like
 from c2am_jax.structures import Detections, Inputs, Proposals, RoISamples
 
 ROI_LEVELS = 4  # P2..P5; P6 is for proposals only
@@ -128,7 +129,10 @@ class RoIHead(nnx.Module):
             "box": global_mean(box, count, axis_name),
             "mask": global_mean(mask_sum, first.positive.sum(), axis_name),
         }
+        predicted = method.scores(jax.lax.stop_gradient(own), kernel, bias).argmax(-1)
+        correct = (predicted == first.labels.reshape(-1)) & first.positive.reshape(-1)
         metrics = {
+            "roi/accuracy": global_mean(correct.sum(), first.positive.sum(), axis_name),
             "roi/positive": global_sum(first.positive.sum().astype(jnp.float32), axis_name),
             "roi/sampled": global_sum(count, axis_name),
         }
@@ -165,18 +169,26 @@ class RoIHead(nnx.Module):
         return Detections(boxes, scores, labels, masks, valid)
 
     def _detected_masks(self, features, boxes, labels, valid):
-        """Probabilities [B, D, 28, 28], chunk by chunk, so that no RoI features of all detections exist at once."""
+        """Probabilities [B, D, 28, 28], chunk by chunk: RoI features of all detections never exist at once, and chunks
+        behind the last detection cost nothing.
+        """
         batch, detections = labels.shape
         chunk = min(MASK_CHUNK, detections)
         padded = -(-detections // chunk) * chunk
         fill = lambda a: jnp.pad(a, ((0, 0), (0, padded - detections)) + ((0, 0),) * (a.ndim - 2))  # noqa: E731
         split = lambda a: jnp.moveaxis(fill(a).reshape(batch, -1, chunk, *a.shape[2:]), 1, 0)  # noqa: E731
 
-        def one_chunk(part):
+        size = 2 * self.settings.mask_head.pool_size
+
+        def probabilities(part):
             chunk_boxes, chunk_labels, chunk_valid = part
             logits = self.mask_logits(features, chunk_boxes, chunk_labels)
-            masks = jax.nn.sigmoid(logits).reshape(batch, chunk, *logits.shape[1:])
+            masks = jax.nn.sigmoid(logits).reshape(batch, chunk, size, size)
             return jnp.where(chunk_valid[..., None, None], masks, 0)
+
+        def one_chunk(part):
+            nothing = lambda part: vary_like(jnp.zeros((batch, chunk, size, size)), part[0])  # noqa: E731
+            return jax.lax.cond(part[2].any(), probabilities, nothing, part)
 
         masks = jax.lax.map(one_chunk, (split(boxes), split(labels), split(valid)))
         return jnp.moveaxis(masks, 0, 1).reshape(batch, padded, *masks.shape[3:])[:, :detections]

@@ -1,0 +1,199 @@
+"""The golden comparison's stages from image to final detections."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from c2am_jax.interop.recording import Recording
+from c2am_jax.interop.rows import Detector, Row, match_boxes, relative, unmatched
+from c2am_jax.losses import cosine_logits
+from c2am_jax.losses.classification import linear_logits
+from c2am_jax.ops.anchors import base_anchors
+from c2am_jax.ops.masks import paste
+from c2am_jax.ops.roi_align import assign_levels
+from c2am_jax.structures import Detections, Proposals
+
+COSINE_SCALE = 30.0  # of the recorded cosine classifiers
+
+
+def forward(model, image, image_hw):
+    """C2..C5, P2..P6, RPN output, proposals with the settings of the test and of training."""
+    stages = model.backbone(image)
+    features = model.neck(stages)
+    output = model.rpn_head(features)
+    propose = lambda train: model.rpn_head.propose(output, image_hw, train=train)  # noqa: E731
+    return stages, features, output, propose(False), propose(True)
+
+
+def box_head(model, features, boxes):
+    """Features, class logits and deltas of RoIs [B, R, 4], as [B, R, ...]."""
+    head = model.roi_head.bbox_head
+    x = model.roi_head.box_features(features, boxes)
+    kernel, bias = head.classifier()
+    logits = cosine_logits(x, kernel, scale=COSINE_SCALE) if bias is None else linear_logits(x, kernel, bias)
+    deltas = head.fc_reg(x)
+    split = lambda a: a.reshape(*boxes.shape[:2], -1)  # noqa: E731
+    return split(x), split(logits), split(deltas)
+
+
+def pooled(model, features, boxes):
+    """RoIAlign for the box and for the mask head, and the levels."""
+    settings = model.settings
+    sizes = settings.box_head.pool_size, settings.mask_head.pool_size
+    levels = assign_levels(boxes, finest_scale=settings.box_head.finest_scale)
+    return *(model.roi_head.pool(features, boxes, size) for size in sizes), levels
+
+
+def all_masks(model, roi_features):
+    """Mask logits of every class, [N, K, 28, 28], and of some classes by the way that the detector takes."""
+    head = model.roi_head.mask_head
+    hidden = head.hidden(roi_features)
+    predictor = head.conv_logits
+    everything = jnp.einsum("nhwc,kc->nkhw", hidden, predictor.kernel[...])
+    return everything + predictor.bias[...][:, None, None], hidden
+
+
+def some_masks(model, hidden, labels):
+    """Mask logits [n, m, 28, 28] of the classes [m]."""
+    predictor = model.roi_head.mask_head.conv_logits
+    of_label = lambda label: predictor(hidden, jnp.full(hidden.shape[0], label))  # noqa: E731
+    return jnp.stack([of_label(label) for label in labels], 1)
+
+
+def detect(model, features, proposals, image_hw):
+    """Final detections."""
+    return model.roi_head.detect(features, proposals, image_hw)
+
+
+def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Row], list[jax.Array]]:
+    """Rows of every stage of inference; also the features P2..P6."""
+    inputs = recording.inputs()
+    rows = [relative("input", recording.error("input", nchw(inputs.image)))]
+    stages, features, output, test, train = detector.run(forward, inputs.image, inputs.image_hw)
+    for level, feature in enumerate(stages, 2):
+        rows.append(relative(f"C{level}", recording.error(f"C{level}", nchw(feature))))
+    for level, feature in enumerate(features, 2):
+        rows.append(relative(f"P{level}", recording.error(f"P{level}", nchw(feature))))
+    rows += _rpn(recording, detector, output)
+    rows += _proposals(recording, test, "")
+    rows += _proposals(recording, train, "train_")
+    rows += _fixed_rois(recording, detector, features)
+    rows += _recorded_proposals(recording, detector, features)
+    rows += _detections(recording, detector.run(detect, features, test, inputs.image_hw))
+    return rows, features
+
+
+def nchw(x: jax.Array) -> np.ndarray:
+    """[B, H, W, C] -> numpy [B, C, H, W]."""
+    return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+def _rpn(recording, detector, output):
+    model = detector.functional.merge(detector.params, detector.rest)
+    settings = model.settings.rpn
+    anchors = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
+    rows = [relative("base anchors", recording.error("base_anchors", np.stack(anchors)))]
+    for level, ((cls, reg), grid) in enumerate(zip(output, model.rpn_head.anchors(output), strict=True), 2):
+        rows.append(relative(f"RPN logits P{level}", recording.error(f"rpn_cls_P{level}", nchw(cls))))
+        rows.append(relative(f"RPN deltas P{level}", recording.error(f"rpn_bbox_P{level}", nchw(reg))))
+        rows.append(relative(f"anchors P{level}", recording.error(f"anchors_P{level}", grid)))
+    return rows
+
+
+def _proposals(recording: Recording, proposals: Proposals, prefix: str) -> list[Row]:
+    shares = []
+    for i in range(recording.images):
+        valid = np.asarray(proposals.valid[i])
+        pairs = match_boxes(
+            proposals.boxes[i][valid],
+            proposals.scores[i][valid],
+            recording[f"{prefix}proposals_{i}"],
+            recording[f"{prefix}proposal_scores_{i}"],
+            iou=0.999,
+        )
+        shares.append(unmatched(pairs))
+    stage = "proposals, training" if prefix else "proposals, test"
+    return [Row(stage, "share without partner", max(shares), 0.005)]
+
+
+def _fixed_rois(recording, detector, features):
+    """Heads on the same RoIs everywhere; every RoI runs on every image, and the right image is picked after."""
+    rois = recording["fixed_rois"]
+    image, position = rois[:, 0].astype(int), np.arange(len(rois))
+    boxes = jnp.broadcast_to(jnp.asarray(rois[:, 1:]), (recording.images, len(rois), 4))
+    pick = lambda x: x[image, position]  # noqa: E731
+    small, large, levels = (pick(x) for x in detector.run(pooled, features, boxes))
+    rows = [
+        Row("levels of fixed RoIs", "share wrong", float(np.mean(levels != recording["fixed_levels"])), 0),
+        relative("RoIAlign 7x7", recording.error("roi7", nchw(small))),
+        relative("RoIAlign 14x14", recording.error("roi14", nchw(large))),
+    ]
+    _, logits, deltas = (pick(x) for x in detector.run(box_head, features, boxes))
+    rows.append(relative("class logits, fixed RoIs", recording.error("fixed_cls", logits)))
+    rows.append(relative("box deltas, fixed RoIs", recording.error("fixed_deltas", deltas)))
+    masks, hidden = detector.run(all_masks, large)
+    rows.append(relative("mask logits, all classes", recording.error("fixed_mask_logits", masks)))
+    some = recording["fixed_mask_logits_sel"]
+    labels = jnp.arange(some.shape[1]) * 300
+    own = detector.run(some_masks, hidden[: some.shape[0]], labels)
+    rows.append(relative("mask logits, one channel per RoI", recording.error("fixed_mask_logits_sel", own)))
+    return rows
+
+
+def _recorded_proposals(recording, detector, features):
+    counts = [len(recording[f"proposals_{i}"]) for i in range(recording.images)]
+    proposals = recording.proposals(train=False, size=max(counts))
+    _, logits, deltas = detector.run(box_head, features, proposals.boxes)
+    cls_error, box_error, wrong = [], [], []
+    for i, count in enumerate(counts):
+        own = np.asarray(logits[i, :count])
+        cls_error.append(recording.error(f"test_cls_{i}", own))
+        box_error.append(recording.error(f"test_deltas_{i}", deltas[i, :count]))
+        wrong.append(np.mean(own.argmax(-1) != recording[f"test_argmax_{i}"]))
+    return [
+        relative("class logits, recorded proposals", max(cls_error)),
+        relative("box deltas, recorded proposals", max(box_error)),
+        Row("best class, recorded proposals", "share wrong", float(max(wrong)), 0.002),
+    ]
+
+
+def _detections(recording: Recording, detections: Detections) -> list[Row]:
+    """Detections of the whole chain, at the original image's size, and the masks of those that have a partner."""
+    detections = jax.tree.map(np.asarray, detections)
+    missing, mask_error, iou_error, area_error = [0.0], [0.0], [0.0], [0.0]
+    for i in range(recording.images):
+        valid = detections.valid[i]
+        boxes = detections.boxes[i][valid] / recording.scale
+        pairs = match_boxes(
+            recording[f"pred_boxes_{i}"],
+            recording[f"pred_scores_{i}"],
+            boxes,
+            detections.scores[i][valid],
+            iou=0.99,
+            labels=recording[f"pred_labels_{i}"],
+            other_labels=detections.labels[i][valid],
+        )
+        missing.append(unmatched(pairs))
+        shape = recording[f"pred_mask_shape_{i}"]
+        hw = (int(shape[1]), int(shape[2]))
+        bits = recording[f"pred_mask_bits_{i}"]
+        recorded = np.unpackbits(bits, axis=1)[:, : hw[0] * hw[1]].reshape(-1, *hw).astype(bool)
+        areas = []
+        for row, partner in zip(np.flatnonzero(pairs.any(1)), pairs.argmax(1)[pairs.any(1)], strict=True):
+            probability = detections.masks[i][valid][partner]
+            region, (top, left) = paste(probability, boxes[partner], hw)
+            area = recording[f"pred_mask_area_{i}"][row]
+            areas.append(abs(float(region.sum()) - area) / max(area, 1))
+            if row < len(recorded):
+                own = np.zeros(hw, bool)
+                own[top : top + region.shape[0], left : left + region.shape[1]] = region
+                union = (own | recorded[row]).sum()
+                iou_error.append(1 - (own & recorded[row]).sum() / union if union else 0.0)
+                mask_error.append(np.abs(probability - recording[f"pred_mask28_{i}"][row]).max())
+        area_error.append(float(np.mean(areas)) if areas else 0.0)
+    return [
+        Row("detections, whole chain", "share without partner", max(missing), 0.01),
+        Row("mask probabilities", "largest difference", float(max(mask_error)), 1e-3),
+        Row("pasted masks", "1 - IoU, worst", float(max(iou_error)), 0.01),
+        Row("pasted masks", "difference of area, mean share", max(area_error), 0.01),
+    ]

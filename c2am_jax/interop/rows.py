@@ -1,0 +1,76 @@
+"""What the golden comparison is made of: rows of a table, and runs of a detector's stages."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.ops.boxes import pairwise_iou
+
+RELATIVE = 1e-5  # of a stage's largest value, float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table; `error` should not exceed `tolerance`."""
+
+    stage: str
+    metric: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Within the tolerance (never for a number that is not finite)."""
+        return bool(self.error <= self.tolerance)
+
+
+def relative(stage: str, error: float) -> Row:
+    """A row for the largest difference relative to the largest value."""
+    return Row(stage, "largest difference, relative", error, RELATIVE)
+
+
+def table(rows: list[Row]) -> str:
+    """Aligned columns: stage, metric, error, tolerance, ok."""
+    cells = [("stage", "metric", "error", "tolerance", "ok")]
+    for r in rows:
+        cells.append((r.stage, r.metric, f"{r.error:.2e}", f"{r.tolerance:.0e}", "yes" if r.ok else "NO"))
+    widths = [max(len(row[i]) for row in cells) for i in range(5)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class Detector:
+    """A detector with its weights, whose stages run compiled."""
+
+    def __init__(self, functional: Functional, params: Arrays, rest: Arrays):
+        """`params` and `rest` are the arrays of `functional`."""
+        self.functional, self.params, self.rest = functional, params, rest
+        self._compiled: dict[Callable, Callable] = {}
+
+    def run(self, function: Callable, *args: Any) -> Any:
+        """``function(model, *args)``, compiled once per function and shapes."""
+        if function not in self._compiled:
+            call = lambda params, rest, *args: function(self.functional.merge(params, rest), *args)  # noqa: E731
+            self._compiled[function] = jax.jit(call)
+        return self._compiled[function](self.params, self.rest, *args)
+
+
+def match_boxes(
+    boxes: Any, scores: Any, other: Any, other_scores: Any, *, iou: float, labels: Any = None, other_labels: Any = None
+) -> np.ndarray:
+    """Which pairs [n, m] are the same box: IoU at least `iou`, scores within 1e-4, equal labels if given."""
+    same = np.asarray(pairwise_iou(jnp.asarray(boxes), jnp.asarray(other))) >= iou
+    same &= np.abs(np.asarray(scores)[:, None] - np.asarray(other_scores)[None]) < 1e-4
+    return same if labels is None else same & (np.asarray(labels)[:, None] == np.asarray(other_labels)[None])
+
+
+def unmatched(pairs: np.ndarray) -> float:
+    """Share of boxes without a partner, of the side where it is larger."""
+    if 0 in pairs.shape:
+        return float(pairs.shape[0] != pairs.shape[1])
+    return float(max(1 - pairs.any(1).mean(), 1 - pairs.any(0).mean()))
