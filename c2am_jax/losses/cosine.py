@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from c2am_jax.losses.softmax import softmax_cross_entropy
+
 Features = Num[Array, "n d"]
 Kernel = Num[Array, "d c"]
 Labels = Int[Array, "n"]
@@ -77,14 +79,10 @@ def _replace_at_label(x: jax.Array, labels: jax.Array, values: jax.Array) -> jax
     return jnp.where(is_label, values[:, None], x)
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jax.nn.logsumexp(logits, axis=-1) - _at_label(logits, labels)
-
-
 def cosine_softmax_loss(features: Features, kernel: Kernel, labels: Labels, *, scale: float = 30.0) -> PerSample:
     """Eq. 5 (NormFace with a constant scale): cross-entropy of s cos(theta)."""
     _check_labels(labels)
-    return _cross_entropy(cosine_logits(features, kernel, scale=scale), labels)
+    return softmax_cross_entropy(cosine_logits(features, kernel, scale=scale), labels)
 
 
 def c2am_margins(
@@ -157,7 +155,7 @@ def c2am_loss(
     """
     _choose("wrap", wrap, C2AM_WRAPS)
     margins = c2am_margins(kernel, labels, alpha=alpha, background=background, max_margin=max_margin)
-    return _cross_entropy(scale * _cos_of_sum(cosines(features, kernel), margins, wrap), labels)
+    return softmax_cross_entropy(scale * _cos_of_sum(cosines(features, kernel), margins, wrap), labels)
 
 
 def fixed_margin_loss(
@@ -167,7 +165,7 @@ def fixed_margin_loss(
     _check_labels(labels)
     c = cosines(features, kernel)
     logits = _replace_at_label(_cos_of_sum(c, margin, "literal"), labels, _at_label(c, labels))
-    return _cross_entropy(scale * logits, labels)
+    return softmax_cross_entropy(scale * logits, labels)
 
 
 def cosface_loss(
@@ -176,7 +174,7 @@ def cosface_loss(
     """CosFace (Table 1): the label's logit is s (cos(theta) - m)."""
     _check_labels(labels)
     c = cosines(features, kernel)
-    return _cross_entropy(scale * _replace_at_label(c, labels, _at_label(c, labels) - margin), labels)
+    return softmax_cross_entropy(scale * _replace_at_label(c, labels, _at_label(c, labels) - margin), labels)
 
 
 def arcface_loss(
@@ -202,7 +200,7 @@ def arcface_loss(
         moved = jnp.where(target > math.cos(math.pi - margin), moved, target - margin * math.sin(margin))
     elif wrap == "easy":
         moved = jnp.where(target > 0, moved, target)
-    return _cross_entropy(scale * _replace_at_label(c, labels, moved), labels)
+    return softmax_cross_entropy(scale * _replace_at_label(c, labels, moved), labels)
 
 
 def sphereface_lambda(
@@ -245,4 +243,4 @@ def sphereface_loss(
     k = sum((target < math.cos(i * math.pi / margin)).astype(target.dtype) for i in range(1, int(margin)))
     psi = (1 - 2 * (k % 2)) * multiple - 2 * k
     logits = _replace_at_label(c, labels, (lam * target + psi) / (1 + lam))
-    return _cross_entropy(length[:, None] * logits, labels)
+    return softmax_cross_entropy(length[:, None] * logits, labels)

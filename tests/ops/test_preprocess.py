@@ -1,0 +1,82 @@
+"""Resize, flip, normalise and pad on the device."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c2am_jax.data.masks import pack
+from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.structures import Batch
+
+MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
+
+
+def batch_of(image, target, flip=False, canvas=64):
+    source = image.shape[:2]
+    padded = np.full((canvas, canvas, 3), 255, np.uint8)  # what lies outside the image must not leak in
+    padded[: source[0], : source[1]] = image
+    mask = np.zeros((1, 2, 112, 112), np.uint8)
+    mask[0, 0, :, :56] = 1
+    return Batch(
+        image=jnp.asarray(padded[None]),
+        source_hw=jnp.asarray([source], jnp.int32),
+        target_hw=jnp.asarray([target], jnp.int32),
+        flip=jnp.asarray([flip]),
+        boxes=jnp.asarray([[[4.0, 2.0, 20.0, 30.0], [0.0, 0.0, 9.0, 9.0]]]),
+        labels=jnp.asarray([[3, 0]], jnp.int32),
+        masks=jnp.asarray(pack(mask)),
+        valid=jnp.asarray([[True, False]]),
+        image_id=jnp.asarray([7]),
+    )
+
+
+def run(batch, bucket):
+    return jax.jit(lambda b: preprocess(b, bucket, mean=MEAN, std=STD))(batch)
+
+
+def image_of(hw, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
+
+
+def pixels(inputs, hw):
+    return np.asarray(inputs.image[0, : hw[0], : hw[1]]) * STD + MEAN
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("source", "target"), [((40, 60), (80, 120)), ((50, 37), (91, 67)), ((60, 60), (45, 45))])
+def test_resizing_follows_cv2s_bilinear_rule(source, target, flip):
+    image = image_of(source)
+    found = pixels(run(batch_of(image, target, flip), (128, 128)), target)
+    expected = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR).astype(float)
+    if flip:
+        expected = expected[:, ::-1]
+    assert (np.abs(found - expected) <= 1.0).mean() >= 0.999
+
+
+def test_no_resizing_is_exact():
+    image = image_of((40, 60))
+    np.testing.assert_allclose(pixels(run(batch_of(image, (40, 60)), (64, 64)), (40, 60)), image, atol=1e-3)
+
+
+def test_everything_outside_the_image_is_zero():
+    inputs = run(batch_of(image_of((40, 60)), (30, 45)), (64, 96))
+    assert (inputs.image[0, 30:] == 0).all() and (inputs.image[0, :, 45:] == 0).all()
+    assert (inputs.image_hw == jnp.array([[30, 45]])).all()
+
+
+def test_boxes_scale_by_each_axis_and_mirror():
+    plain = run(batch_of(image_of((40, 60)), (80, 90)), (96, 96))
+    np.testing.assert_allclose(plain.boxes[0, 0], [6, 4, 30, 60], rtol=1e-6)
+    mirrored = run(batch_of(image_of((40, 60)), (80, 90), flip=True), (96, 96))
+    np.testing.assert_allclose(mirrored.boxes[0, 0], [60, 4, 84, 60], rtol=1e-6)
+    np.testing.assert_array_equal(mirrored.mask_frames, mirrored.boxes)
+    assert (mirrored.boxes[0, 1] == 0).all()
+
+
+def test_masks_mirror_with_the_image():
+    plain = run(batch_of(image_of((40, 60)), (40, 60)), (64, 64))
+    mirrored = run(batch_of(image_of((40, 60)), (40, 60), flip=True), (64, 64))
+    assert plain.masks[0, 0, :, :56].all() and not plain.masks[0, 0, :, 56:].any()
+    np.testing.assert_array_equal(mirrored.masks[0, 0], plain.masks[0, 0, :, ::-1])

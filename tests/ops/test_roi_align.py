@@ -1,0 +1,158 @@
+"""RoIAlign against a plain loop of the reference's rule; both backends."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align
+
+BACKENDS = ("matmul", "window")
+STRIDES = (4, 8)
+
+
+def bilinear(feature, y, x):
+    height, width, _ = feature.shape
+    if y < -1 or y > height or x < -1 or x > width:
+        return np.zeros(feature.shape[-1])
+    y, x = max(y, 0), max(x, 0)
+    y0, x0 = int(y), int(x)
+    if y0 >= height - 1:
+        y0 = y1 = y = height - 1
+    else:
+        y1 = y0 + 1
+    if x0 >= width - 1:
+        x0 = x1 = x = width - 1
+    else:
+        x1 = x0 + 1
+    fy, fx = y - y0, x - x0
+    top = feature[y0, x0] * (1 - fx) + feature[y0, x1] * fx
+    bottom = feature[y1, x0] * (1 - fx) + feature[y1, x1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def plain_roi_align(feature, box, stride, out):
+    """One RoI, one bin, one sample at a time."""
+    x1, y1, x2, y2 = (v / stride - 0.5 for v in box)
+    bin_h, bin_w = (y2 - y1) / out, (x2 - x1) / out
+    rows, columns = max(math.ceil(bin_h), 0), max(math.ceil(bin_w), 0)
+    result = np.zeros((out, out, feature.shape[-1]))
+    for i in range(out):
+        for j in range(out):
+            for a in range(rows):
+                for b in range(columns):
+                    y = y1 + i * bin_h + (a + 0.5) * bin_h / rows
+                    x = x1 + j * bin_w + (b + 0.5) * bin_w / columns
+                    result[i, j] += bilinear(feature, y, x)
+    return result / max(rows * columns, 1)
+
+
+BOXES = {
+    "inside": [10.3, 12.7, 60.1, 50.9],
+    "one pixel": [30.0, 30.0, 31.0, 31.0],
+    "beyond left and top": [-40.0, -30.0, 20.0, 25.0],
+    "beyond right and bottom": [80.0, 60.0, 190.0, 140.0],
+    "wholly outside": [300.0, 300.0, 340.0, 350.0],
+    "flat and wide": [0.0, 40.0, 128.0, 42.0],
+    "tall and thin": [50.0, -5.0, 51.5, 96.0],
+    "whole image": [0.0, 0.0, 128.0, 96.0],
+    "no area": [20.0, 20.0, 20.0, 60.0],
+    "at the far corner": [120.0, 90.0, 128.0, 96.0],
+}
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((96 // s, 128 // s, 3)).astype(np.float32) for s in STRIDES]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("out", [7, 14])
+def test_equals_the_plain_loop(features, backend, out):
+    boxes = np.array(list(BOXES.values()) * 2, np.float32)
+    levels = np.repeat([0, 1], len(BOXES)).astype(np.int32)
+    align = jax.jit(lambda f, b, v: roi_align(f, b, v, strides=STRIDES, output_size=out, backend=backend))
+    found = np.asarray(align([jnp.asarray(f) for f in features], jnp.asarray(boxes), jnp.asarray(levels)))
+    for number, (box, level) in enumerate(zip(boxes, levels, strict=True)):
+        expected = plain_roi_align(features[level].astype(np.float64), box, STRIDES[level], out)
+        np.testing.assert_allclose(found[number], expected, atol=2e-5, err_msg=f"{list(BOXES)[number % 10]} {level}")
+
+
+def test_backends_agree_in_values_and_gradients_for_a_batch(features):
+    rng = np.random.default_rng(1)
+    batch = [jnp.stack([jnp.asarray(f), jnp.asarray(f[::-1])]) for f in features]
+    corners = rng.uniform(-20, 130, (2, 40, 2))
+    boxes = jnp.asarray(np.concatenate([corners, corners + rng.uniform(1, 90, (2, 40, 2))], -1), jnp.float32)
+    levels = jnp.asarray(rng.integers(0, 2, (2, 40)), jnp.int32)
+    weights = jnp.asarray(rng.standard_normal((2, 40, 7, 7, 3)), jnp.float32)
+
+    def run(backend):
+        def total(f):
+            found = batched_roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend)
+            return (weights * found).sum(), found
+
+        return jax.jit(jax.grad(total, has_aux=True))(batch)
+
+    (gradient_a, value_a), (gradient_b, value_b) = run("matmul"), run("window")
+    np.testing.assert_allclose(value_a, value_b, atol=1e-5)
+    for a, b in zip(gradient_a, gradient_b, strict=True):
+        assert float(jnp.abs(a).max()) > 0.1
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_boxes_get_no_gradient(features, backend):
+    total = lambda b: roi_align(  # noqa: E731
+        [jnp.asarray(f) for f in features], b, jnp.zeros(1, jnp.int32), strides=STRIDES, output_size=7, backend=backend
+    ).sum()
+    assert (jax.grad(total)(jnp.array([[3.0, 4.0, 50.0, 60.0]])) == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_runs_inside_shard_map(features, backend):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    batch = [jnp.stack([jnp.asarray(f)] * 2) for f in features]
+    boxes = jnp.asarray([[list(BOXES.values())[0]]] * 2, jnp.float32)
+    levels = jnp.zeros((2, 1), jnp.int32)
+
+    def total(f, b, v):
+        return jax.lax.psum(
+            batched_roi_align(f, b, v, strides=STRIDES, output_size=7, backend=backend).sum(), "data"
+        )
+
+    spec = PartitionSpec("data")
+    mapped = jax.shard_map(jax.grad(total), mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec)
+    spread = jax.jit(mapped)(batch, boxes, levels)
+    plain = jax.grad(
+        lambda f: batched_roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend).sum()
+    )(batch)
+    for a, b in zip(spread, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_levels_follow_the_square_root_of_the_area():
+    sides = jnp.array([1.0, 55.9, 56.0, 111.9, 112.0, 224.0, 447.0, 448.0, 5000.0])
+    boxes = jnp.stack([sides * 0, sides * 0, sides, sides], -1)
+    np.testing.assert_array_equal(assign_levels(boxes), [0, 0, 0, 0, 1, 2, 2, 3, 3])
+
+
+def test_levels_equal_the_recorded_ones(shared):
+    with np.load(shared / "reference" / "golden" / "mask_rcnn_r50.npz") as golden:
+        boxes, levels = golden["fixed_rois"][:, 1:], golden["fixed_levels"]
+    np.testing.assert_array_equal(assign_levels(jnp.asarray(boxes)), levels)
+
+
+def test_unknown_backend_is_named(features):
+    with pytest.raises(ValueError, match="auto, matmul or window"):
+        roi_align(
+            [jnp.asarray(features[0])],
+            jnp.zeros((1, 4)),
+            jnp.zeros(1, jnp.int32),
+            strides=(4,),
+            output_size=7,
+            backend="gather",
+        )
