@@ -76,13 +76,15 @@ def compare(path: str | Path) -> list[Row]:
     values, weights_row = filled(recording, params | rest)
     detector = Detector(functional, {n: values[n] for n in params}, {n: values[n] for n in rest})
     with jax.default_matmul_precision("highest"):
-        rows, features = compare_inference(recording, detector)
-        return [weights_row, *rows, *compare_training(recording, detector, features)]
+        rows, features, proposals = compare_inference(recording, detector)
+        return [weights_row, *rows, *compare_training(recording, detector, features, proposals)]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument("--json", metavar="OUT", help="write the rows of all files there")
     options = parser.parse_args(arguments)

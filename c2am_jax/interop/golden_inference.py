@@ -65,8 +65,10 @@ def detect(model, features, proposals, image_hw):
     return model.roi_head.detect(features, proposals, image_hw)
 
 
-def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Row], list[jax.Array]]:
-    """Rows of every stage of inference; also the features P2..P6."""
+def compare_inference(
+    recording: Recording, detector: Detector
+) -> tuple[list[Row], list[jax.Array], Proposals]:
+    """Rows of every stage of inference; also the features P2..P6 and the training proposals."""
     inputs = recording.inputs()
     rows = [relative("input", recording.error("input", nchw(inputs.image)))]
     stages, features, output, test, train = detector.run(forward, inputs.image, inputs.image_hw)
@@ -80,7 +82,7 @@ def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Ro
     rows += _fixed_rois(recording, detector, features)
     rows += _recorded_proposals(recording, detector, features)
     rows += _detections(recording, detector.run(detect, features, test, inputs.image_hw))
-    return rows, features
+    return rows, features, train
 
 
 def nchw(x: jax.Array) -> np.ndarray:

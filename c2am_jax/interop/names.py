@@ -17,7 +17,13 @@ import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 
 
 def torch_name(name: str) -> str:
@@ -63,7 +69,9 @@ def from_torch(name: str, value: np.ndarray, shapes: Shapes) -> np.ndarray:
     """
     shape = tuple(shapes[name])
     if value.shape != torch_shape(name, shapes):
-        raise ValueError(f"{torch_name(name)}: shape {value.shape}, but {torch_shape(name, shapes)} is needed")
+        raise ValueError(
+            f"{torch_name(name)}: shape {value.shape}, but {torch_shape(name, shapes)} is needed"
+        )
     if ".fc_reg." in name or name.endswith("conv_logits.kernel"):
         return value.reshape(shape)
     if name.endswith("upsample.kernel"):

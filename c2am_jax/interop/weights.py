@@ -54,7 +54,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 def _read_workdir(path: Path) -> dict[str, np.ndarray]:
     from orbax.checkpoint import v1 as ocp
 
-    steps = sorted((p for p in (path / "checkpoints").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+    steps = sorted(
+        (p for p in (path / "checkpoints").glob("*") if p.name.isdigit()), key=lambda p: int(p.name)
+    )
     if not steps:
         raise UserError(f"{path}: no checkpoint of a run there")
     state = ocp.load(steps[-1].absolute())

@@ -27,7 +27,9 @@ class BoxRegressor(nnx.Module):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """[..., D] -> [..., K, 4]."""
-        return jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
+        return (
+            jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
+        )
 
     def of_class(self, features: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, D] and [N] -> [N, 4]: one class's deltas each; any label for a class-agnostic regressor."""

@@ -19,8 +19,9 @@ class MaskPredictor(nnx.Module):
 
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, H, W, C] and [N] -> [N, H, W]: the label's channel; all N x H x W x K are never made."""
-        kernel = self.kernel[...][labels].astype(x.dtype)
-        return jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][labels][:, None, None]
+        index = jnp.minimum(labels, self.kernel.shape[0] - 1)  # class agnostic: one channel for all
+        kernel = self.kernel[...][index].astype(x.dtype)
+        return jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][index][:, None, None]
 
 
 class MaskHead(nnx.Module):
@@ -32,7 +33,7 @@ class MaskHead(nnx.Module):
         make = lambda i: ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)  # noqa: E731
         self.convs = nnx.List([make(i) for i in range(settings.convs)])
         self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
-        self.conv_logits = MaskPredictor(settings.channels, num_classes, rngs=rngs)
+        self.conv_logits = MaskPredictor(settings.channels, 1 if settings.class_agnostic else num_classes, rngs=rngs)
 
     def hidden(self, pooled: jax.Array) -> jax.Array:
         """What the predictor reads: [N, S, S, C] -> [N, 2 S, 2 S, C']."""

@@ -73,8 +73,9 @@ class BoxHeadSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MaskHeadSettings:
-    """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class."""
+    """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all."""
 
+    class_agnostic: bool = False
     convs: int = 4
     channels: int = 256
     pool_size: int = 14
