@@ -114,8 +114,8 @@ def glyphs(name: str, method: str) -> ConfigDict:
             pre_nms_test=200,
             post_nms_test=100,
         ),
-        box_head=BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48),
-        mask_head=MaskHeadSettings(convs=2, channels=48),
+        box_head=BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48, class_agnostic=True),
+        mask_head=MaskHeadSettings(class_agnostic=True, convs=2, channels=48),
         test=TestSettings(max_detections=100),
     )
     data = {

@@ -29,6 +29,7 @@ CHARACTERS = (
 )
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
+STROKES = (6, 3)  # outline added to each font, so that masks are more than lines
 FONT_SIZE = 96
 VERSION = 1  # of the rules below; part of the folder's marker
 
@@ -47,7 +48,7 @@ class GlyphSettings:
     slope: float = 2.5
     shift: float = 16.0
     least: int = 4
-    glyph_sides: tuple[float, float] = (18.0, 52.0)
+    glyph_sides: tuple[float, float] = (24.0, 56.0)
     rotation: float = 15.0
     least_visible: float = 0.5
     seed: int = 0
@@ -64,11 +65,13 @@ def _glyph_masks(characters: str) -> dict[tuple[str, str], Image.Image]:
     """Each character in each font, cropped to its ink."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     masks = {}
-    for font_name in FONTS:
+    for font_name, stroke in zip(FONTS, STROKES, strict=True):
         font = ImageFont.truetype(str(folder / font_name), FONT_SIZE)
         for character in characters:
             canvas = Image.new("L", (2 * FONT_SIZE, 2 * FONT_SIZE))
-            ImageDraw.Draw(canvas).text((FONT_SIZE // 2, FONT_SIZE // 4), character, fill=255, font=font)
+            ImageDraw.Draw(canvas).text(
+                (FONT_SIZE // 2, FONT_SIZE // 4), character, fill=255, font=font, stroke_width=stroke
+            )
             masks[character, font_name] = canvas.crop(canvas.getbbox())
     return masks
 
