@@ -11,16 +11,14 @@ from c2am_jax.interop.names import Shapes, from_torch, torch_name, torch_shape
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays of a ``.npz``, of a ``.pth`` (needs torch; nothing but tensors is unpickled), or of a run's workdir.
+    """Arrays by name of a ``.npz``, or of a ``.pth`` (needs torch; nothing but tensors is unpickled).
 
     Raises:
       UserError: no such file, a broken one, or one of another kind.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or workdir")
-    if path.is_dir():
-        return _read_workdir(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -29,7 +27,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: not a file of arrays: {error}") from None
     if path.suffix in (".pth", ".pt"):
         return _read_torch(path)
-    raise UserError(f"{path}: weights must be .npz, .pth or the workdir of a run")
+    raise UserError(f"{path}: weights come as .npz, .pth or .pt")
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -51,31 +49,17 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def _read_workdir(path: Path) -> dict[str, np.ndarray]:
-    from orbax.checkpoint import v1 as ocp
-
-    steps = sorted(
-        (p for p in (path / "checkpoints").glob("*") if p.name.isdigit()), key=lambda p: int(p.name)
-    )
-    if not steps:
-        raise UserError(f"{path}: no checkpoint of a run there")
-    state = ocp.load(steps[-1].absolute())
-    return {name: np.asarray(value) for part in ("params", "rest") for name, value in state[part].items()}
-
 
 def to_ours(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, np.ndarray]:
     """Those arrays that a detector with arrays of `shapes` has, under our names and in our layout.
 
-    Names may be ours, MMDetection's, or those of a ResNet alone (torchvision). An array of another shape (another
-    number of classes, say) is left out.
+    Names are MMDetection's, or those of a ResNet alone (torchvision). An array of another shape (another number
+    of classes, say) is left out.
     """
     bare = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
     arrays = {f"backbone.{n}" if n.startswith(bare) else n: v for n, v in arrays.items()}
     found = {}
-    for name, shape in shapes.items():
-        if name in arrays and arrays[name].shape == tuple(shape):
-            found[name] = arrays[name]
-            continue
+    for name in shapes:
         value = arrays.get(torch_name(name))
         if value is not None and value.shape == torch_shape(name, shapes):
             found[name] = np.ascontiguousarray(from_torch(name, value, shapes))

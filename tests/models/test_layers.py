@@ -1,0 +1,128 @@
+"""Layers against plain definitions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, PartitionSpec
+
+from c2am_jax.models.layers import (
+    Conv,
+    Deconv2x2,
+    Frozen,
+    FrozenBatchNorm,
+    GroupNorm,
+    SyncBatchNorm,
+    kaiming_normal,
+    max_pool,
+    xavier_uniform,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def random(*shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("hw", [(8, 8), (7, 9)])
+def test_convolution_equals_the_padded_library_one(size, stride, hw):
+    conv = Conv(3, 5, size, stride=stride, rngs=nnx.Rngs(0))
+    conv.bias[...] = random(5)
+    x = random(2, *hw, 3)
+    padding = ((size // 2, size // 2),) * 2
+    expected = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(conv(x), expected + conv.bias[...], atol=1e-5)
+
+
+@pytest.mark.parametrize("hw", [(8, 8), (7, 5)])
+def test_max_pool_equals_the_library_one(hw):
+    x = random(2, *hw, 3)
+    expected = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+def test_deconvolution_spreads_each_cell_over_its_own_two_by_two():
+    layer = Deconv2x2(3, 4, rngs=nnx.Rngs(0))
+    layer.bias[...] = random(4)
+    x = random(1, 2, 3, 3)
+    y = layer(x)
+    assert y.shape == (1, 4, 6, 4)
+    for i in range(4):
+        for j in range(6):
+            kernel = layer.kernel[...][:, i % 2, j % 2]
+            expected = x[0, i // 2, j // 2] @ kernel + layer.bias[...]
+            np.testing.assert_allclose(y[0, i, j], expected, atol=1e-5)
+
+
+def test_frozen_batch_norm_uses_the_running_statistics():
+    norm = FrozenBatchNorm(3, zero=False, variable=nnx.Param)
+    norm.mean[...], norm.var[...] = random(3), jnp.abs(random(3))
+    norm.scale[...], norm.bias[...] = random(3), random(3)
+    x = random(2, 4, 4, 3)
+    expected = (x - norm.mean[...]) / jnp.sqrt(norm.var[...] + 1e-5) * norm.scale[...] + norm.bias[...]
+    np.testing.assert_allclose(norm(x, train=True, axis_name=None), expected, atol=1e-5)
+    assert isinstance(norm.mean, Frozen) and isinstance(norm.scale, nnx.Param)
+
+
+def test_group_norm_normalises_each_group_of_an_image():
+    norm = GroupNorm(48)  # 16 groups of 3
+    x = 5 + 3 * random(2, 4, 4, 48)
+    grouped = np.asarray(norm(x)).reshape(2, 16, 16, 3)
+    np.testing.assert_allclose(grouped.mean((1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(grouped.var((1, 3)), 1, atol=1e-3)
+
+
+def test_sync_batch_norm_normalises_the_batch_and_remembers_its_statistics():
+    norm = SyncBatchNorm(3, zero=False, variable=nnx.Param)
+    x = 5 + 3 * random(4, 6, 6, 3)
+    y = np.asarray(norm(x, train=True, axis_name=None))
+    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((0, 1, 2)), 1, atol=1e-3)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * np.var(x, (0, 1, 2), ddof=1), rtol=1e-5)
+    remembered = (x - norm.mean[...]) / jnp.sqrt(norm.var[...] + 1e-5)
+    np.testing.assert_allclose(norm(x, train=False, axis_name=None), remembered, atol=1e-5)
+
+
+def test_sync_batch_norm_sees_the_batch_of_all_devices():
+    norm = SyncBatchNorm(3, zero=False, variable=nnx.Param)
+    graph, state = nnx.split(norm)
+
+    def apply(state, x, axis_name):
+        norm = nnx.merge(graph, state)
+        return norm(x, train=True, axis_name=axis_name), nnx.state(norm)
+
+    x = 5 + random(8, 4, 4, 3)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    whole, split = PartitionSpec(), PartitionSpec("data")
+    spread = functools.partial(apply, axis_name="data")
+    spread = jax.shard_map(spread, mesh=mesh, in_specs=(whole, split), out_specs=(split, whole))
+    alone = jax.jit(functools.partial(apply, axis_name=None))(state, x)
+    together = jax.jit(spread)(state, x)
+    for expected, value in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_sync_batch_norm_learns_nothing():
+    norm = SyncBatchNorm(3, zero=False, variable=Frozen)
+    x = 5 + random(2, 4, 4, 3)
+    np.testing.assert_allclose(norm(x, train=True, axis_name=None), x / np.sqrt(1 + 1e-5), rtol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], 0)
+
+
+def test_initial_weights_have_the_variance_of_their_rule_and_depend_on_the_key():
+    key = jax.random.key(3)
+    assert np.std(kaiming_normal(key, (200, 300), 50)) == pytest.approx(np.sqrt(2 / 50), rel=0.02)
+    uniform = xavier_uniform(key, (200, 300), 200, 300)
+    assert np.abs(uniform).max() == pytest.approx(np.sqrt(6 / 500), rel=0.02)
+    again, other = kaiming_normal(key, (3,), 1), kaiming_normal(jax.random.key(4), (3,), 1)
+    np.testing.assert_array_equal(again, kaiming_normal(key, (3,), 1))
+    assert not np.array_equal(again, other)
