@@ -5,7 +5,6 @@ python eval.py --annotations GT.json --predictions DT.json --iou_type bbox|segm 
 """
 
 import json
-import logging
 from pathlib import Path
 
 from absl import flags
@@ -43,7 +42,6 @@ def main(_) -> None:
         raise UserError("give --config, or --annotations together with --predictions")
     from c2am_jax.training.restore import evaluate_checkpoint
 
-    logging.getLogger().setLevel(logging.INFO)
     config = _CONFIG.value
     evaluate_checkpoint(config, _WORKDIR.value or Path("runs") / config.name, _STEP.value)
 

@@ -1,6 +1,5 @@
 """Train a detector: python train.py --config configs/NAME.py [--workdir DIR] [--config.KEY=VALUE ...]."""
 
-import logging
 from pathlib import Path
 
 from absl import flags
@@ -17,7 +16,6 @@ def main(_) -> None:
     """Train, evaluate, print the tables."""
     from c2am_jax.training.loop import train  # after the flags: importing JAX and TensorFlow takes seconds
 
-    logging.getLogger().setLevel(logging.INFO)
     config = _CONFIG.value
     train(config, _WORKDIR.value or Path("runs") / config.name)
 

@@ -1,11 +1,13 @@
 """What train.py and eval.py share: flags to a config, and one line instead of a traceback for wrong input."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from c2am_jax.errors import UserError
 
@@ -35,6 +37,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
             fail(f"unexpected argument {arguments[1]!r}; overrides look like --config.KEY=VALUE")
+        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS log every step they take
+        logging.getLogger("c2am_jax").setLevel(logging.INFO)
         try:
             main(arguments)
         except UserError as error:

@@ -30,6 +30,8 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
 tf.config.set_visible_devices([], "GPU")
+tfds.disable_progress_bar()  # `prepare` has one of its own
+_LOG = logging.getLogger(__name__)
 SPLIT = "data"
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
 
@@ -183,7 +185,7 @@ def prepare(
     try:
         with tempfile.TemporaryDirectory() as downloads:  # nothing is downloaded, TFDS wants the folder
             builder.download_and_prepare(file_format="array_record", download_dir=downloads)
-    except ValueError:
+    except AssertionError:  # TFDS refuses to write a split without examples
         if builder.index or not builder.skipped:
             raise
         first = next(iter(builder.skipped.values()))[0]
@@ -192,7 +194,7 @@ def prepare(
     found, index = builder.found, builder.index
     counts = {reason: len(entries) for reason, entries in builder.skipped.items()}
     for reason, count in counts.items():
-        logging.warning("%s: %s: %d, for example: %s", name, reason, count, builder.skipped[reason][0])
+        _LOG.warning("%s: %s: %d, for example: %s", name, reason, count, builder.skipped[reason][0])
     lengths = [len(labels) for _, _, _, labels in index]
     np.savez(
         folder / "index.npz",

@@ -8,6 +8,7 @@ from typing import Any
 from c2am_jax.data import builder, glyphs
 from c2am_jax.errors import UserError
 
+_LOG = logging.getLogger(__name__)
 # Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
 STANDARD_ANNOTATIONS = {"lvis_v1": "lvis_v1_{split}.json", "lvis_v05": "lvis_v0.5_{split}.json"}
 DOWNLOADS = {
@@ -54,7 +55,7 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
         return builder.load(name, data_dir, annotations=annotations if named else "")
     if not annotations.is_file() or not images.is_dir():
         raise MissingDataset(_missing(config["name"], annotations, images, split))
-    logging.info("preparing %s from %s (once)", name, annotations)
+    _LOG.info("preparing %s from %s (once)", name, annotations)
     builder.prepare(annotations, images, name, data_dir)
     return builder.load(name, data_dir)
 

@@ -49,7 +49,8 @@ def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.
 
     def weights(low, high, length):
         at = low + (np.arange(size) + 0.5) * (high - low) / size - 0.5
-        at = np.clip(at, 0, length - 1)
+        # Only pixels that the box touches: what lies beside it must not eat into the mask's border.
+        at = np.clip(at, max(np.floor(low), 0), min(np.ceil(high), length) - 1)
         first = np.clip(np.floor(at).astype(int), 0, max(length - 2, 0))
         return first, np.minimum(first + 1, length - 1), (at - first).astype(np.float32)
 

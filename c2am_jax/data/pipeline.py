@@ -15,6 +15,7 @@ from c2am_jax.structures import Batch
 
 import tensorflow as tf  # isort: skip  (after builder, which keeps it off the accelerators)
 
+_LOG = logging.getLogger(__name__)
 NO_IMAGE = -1
 
 
@@ -70,7 +71,7 @@ def _image_tensors(dataset: PreparedDataset, settings: PipelineSettings, index, 
     hw = tf.shape(image)[:2]
     boxes = parsed["instances"]["box"]
     if dataset.image_hw.max() > canvas:
-        scale = tf.minimum(1.0, canvas / tf.cast(tf.reduce_max(hw), tf.float64))
+        scale = tf.minimum(tf.constant(1.0, tf.float64), canvas / tf.cast(tf.reduce_max(hw), tf.float64))
         fitted = tf.cast(tf.cast(hw, tf.float64) * scale + 0.5, tf.int32)
         image = tf.cast(tf.round(tf.image.resize(image, fitted)), tf.uint8)
         ratio = tf.cast(fitted / hw, tf.float32)[::-1]
@@ -131,7 +132,7 @@ def _batches(
     for fields, lost in stream.as_numpy_iterator():
         if lost.any():
             dropped += int(lost.sum())
-            logging.warning("data.max_instances=%d: %d instances left out so far", settings.max_instances, dropped)
+            _LOG.warning("data.max_instances=%d: %d instances left out so far", settings.max_instances, dropped)
         yield buckets.popleft(), Batch(**fields)
 
 

@@ -17,6 +17,8 @@ from c2am_jax.evaluation.report import ap_table, norm_table
 from c2am_jax.evaluation.weight_norms import CLASSIFIER_KERNEL, weight_norm_table
 from c2am_jax.models.functional import Arrays, Functional
 
+_LOG = logging.getLogger(__name__)
+
 
 def evaluate(
     config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, workdir: str | Path, step: int
@@ -40,7 +42,7 @@ def evaluate(
 
     metrics, category_ap = {}, {}
     for iou_type in IOU_TYPES:
-        logging.info("scoring %s", iou_type)
+        _LOG.info("scoring %s", iou_type)
         scored = evaluate_file(dataset.annotations_path, folder / f"detections_{iou_type}.json", iou_type)
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
         category_ap[iou_type] = dict(zip(dataset.categories.ids.tolist(), scored.category_ap().tolist(), strict=True))

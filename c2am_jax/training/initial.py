@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
@@ -10,6 +11,8 @@ from orbax.checkpoint import v1 as ocp
 from c2am_jax.errors import UserError
 from c2am_jax.interop.weights import read_weights, to_ours
 from c2am_jax.models.functional import Arrays
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Arrays, Arrays]:
@@ -31,7 +34,7 @@ def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Array
     if not fitting:
         raise UserError(f"config.train.init: {path} has no array that fits this detector")
     missing = sorted(set(shapes) - set(fitting))
-    logging.info("%s: %d arrays taken, %d start random: %s", path, len(fitting), len(missing), ", ".join(missing))
+    _LOG.info("%s: %d arrays taken, %d start random: %s", path, len(fitting), len(missing), ", ".join(missing))
     return {n: fitting.get(n, v) for n, v in params.items()}, {n: fitting.get(n, v) for n, v in rest.items()}
 
 
@@ -39,5 +42,10 @@ def _of_workdir(workdir: Path) -> dict[str, np.ndarray]:
     with ocp.training.Checkpointer((workdir / "checkpoints").absolute()) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"config.train.init: {workdir} holds no checkpoint")
-        state = checkpointer.load()
+        one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=one_device),
+            checkpointer.metadata(checkpointer.latest.step).metadata,
+        )
+        state = checkpointer.load(checkpointer.latest.step, abstract)
     return {name: np.asarray(value) for part in ("params", "rest") for name, value in state[part].items()}

@@ -26,6 +26,8 @@ from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_ste
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
 
+_LOG = logging.getLogger(__name__)
+
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Train `config` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
@@ -66,7 +68,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)
-            logging.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
+            _LOG.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
         start = int(state.step)
         writer = MetricWriter(workdir, start_step=start)
         stream = _on_device(

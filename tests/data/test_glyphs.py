@@ -1,0 +1,75 @@
+"""The built-in set."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from c2am_jax.data.glyphs import CHARACTERS, GlyphSettings, generate, training_counts
+from c2am_jax.data.lvis import read_annotations
+
+SMALL = GlyphSettings(train_images=60, val_images=30, val_per_category=1, head=30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("glyphs") / "set"
+    generate(path, SMALL)
+    return path
+
+
+def test_drawing_is_deterministic(folder, tmp_path):
+    generate(tmp_path / "again", SMALL)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            assert file.read_bytes() == (tmp_path / "again" / file.relative_to(folder)).read_bytes(), file.name
+
+
+def test_both_parts_are_in_the_lvis_layout(folder):
+    for split in ("train", "val"):
+        found = read_annotations(folder / f"annotations_{split}.json")
+        assert len(found.categories) == len(CHARACTERS) == 100
+        for image in found.images:
+            with Image.open(folder / "images" / image["file_name"]) as picture:
+                assert (picture.height, picture.width) == (image["height"], image["width"])
+
+
+def test_boxes_are_tight_and_masks_do_not_overlap(folder):
+    found = read_annotations(folder / "annotations_val.json")
+    for image in found.images[:10]:
+        total = np.zeros((SMALL.size, SMALL.size), int)
+        for annotation in found.by_image[image["id"]]:
+            mask = coco_mask.decode(annotation["segmentation"])
+            rows, columns = np.nonzero(mask)
+            box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+            assert annotation["bbox"] == box and annotation["area"] == mask.sum()
+            total += mask
+        assert total.max() <= 1
+
+
+def test_negative_categories_are_absent_from_the_image(folder):
+    found = read_annotations(folder / "annotations_val.json")
+    for image in found.images:
+        present = {a["category_id"] for a in found.by_image[image["id"]]}
+        assert image["neg_category_ids"] and not present & set(image["neg_category_ids"])
+
+
+def test_default_frequencies_fall_into_all_three_groups():
+    counts = training_counts(GlyphSettings())
+    assert (counts <= 10).sum() >= 20 and ((counts > 10) & (counts <= 100)).sum() >= 40 and (counts > 100).sum() >= 15
+    assert (np.diff(counts) <= 0).all()
+
+
+def test_validation_has_every_category(folder):
+    content = json.loads((folder / "annotations_val.json").read_text())
+    seen = collections.Counter(a["category_id"] for a in content["annotations"])
+    assert len(seen) >= 98
+
+
+def test_a_folder_with_other_content_is_left_alone(folder, tmp_path):
+    generate(folder, SMALL)  # the same recipe: nothing to do
+    with pytest.raises(FileExistsError, match="other data"):
+        generate(folder, GlyphSettings(seed=1))

@@ -1,0 +1,91 @@
+"""Saving, keeping, loading, and saying what does not fit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from c2am_jax.errors import UserError
+from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.initial import load_initial_weights
+from c2am_jax.training.metrics import MetricWriter
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import data_mesh, replicated
+
+
+@pytest.fixture(scope="module")
+def state():
+    config = tiny_config()
+    _, params, rest, loss_state = build_functional(config)
+    optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
+    return jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
+
+
+def test_the_newest_are_kept_and_come_back_bit_for_bit(state, tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(state, step)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.steps == [2, 3]
+        found = checkpoints.load(state)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_step_that_does_not_exist_lists_those_that_do(state, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match="none at all"):
+            checkpoints.load(state)
+        checkpoints.save(state, 4)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="no a checkpoint of step 9.*4|step 9.*4"):
+        checkpoints.load(state, 9)
+
+
+def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_not(tmp_path):
+    check_config(tmp_path, tiny_config())
+    longer = tiny_config()
+    longer.train.epochs = 99
+    check_config(tmp_path, longer)
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["epochs"] == 99
+    other = tiny_config()
+    other.loss.alpha = 0.1
+    with pytest.raises(UserError, match=r"loss.alpha: 0.5 there, 0.1 now"):
+        check_config(tmp_path, other)
+
+
+def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):
+    kernel = np.full((8, 8, 3, 3), 0.5, np.float32)  # the reference's layout, a bare backbone's name
+    np.savez(tmp_path / "weights.npz", **{"layer1.0.conv1.weight": kernel, "fc.weight": np.zeros((3, 3))})
+    params, _ = load_initial_weights(str(tmp_path / "weights.npz"), state.params, state.rest)
+    assert (params["backbone.layer1.0.conv1.kernel"] == 0.5).all()
+    np.testing.assert_array_equal(params["neck.fpn_convs.0.conv.kernel"], state.params["neck.fpn_convs.0.conv.kernel"])
+
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(state, 1)
+    zeros = jax.tree.map(np.zeros_like, (state.params, state.rest))
+    params, rest = load_initial_weights(str(tmp_path / "run"), *zeros)
+    for name, value in (state.params | state.rest).items():
+        np.testing.assert_array_equal((params | rest)[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+def test_broken_initial_weights_are_named(state, tmp_path, content):
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(UserError, match="bad.npz"):
+        load_initial_weights(str(tmp_path / "bad.npz"), state.params, state.rest)
+
+
+def test_metric_lines_behind_the_restored_step_are_dropped(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.write(step, {"loss": step})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    MetricWriter(tmp_path, start_step=2).close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert list(tmp_path.glob("events.out.tfevents.*"))

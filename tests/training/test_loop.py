@@ -1,0 +1,83 @@
+"""The loop: what it writes, that resuming continues bit for bit, and how it fails."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from c2am_jax.errors import UserError
+from c2am_jax.training.loop import train
+from c2am_jax.training.restore import evaluate_checkpoint
+
+
+def configured(glyph_folder, steps, **values):
+    config = tiny_config()
+    config.data.name, config.data.dir = "small", str(glyph_folder)
+    config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 2, 0
+    for name, value in values.items():
+        config.train[name] = value
+    return config
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_was_cut_off_continues_bit_for_bit(glyph_folder, tmp_path):
+    train(configured(glyph_folder, 6), tmp_path / "whole")
+    train(configured(glyph_folder, 3), tmp_path / "parts")
+    train(configured(glyph_folder, 6), tmp_path / "parts")
+    whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
+    assert [line["step"] for line in parts] == [1, 2, 3, 4, 5, 6]
+    for a, b in zip(whole, parts, strict=True):
+        a.pop("images_per_sec"), b.pop("images_per_sec")
+        assert a == b
+    assert {"lr", "loss", "norm/background", "norm/rare/p50", "margin/max"} <= set(whole[0])
+    assert len({line["loss"] for line in whole}) == 6
+
+
+def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyph_folder, tmp_path, capsys):
+    config = configured(glyph_folder, 2, eval_every=-1)
+    metrics = train(config, tmp_path)
+    folder = tmp_path / "eval" / "2"
+    names = {"detections_bbox.json", "detections_segm.json", "metrics.json", "weight_norms.json", "category_ap.json"}
+    assert names <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert {"bbox/AP", "segm/APr", "segm/AR@300"} <= set(metrics)
+    first = (folder / "detections_segm.json").read_bytes()
+    entries = json.loads((folder / "detections_bbox.json").read_text())
+    assert entries and all(np.isfinite(e["bbox"]).all() and min(e["bbox"][2:]) >= 0 for e in entries)
+    assert evaluate_checkpoint(config, tmp_path) == metrics
+    assert (folder / "detections_segm.json").read_bytes() == first
+    assert "bbox" in capsys.readouterr().out
+    with pytest.raises(UserError, match="step 77.*there are: 2"):
+        evaluate_checkpoint(config, tmp_path, 77)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images(glyph_folder, tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+, images \[\d+, \d+\]"):
+        train(configured(glyph_folder, 6, base_lr=1e12, warmup_steps=0), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: setattr(c.model, "num_classes", 7), "num_classes=7.*100 categories"),
+        (lambda c: setattr(c.train, "batch_size", 9), "batch_size=9 does not divide"),
+        (lambda c: setattr(c.train, "init", "no/such/file"), "no/such/file"),
+        (lambda c: setattr(c.model.backbone, "norm", "layer_norm"), "frozen_bn, sync_bn, group_norm"),
+        (lambda c: setattr(c.data, "sampler", "balanced"), "random, repeat_factor"),
+        (lambda c: setattr(c.loss, "wrap", "mirror"), "literal, clip, monotone"),
+    ],
+)
+def test_wrong_settings_are_one_clear_error(glyph_folder, tmp_path, change, named):
+    config = configured(glyph_folder, 1)
+    change(config)
+    with pytest.raises(UserError, match=named):
+        train(config, tmp_path)
+
+
+def test_a_run_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(UserError, match="no run there"):
+        evaluate_checkpoint(tiny_config(), tmp_path / "nothing")

@@ -1,0 +1,39 @@
+"""The schedule and the order of decay, momentum and learning rate."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from c2am_jax.config import lvis
+from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
+
+
+def test_the_papers_schedule():
+    train = lvis("x", "c2am").train
+    rate = learning_rate(train, steps_per_epoch=1000)
+    assert float(rate(0)) == pytest.approx(0.02 * 0.001)
+    assert float(rate(499)) == pytest.approx(0.02)
+    assert [float(rate(s)) for s in (15_999, 16_000, 21_999, 22_000)] == pytest.approx([0.02, 0.002, 0.002, 0.0002])
+    assert total_steps(train, 1000) == 24_000
+
+
+def test_learning_rate_grows_with_the_batch_and_steps_win_over_epochs():
+    train = lvis("x", "c2am").train
+    train.batch_size, train.steps = 8, 30
+    assert float(learning_rate(train, 1000)(5000)) == pytest.approx(0.01)
+    assert total_steps(train, 1000) == 30
+
+
+def test_updates_equal_the_reference_sgd():
+    train = tiny_config().train
+    train.warmup_steps, train.base_lr, train.batch_size, train.weight_decay = 0, 0.1, 16, 0.01
+    optimizer = make_optimizer(train, learning_rate(train, 1000))
+    p = np.array([1.0, -2.0])
+    state, buffer, ours = optimizer.init({"p": jnp.asarray(p)}), np.zeros(2), {"p": jnp.asarray(p)}
+    for gradient in ([0.5, 0.1], [-0.2, 0.3], [0.0, 0.0]):
+        updates, state = optimizer.update({"p": jnp.asarray(gradient)}, state, ours)
+        ours = {"p": ours["p"] + updates["p"]}
+        buffer = 0.9 * buffer + np.asarray(gradient) + 0.01 * p
+        p = p - 0.1 * buffer
+        np.testing.assert_allclose(ours["p"], p, rtol=1e-6)

@@ -1,0 +1,62 @@
+"""One training step: independent of the number of devices, frozen things stay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import random_batch, tiny_config
+
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+
+
+def run(config, devices, steps=3, images=8):
+    mesh = data_mesh(jax.devices()[:devices])
+    functional, params, rest, loss_state = build_functional(config)
+    optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
+    step = make_train_step(functional, optimizer, mesh, mean=(120,) * 3, std=(60,) * 3, seed=0)
+    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    losses = []
+    for number in range(steps):
+        batch = jax.device_put(random_batch(images, seed=number), batch_sharding(mesh))
+        state, metrics = step(state, batch, (64, 64))
+        losses.append({name: float(value) for name, value in metrics.items()})
+    return losses, state
+
+
+@pytest.mark.parametrize(("method", "norm"), [("c2am", "group_norm"), ("softmax", "sync_bn")])
+def test_eight_devices_equal_one(method, norm):
+    config = tiny_config(method=method)
+    config.model.backbone.norm = norm
+    (one, state_one), (eight, state_eight) = run(config, 1), run(config, 8)
+    for a, b in zip(one, eight, strict=True):
+        for name in a:
+            assert b[name] == pytest.approx(a[name], rel=2e-5, abs=1e-6), name
+    for name, value in state_one.params.items():
+        np.testing.assert_allclose(state_eight.params[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    if norm == "sync_bn":
+        moved = [n for n, v in state_one.rest.items() if n.endswith(".mean") and float(jnp.abs(v).max()) > 0]
+        assert len(moved) > 5
+
+
+def test_metrics_hold_what_the_log_needs():
+    (metrics, *_), _ = run(tiny_config(), 1, steps=1)
+    expected = {"loss", "grad_norm", "margin/mean", "margin/max", "margin/wrapped"}
+    expected |= {f"loss/{part}" for part in ("rpn_cls", "rpn_box", "cls", "box", "mask")}
+    assert expected <= set(metrics)
+    parts = sum(v for n, v in metrics.items() if n.startswith("loss/"))
+    assert metrics["loss"] == pytest.approx(parts, rel=1e-5) and metrics["grad_norm"] > 0
+
+
+def test_frozen_stages_and_statistics_do_not_move():
+    config = tiny_config()
+    config.model.backbone.norm, config.model.backbone.frozen_stages = "frozen_bn", 1
+    _, params, rest, _ = build_functional(config)
+    before = {name: np.asarray(value) for name, value in rest.items()}
+    assert "backbone.layer1.0.conv1.kernel" in before and "backbone.layer2.0.conv1.kernel" in params
+    _, state = run(config, 1, steps=1, images=1)
+    for name, value in before.items():
+        np.testing.assert_array_equal(state.rest[name], value, err_msg=name)
+    first = np.asarray(params["backbone.layer2.0.conv1.kernel"])
+    assert not np.array_equal(state.params["backbone.layer2.0.conv1.kernel"], first)

@@ -1,0 +1,42 @@
+"""A detector and batches small enough to train in tests."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from c2am_jax.config import glyphs
+from c2am_jax.data.masks import pack
+from c2am_jax.structures import Batch
+
+
+def tiny_config(name="tiny", method="c2am"):
+    """The glyph config with a detector of toy size."""
+    config = glyphs(name, method)
+    model = config.model
+    model.backbone.width, model.fpn.channels = 8, 16
+    model.rpn.samples, model.rpn.pre_nms_train, model.rpn.post_nms_train = 16, 40, 20
+    model.rpn.pre_nms_test, model.rpn.post_nms_test = 40, 20
+    model.box_head.fc_channels, model.box_head.samples = 16, 8
+    model.mask_head.convs, model.mask_head.channels = 1, 8
+    model.test.max_detections = 10
+    config.train.batch_size, config.train.warmup_steps, config.train.log_every = 2, 2, 1
+    return config
+
+
+def random_batch(images, seed=0, size=64):
+    """Images of noise with two boxes each."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, size / 2, (images, 3, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(12, size / 2, (images, 3, 2))], -1)
+    masks = np.ones((images, 3, 112, 112), np.uint8)
+    return Batch(
+        image=jnp.asarray(rng.integers(0, 256, (images, size, size, 3), np.uint8)),
+        source_hw=jnp.full((images, 2), size, jnp.int32),
+        target_hw=jnp.full((images, 2), size, jnp.int32),
+        flip=jnp.asarray(rng.random(images) < 0.5),
+        boxes=jnp.asarray(boxes, jnp.float32),
+        labels=jnp.asarray(rng.integers(0, 100, (images, 3)), jnp.int32),
+        masks=jnp.asarray(pack(masks)),
+        valid=jnp.asarray(np.array([[True, True, False]] * images)),
+        image_id=jnp.arange(images),
+    )
+
