@@ -105,7 +105,7 @@ def glyphs(name: str, method: str) -> ConfigDict:
     settings = MaskRCNNSettings(
         num_classes=100,
         backbone=BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
-        fpn=FPNSettings(channels=48),
+        fpn=FPNSettings(channels=48, norm="group_norm"),
         rpn=RPNSettings(
             anchor_scale=5.0,
             samples=64,
@@ -130,11 +130,11 @@ def glyphs(name: str, method: str) -> ConfigDict:
         "workers": 2,
     }
     train = {
-        "epochs": 8,
+        "epochs": 7,
         "batch_size": 8,
-        "base_lr": 0.08,
-        "lr_epochs": (6, 7),
-        "warmup_steps": 100,
+        "base_lr": 0.06,
+        "lr_epochs": (5, 6.3),
+        "warmup_steps": 200,
         "log_every": 20,
         "checkpoint_every": 500,
     }

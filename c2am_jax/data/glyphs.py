@@ -29,7 +29,7 @@ CHARACTERS = (
 )
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
-STROKES = (6, 3)  # outline added to each font, so that masks are more than lines
+STROKES = (5, 2)  # outline added to each font, so that masks are more than lines
 FONT_SIZE = 96
 VERSION = 1  # of the rules below; part of the folder's marker
 
@@ -48,9 +48,9 @@ class GlyphSettings:
     slope: float = 2.5
     shift: float = 16.0
     least: int = 4
-    glyph_sides: tuple[float, float] = (24.0, 56.0)
-    rotation: float = 15.0
-    least_visible: float = 0.5
+    glyph_sides: tuple[float, float] = (24.0, 48.0)
+    rotation: float = 10.0
+    least_visible: float = 0.7
     seed: int = 0
 
 
@@ -112,7 +112,7 @@ def _place(
     region = (slice(top, top + ink.shape[0]), slice(left, left + ink.shape[1]))
     behind = pixels[region].mean((0, 1))
     colour = rng.uniform(0, 255, 3)
-    while np.abs(colour - behind).mean() < 70:
+    while np.abs(colour - behind).mean() < 80:
         colour = rng.uniform(0, 255, 3)
     pixels[region] += ink[..., None] * (colour - pixels[region])
     mask = np.zeros((size, size), bool)
@@ -126,7 +126,7 @@ def _draw(
     """One image uint8 and its visible (class, mask); later glyphs lie above earlier ones."""
     pixels = _background(rng, settings.size)
     drawn = []
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         _place(pixels, masks[rng.choice(list(DISTRACTORS)), FONTS[0]], settings, rng)
     for k in classes:
         before = pixels.copy()

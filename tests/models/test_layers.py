@@ -15,6 +15,7 @@ from c2am_jax.models.layers import (
     Frozen,
     FrozenBatchNorm,
     GroupNorm,
+    StemConv,
     SyncBatchNorm,
     kaiming_normal,
     max_pool,
@@ -126,3 +127,17 @@ def test_initial_weights_have_the_variance_of_their_rule_and_depend_on_the_key()
     again, other = kaiming_normal(key, (3,), 1), kaiming_normal(jax.random.key(4), (3,), 1)
     np.testing.assert_array_equal(again, kaiming_normal(key, (3,), 1))
     assert not np.array_equal(again, other)
+
+
+def test_the_stem_equals_the_plain_convolution_in_values_and_gradients():
+    stem = StemConv(3, 5, 7, stride=2, bias=False, rngs=nnx.Rngs(0))
+    plain = Conv(3, 5, 7, stride=2, bias=False, rngs=nnx.Rngs(0))
+    x, weight = random(2, 32, 64, 3), random(2, 16, 32, 5)
+
+    def run(layer):
+        graph, state = nnx.split(layer)
+        return jax.value_and_grad(lambda s: (weight * nnx.merge(graph, s)(x)).sum())(state)
+
+    (value, gradient), (expected, expected_gradient) = run(stem), run(plain)
+    assert float(value) == pytest.approx(float(expected), rel=1e-4)
+    np.testing.assert_allclose(gradient.kernel[...], expected_gradient.kernel[...], atol=1e-3)
