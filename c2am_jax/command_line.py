@@ -1,7 +1,6 @@
 """What train.py and eval.py share: flags to a config, and one line instead of a traceback for wrong input."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,13 +19,17 @@ def fail(error: BaseException | str) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
+    for number, argument in enumerate(arguments):
+        if argument == "--config" and number + 1 < len(arguments):
+            argument = f"--config={arguments[number + 1]}"
+        if argument.startswith("--config="):
+            file = Path(argument.removeprefix("--config=").split(":")[0])
+            if not file.is_file():
+                known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
+                fail(f"no config file {file}; there are {known}")
     try:
         return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        named = [a.split("=")[-1] for a in arguments if a.startswith("--config=")]
-        if named and not os.path.isfile(named[0].split(":")[0]):
-            known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
-            fail(f"no config file {named[0]}; there are {known}")
+    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
         raise
 

@@ -131,7 +131,7 @@ def evaluate_file(annotations: str | Path, predictions: str | Path, iou_type: st
     Args:
       annotations: json in the LVIS layout.
       predictions: LVIS results json: a list of {image_id, category_id, score, bbox or segmentation}; the 300 best of
-        an image count.
+        an image count. Where entries have both, the box's area decides what is small (the package's rule).
       iou_type: "bbox" or "segm".
 
     Raises:
@@ -155,6 +155,4 @@ def evaluate_file(annotations: str | Path, predictions: str | Path, iou_type: st
     ground_truth = _GroundTruth(dataset)
     if not results:
         return LVISAP(ground_truth, _Nothing(ground_truth), iou_type)
-    needed = ("image_id", "category_id", "score", "bbox" if iou_type == "bbox" else "segmentation")
-    entries = [{key: entry[key] for key in needed} for entry in results]
-    return LVISAP(ground_truth, LVISResults(ground_truth, entries, max_dets=MAX_DETECTIONS), iou_type)
+    return LVISAP(ground_truth, LVISResults(ground_truth, results, max_dets=MAX_DETECTIONS), iou_type)

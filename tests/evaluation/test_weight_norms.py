@@ -1,0 +1,28 @@
+"""Weight-norm tables."""
+
+import numpy as np
+import pytest
+
+from c2am_jax.data.lvis import category_table
+from c2am_jax.evaluation.report import norm_table
+from c2am_jax.evaluation.weight_norms import group_quantiles, weight_norm_table
+
+
+@pytest.fixture
+def categories():
+    counts = [500, 3, 50, 8]
+    return category_table([{"id": i, "name": f"n{i}", "image_count": n} for i, n in enumerate(counts, 1)])
+
+
+def test_rows_are_sorted_by_frequency_and_background_is_apart(categories):
+    kernel = np.diag([4.0, 1.0, 2.0, 3.0, 9.0])
+    table = weight_norm_table(kernel, categories)
+    assert [row["id"] for row in table["categories"]] == [1, 3, 4, 2]
+    assert [row["norm"] for row in table["categories"]] == [4, 2, 3, 1]
+    assert table["background"] == 9
+    assert table["groups"]["rare"][50] == 2 and table["groups"]["frequent"][50] == 4
+    assert "background 9.000" in norm_table(table)
+
+
+def test_empty_groups_are_left_out():
+    assert set(group_quantiles(np.ones(2), ("f", "f"))) == {"frequent"}
