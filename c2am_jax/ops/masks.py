@@ -7,6 +7,11 @@ from jaxtyping import Array, Float, Int, Num, UInt8
 
 from c2am_jax.ops.roi_align import sampling_matrix
 
+# Bins exactly half covered are common (straight borders between pixels) and count as inside; a little less
+# than a half keeps them there whatever the rounding.
+HALF = 0.5 - 5e-5
+CHUNK = 16  # RoIs whose masks are gathered at a time
+
 
 def unpack(bits: UInt8[Array, "*n m bytes"]) -> UInt8[Array, "*n m side"]:
     """Bit-packed rows (most significant bit first, `numpy.packbits`) to 0 and 1."""
@@ -34,24 +39,23 @@ def mask_targets(
     """
     height, width = masks.shape[1:]
     frame = frames[gt_index]
-    cells = jnp.array([width, height], rois.dtype)
     extent = frame[:, 2:] - frame[:, :2]
-    scale = cells / jnp.where(extent > 0, extent, 1)
-    low = (rois[:, :2] - frame[:, :2]) * scale - 0.5
-    length = (rois[:, 2:] - rois[:, :2]) * scale
-    wy = sampling_matrix(low[:, 1], length[:, 1], height, out=size, cells=height)
-    wx = sampling_matrix(low[:, 0], length[:, 0], width, out=size, cells=width)
+    scale = jnp.array([width, height], rois.dtype) / jnp.where(extent > 0, extent, 1)
+    corners = (rois - jnp.tile(frame[:, :2], 2)) * jnp.tile(scale, 2) - 0.5
+    wy = sampling_matrix(corners[:, 1], corners[:, 3], height, out=size, cells=height)
+    wx = sampling_matrix(corners[:, 0], corners[:, 2], width, out=size, cells=width)
 
     def crop(roi):
         index, y, x = roi
-        return y @ masks[index].astype(jnp.float32) @ x.T
+        rows = jnp.matmul(y, masks[index].astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+        return jnp.matmul(rows, x.T, precision=jax.lax.Precision.HIGHEST)
 
-    values = jax.lax.map(crop, (gt_index, wy, wx), batch_size=16)
-    return (values >= 0.5).astype(jnp.float32)
+    values = jax.lax.map(crop, (gt_index, wy, wx), batch_size=CHUNK)
+    return (values >= HALF).astype(jnp.float32)
 
 
 def _interpolation(low: float, high: float, start: int, stop: int, size: int) -> np.ndarray:
-    """[stop - start, size]: weights of a mask's cells at pixel centres; outside the mask's cells counts as 0."""
+    """[stop - start, size]: weights of a mask's cells at pixel centres; what lies around them counts as 0."""
     at = (np.arange(start, stop, dtype=np.float32) + 0.5 - low) / np.float32(high - low) * size - 0.5
     return np.maximum(1 - np.abs(at[:, None] - np.arange(size, dtype=np.float32)), 0)
 
@@ -59,8 +63,8 @@ def _interpolation(low: float, high: float, start: int, stop: int, size: int) ->
 def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
     """Place one predicted mask into the image; numpy, on the host.
 
-    Reference rule: bilinear interpolation at pixel centres with zeros around the mask, then at least 0.5; outside
-    floor(box) - 1 .. ceil(box) + 1 nothing can reach 0.5, so only that region is made.
+    Reference rule: bilinear interpolation at pixel centres with zeros around the mask, then at least 0.5;
+    outside floor(box) - 1 .. ceil(box) + 1 nothing can reach 0.5, so only that region is made.
 
     Args:
       probabilities: float [m, m] in the frame of the box.

@@ -15,8 +15,8 @@ def interpolation_matrix(
 ) -> Float[Array, "{rows} {columns}"]:
     """Bilinear resizing of one axis from `source` to `target` pixels.
 
-    Half-pixel centres, edges clamped, no antialiasing (reference rule: cv2's INTER_LINEAR); with `flip` the result
-    is reversed; rows from `target` on are zero.
+    Half-pixel centres, edges clamped, no antialiasing (reference rule: cv2's INTER_LINEAR); with `flip` the
+    result is reversed; rows from `target` on are zero.
     """
     index = jnp.arange(rows)
     output = jnp.where(flip, target - 1 - index, index).astype(jnp.float32)
@@ -26,9 +26,7 @@ def interpolation_matrix(
     return jnp.where((index < target)[:, None], weights, 0)
 
 
-def preprocess(
-    batch: Batch, bucket_hw: tuple[int, int], *, mean: Sequence[float], std: Sequence[float]
-) -> Inputs:
+def preprocess(batch: Batch, bucket_hw: tuple[int, int], *, mean: Sequence[float], std: Sequence[float]) -> Inputs:
     """Resize each image to its target size, mirror it if asked, normalise, and pad with zeros to the bucket.
 
     Args:
@@ -38,20 +36,22 @@ def preprocess(
     """
     height, width = bucket_hw
     canvas_h, canvas_w = batch.image.shape[1:3]
-    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    centre, spread = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     exact = jax.lax.Precision.HIGHEST
 
     def one(image, source_hw, target_hw, flip, boxes, bits):
-        wy = interpolation_matrix(source_hw[0], target_hw[0], jnp.zeros((), bool), rows=height, columns=canvas_h)
+        upright = jnp.zeros((), bool)
+        wy = interpolation_matrix(source_hw[0], target_hw[0], upright, rows=height, columns=canvas_h)
         wx = interpolation_matrix(source_hw[1], target_hw[1], flip, rows=width, columns=canvas_w)
         pixels = jnp.einsum("hs,stc->htc", wy, image.astype(jnp.float32), precision=exact)
         pixels = jnp.einsum("wt,htc->hwc", wx, pixels, precision=exact)
         inside = (jnp.arange(height) < target_hw[0])[:, None] & (jnp.arange(width) < target_hw[1])
-        pixels = jnp.where(inside[..., None], (pixels - mean) / std, 0)
+        pixels = jnp.where(inside[..., None], (pixels - centre) / spread, 0)
 
         ratio = (target_hw / source_hw).astype(jnp.float32)[::-1]
         boxes = boxes * jnp.concatenate([ratio, ratio])
-        mirrored = jnp.stack([target_hw[1] - boxes[:, 2], boxes[:, 1], target_hw[1] - boxes[:, 0], boxes[:, 3]], -1)
+        x1, y1, x2, y2 = boxes.T
+        mirrored = jnp.stack([target_hw[1] - x2, y1, target_hw[1] - x1, y2], -1)
         masks = unpack(bits)
         return pixels, jnp.where(flip, mirrored, boxes), jnp.where(flip, masks[..., ::-1], masks)
 

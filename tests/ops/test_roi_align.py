@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align
+from c2am_jax.ops import roi_align as roi_align_module
+from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align, sampling_matrix
 
 BACKENDS = ("matmul", "window")
 STRIDES = (4, 8)
@@ -67,7 +68,43 @@ BOXES = {
 @pytest.fixture(scope="module")
 def features():
     rng = np.random.default_rng(0)
-    return [rng.standard_normal((96 // s, 128 // s, 3)).astype(np.float32) for s in STRIDES]
+    return [jnp.asarray(rng.standard_normal((96 // s, 128 // s, 3)), jnp.float32) for s in STRIDES]
+
+
+def plain_matrix(low, high, size, out, cells):
+    """One axis, one sample at a time."""
+    result = np.zeros((out, cells))
+    count = max(math.ceil((high - low) / out), 0)
+    for i in range(out):
+        for k in range(count):
+            at = low + (i + (k + 0.5) / count) * (high - low) / out
+            if -1 <= at <= size:
+                at = min(max(at, 0), size - 1)
+                result[i] += np.maximum(1 - np.abs(at - np.arange(cells)), 0)
+    return result / max(count, 1)
+
+
+INTERVALS = {
+    "samples exactly on -1 and on the size": (-2.5, 9.5, 5),
+    "samples exactly on cells": (-0.5, 11.5, 12),
+    "many samples": (-31.7, 402.9, 12),
+    "few samples": (3.2, 3.9, 12),
+    "next to nothing": (4.0, 4.0 + 1e-5, 12),
+    "beside the cells": (20.0, 30.0, 12),
+    "one cell": (-0.4, 0.7, 1),
+    "empty": (3.0, 3.0, 12),
+    "reversed": (6.0, 3.0, 12),
+}
+
+
+@pytest.mark.parametrize("out", [4, 7])
+def test_matrix_of_one_axis_is_the_mean_over_its_samples(out):
+    low, high, size = (np.array(v) for v in zip(*INTERVALS.values(), strict=True))
+    low, high = low.astype(np.float32), high.astype(np.float32)
+    matrices = jax.jit(lambda *intervals: sampling_matrix(*intervals, out=out, cells=14))
+    found = matrices(jnp.asarray(low), jnp.asarray(high), jnp.asarray(size))
+    for name, matrix, *interval in zip(INTERVALS, found, low.tolist(), high.tolist(), size, strict=True):
+        np.testing.assert_allclose(matrix, plain_matrix(*interval, out, 14), atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -76,15 +113,17 @@ def test_equals_the_plain_loop(features, backend, out):
     boxes = np.array(list(BOXES.values()) * 2, np.float32)
     levels = np.repeat([0, 1], len(BOXES)).astype(np.int32)
     align = jax.jit(lambda f, b, v: roi_align(f, b, v, strides=STRIDES, output_size=out, backend=backend))
-    found = np.asarray(align([jnp.asarray(f) for f in features], jnp.asarray(boxes), jnp.asarray(levels)))
+    found = np.asarray(align(features, jnp.asarray(boxes), jnp.asarray(levels)))
     for number, (box, level) in enumerate(zip(boxes, levels, strict=True)):
-        expected = plain_roi_align(features[level].astype(np.float64), box, STRIDES[level], out)
-        np.testing.assert_allclose(found[number], expected, atol=2e-5, err_msg=f"{list(BOXES)[number % 10]} {level}")
+        expected = plain_roi_align(np.asarray(features[level], np.float64), box, STRIDES[level], out)
+        name = f"{list(BOXES)[number % len(BOXES)]}, level {level}"
+        np.testing.assert_allclose(found[number], expected, atol=2e-5, err_msg=name)
 
 
-def test_backends_agree_in_values_and_gradients_for_a_batch(features):
+def test_backends_agree_in_values_and_gradients_for_a_batch(features, monkeypatch):
+    monkeypatch.setattr(roi_align_module, "CHUNK_ELEMENTS", 7 * 32 * 3 * 16)  # of 40 RoIs: 16, 16 and 8
     rng = np.random.default_rng(1)
-    batch = [jnp.stack([jnp.asarray(f), jnp.asarray(f[::-1])]) for f in features]
+    batch = [jnp.stack([f, f[::-1]]) for f in features]
     corners = rng.uniform(-20, 130, (2, 40, 2))
     boxes = jnp.asarray(np.concatenate([corners, corners + rng.uniform(1, 90, (2, 40, 2))], -1), jnp.float32)
     levels = jnp.asarray(rng.integers(0, 2, (2, 40)), jnp.int32)
@@ -105,31 +144,60 @@ def test_backends_agree_in_values_and_gradients_for_a_batch(features):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_is_the_transpose(features, backend):
+    boxes = jnp.asarray(list(BOXES.values()), jnp.float32)
+    levels = jnp.arange(len(BOXES), dtype=jnp.int32) % 2
+    align = lambda f: roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend)  # noqa: E731
+    weights = jnp.asarray(np.random.default_rng(2).standard_normal((len(BOXES), 7, 7, 3)), jnp.float32)
+
+    def both_sides(features):
+        aligned, back = jax.vjp(align, features)
+        inner = sum((f * g).sum() for f, g in zip(features, back(weights)[0], strict=True))
+        return (aligned * weights).sum(), inner
+
+    np.testing.assert_allclose(*jax.jit(both_sides)(features), rtol=1e-4)
+
+
+def test_memory_of_the_matmul_backend_is_bounded_by_the_chunk(monkeypatch):
+    monkeypatch.setattr(roi_align_module, "CHUNK_ELEMENTS", 1 << 14)
+    rois, side, channels = 256, 32, 32
+
+    def total(feature, boxes):
+        levels = jnp.zeros(rois, jnp.int32)
+        return (roi_align([feature], boxes, levels, strides=(4,), output_size=7, backend="matmul") ** 2).sum()
+
+    step = jax.jit(jax.grad(total)).lower(jnp.zeros((side, side, channels)), jnp.zeros((rois, 4))).compile()
+    whole = rois * 7 * side * channels * 4
+    assert step.memory_analysis().temp_size_in_bytes < whole
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_boxes_get_no_gradient(features, backend):
-    total = lambda b: roi_align(  # noqa: E731
-        [jnp.asarray(f) for f in features], b, jnp.zeros(1, jnp.int32), strides=STRIDES, output_size=7, backend=backend
-    ).sum()
-    assert (jax.grad(total)(jnp.array([[3.0, 4.0, 50.0, 60.0]])) == 0).all()
+    levels = jnp.zeros(1, jnp.int32)
+
+    def total(boxes):
+        return roi_align(features, boxes, levels, strides=STRIDES, output_size=7, backend=backend).sum()
+
+    assert (jax.jit(jax.grad(total))(jnp.array([[3.0, 4.0, 50.0, 60.0]])) == 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_runs_inside_shard_map(features, backend):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
-    batch = [jnp.stack([jnp.asarray(f)] * 2) for f in features]
+    batch = [jnp.stack([f, f]) for f in features]
     boxes = jnp.asarray([[list(BOXES.values())[0]]] * 2, jnp.float32)
     levels = jnp.zeros((2, 1), jnp.int32)
 
     def total(f, b, v):
-        return jax.lax.psum(
-            batched_roi_align(f, b, v, strides=STRIDES, output_size=7, backend=backend).sum(), "data"
-        )
+        return jax.lax.psum(batched_roi_align(f, b, v, strides=STRIDES, output_size=7, backend=backend).sum(), "data")
 
     spec = PartitionSpec("data")
     mapped = jax.shard_map(jax.grad(total), mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec)
     spread = jax.jit(mapped)(batch, boxes, levels)
-    plain = jax.grad(
-        lambda f: batched_roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend).sum()
-    )(batch)
+    alone = lambda f: batched_roi_align(  # noqa: E731
+        f, boxes, levels, strides=STRIDES, output_size=7, backend=backend
+    ).sum()
+    plain = jax.jit(jax.grad(alone))(batch)
     for a, b in zip(spread, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -149,7 +217,7 @@ def test_levels_equal_the_recorded_ones(shared):
 def test_unknown_backend_is_named(features):
     with pytest.raises(ValueError, match="auto, matmul or window"):
         roi_align(
-            [jnp.asarray(features[0])],
+            features[:1],
             jnp.zeros((1, 4)),
             jnp.zeros(1, jnp.int32),
             strides=(4,),
