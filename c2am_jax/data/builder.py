@@ -26,8 +26,8 @@ from c2am_jax.data import lvis
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_frame, pack, rasterise
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-import tensorflow as tf  # noqa: E402
-import tensorflow_datasets as tfds  # noqa: E402
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 tf.config.set_visible_devices([], "GPU")
 tfds.disable_progress_bar()  # `prepare` has one of its own
@@ -134,7 +134,7 @@ def _check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
 
 
 def _box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
-    """xyxy clipped to the image; BadMask for what the reference's filter drops."""
+    """Xyxy clipped to the image; BadMask for what the reference's filter drops."""
     x, y, w, h = (float(v) for v in xywh)
     if not np.isfinite([x, y, w, h]).all():
         raise BadMask("box with a non-finite number")

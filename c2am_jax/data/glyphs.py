@@ -19,14 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-CHARACTERS = (
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    "abdefghijmnqrty"
-    "0123456789"
-    "ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψω"
-    "БДЖЗИЙЛЦЧШЩЭЮЯ"
-    "&@#?%♣"
-)
+CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrty0123456789ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψωБДЖЗИЙЛЦЧШЩЭЮЯ&@#?%♣"
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 STROKES = (5, 2)  # outline added to each font, so that masks are more than lines
@@ -36,8 +29,9 @@ VERSION = 1  # of the rules below; part of the folder's marker
 
 @dataclasses.dataclass(frozen=True)
 class GlyphSettings:
-    """What is drawn. `head` images contain the most frequent category; the k-th has a share of ((1 + shift) /
-    (k + shift)) ** slope of that. Sizes in pixels, angles in degrees.
+    """What is drawn; sizes in pixels, angles in degrees.
+
+    `head` images contain the most frequent category, the k-th ((1 + shift) / (k + shift)) ** slope times as many.
     """
 
     train_images: int = 2400
@@ -94,9 +88,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(canvas, np.float32) + rng.normal(0, 6, (size, size, 1))
 
 
-def _place(
-    pixels: np.ndarray, glyph: Image.Image, settings: GlyphSettings, rng: np.random.Generator
-) -> np.ndarray:
+def _place(pixels: np.ndarray, glyph: Image.Image, settings: GlyphSettings, rng: np.random.Generator) -> np.ndarray:
     """Draw one glyph at random size, angle, place and colour; returns its mask, bool [size, size]."""
     size = settings.size
     side = math.exp(rng.uniform(*np.log(settings.glyph_sides)))

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.masks import MASK_SIZE
 from c2am_jax.data.sampler import Augmentation, Step, epoch_steps, evaluation_steps, steps_per_epoch

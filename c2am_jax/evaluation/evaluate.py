@@ -50,5 +50,7 @@ def evaluate(
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
-    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n\n{norm_table(norms)}\n{folder}")
+    print(
+        f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n\n{norm_table(norms)}\n{folder}"
+    )
     return metrics

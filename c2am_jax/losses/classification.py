@@ -58,7 +58,7 @@ def _cosine_scores(scale: float) -> Callable:
 
 
 def linear_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x W + b in float32: [N, C]."""
+    """X W + b in float32: [N, C]."""
     return features.astype(jnp.float32) @ kernel + bias
 
 

@@ -61,7 +61,7 @@ def cosines(features: Features, kernel: Kernel) -> Float[Array, "n c"]:
 
 
 def cosine_logits(features: Features, kernel: Kernel, *, scale: float = 30.0) -> Float[Array, "n c"]:
-    """s cos(theta_j), the logits of inference and of Eq. 5: [N, C]."""
+    """S cos(theta_j), the logits of inference and of Eq. 5: [N, C]."""
     return scale * cosines(features, kernel)
 
 

@@ -27,9 +27,7 @@ class BoxRegressor(nnx.Module):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """[..., D] -> [..., K, 4]."""
-        return (
-            jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
-        )
+        return jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
 
     def of_class(self, features: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, D] and [N] -> [N, 4]: one class's deltas each; any label for a class-agnostic regressor."""
@@ -41,9 +39,7 @@ class BoxRegressor(nnx.Module):
 class BoxHead(nnx.Module):
     """Shared2FC: RoI features -> [N, D]; `fc_cls` (linear or cosine) and `fc_reg` read them."""
 
-    def __init__(
-        self, channels: int, num_classes: int, classifier: str, settings: BoxHeadSettings, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, channels: int, num_classes: int, classifier: str, settings: BoxHeadSettings, *, rngs: nnx.Rngs):
         """`classifier`: "linear" or "cosine"; background is its last class."""
         width = settings.fc_channels
         inputs = settings.pool_size**2 * channels

@@ -26,9 +26,7 @@ class MaskRCNN(nnx.Module):
         self.roi_head = RoIHead(settings, classification, rngs=rngs)
         self.settings = settings
 
-    def features(
-        self, image: jax.Array, *, train: bool = False, axis_name: str | None = None
-    ) -> list[jax.Array]:
+    def features(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> list[jax.Array]:
         """[B, H, W, 3] -> P2..P6, strides 4 to 64."""
         return self.neck(self.backbone(image, train=train, axis_name=axis_name))
 
@@ -55,9 +53,7 @@ class MaskRCNN(nnx.Module):
         losses = self.rpn_head.loss(output, inputs, anchors, gt_index, axis_name=axis_name)
         proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
         samples = self.roi_head.sample(proposals, inputs, roi_keys)
-        roi_losses, metrics, loss_state = self.roi_head.loss(
-            features, samples, inputs, loss_state, axis_name=axis_name
-        )
+        roi_losses, metrics, loss_state = self.roi_head.loss(features, samples, inputs, loss_state, axis_name=axis_name)
         return losses | roi_losses, metrics, loss_state
 
     def predict(self, image: jax.Array, image_hw: jax.Array) -> Detections:

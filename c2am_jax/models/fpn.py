@@ -13,9 +13,7 @@ from c2am_jax.models.settings import FPNSettings
 class ConvNorm(nnx.Module):
     """A convolution (`conv`) and, if asked for, group normalisation behind it (`norm`); no activation."""
 
-    def __init__(
-        self, features_in: int, features_out: int, size: int, norm: str, *, init: str, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, features_out: int, size: int, norm: str, *, init: str, rngs: nnx.Rngs):
         """`norm`: "none" or "group_norm"."""
         if norm not in ("none", "group_norm"):
             raise ValueError(f"norm must be none or group_norm, not {norm!r}")

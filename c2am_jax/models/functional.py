@@ -13,9 +13,7 @@ Arrays = dict[str, jax.Array]
 
 def _names(state: nnx.State) -> list[str]:
     paths = [path for path, _ in jax.tree.flatten_with_path(state)[0]]
-    return [
-        ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path[:-1]) for path in paths
-    ]
+    return [".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path[:-1]) for path in paths]
 
 
 @dataclasses.dataclass(frozen=True)

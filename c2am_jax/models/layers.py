@@ -19,8 +19,9 @@ class Frozen(nnx.Variable):
 
 
 def _generator(key: jax.Array) -> np.random.Generator:
-    """Weights are drawn on the host: compiling a device generator for each shape would take longer than a training
-    step's compilation.
+    """Draws weights on the host.
+
+    Compiling a device generator for each shape would take longer than compiling the training step.
     """
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
@@ -123,9 +124,7 @@ class StemConv(Conv):
 class Linear(nnx.Module):
     """x W + b with kernel [D, C]."""
 
-    def __init__(
-        self, features_in: int, features_out: int, *, init: str = "xavier", std: float = 0.01, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, features_out: int, *, init: str = "xavier", std: float = 0.01, rngs: nnx.Rngs):
         """`init`: "xavier" (uniform) or "normal" with `std`."""
         shape = (features_in, features_out)
         if init == "xavier":
@@ -201,9 +200,7 @@ class GroupNorm(nnx.Module):
 
         def of_group(per_channel):  # [B, C] means -> means over each group, per channel again
             grouped = per_channel.reshape(batch, self.groups, -1).mean(-1, keepdims=True)
-            return jnp.broadcast_to(grouped, (batch, self.groups, channels // self.groups)).reshape(
-                batch, channels
-            )
+            return jnp.broadcast_to(grouped, (batch, self.groups, channels // self.groups)).reshape(batch, channels)
 
         # Reducing over positions first keeps channels in vector lanes (five times faster on CPU than by group).
         mean = of_group(wide.mean((1, 2)))

@@ -79,9 +79,7 @@ class ResNet(nnx.Module):
     def __init__(self, settings: BackboneSettings, *, rngs: nnx.Rngs):
         """Raises ValueError for a depth or norm that does not exist."""
         if settings.depth not in ARCHITECTURES:
-            raise ValueError(
-                f"model.backbone.depth must be one of {sorted(ARCHITECTURES)}, not {settings.depth}"
-            )
+            raise ValueError(f"model.backbone.depth must be one of {sorted(ARCHITECTURES)}, not {settings.depth}")
         if settings.norm not in NORMS:
             raise ValueError(f"model.backbone.norm must be one of {', '.join(NORMS)}, not {settings.norm!r}")
         block, repeats = ARCHITECTURES[settings.depth]
@@ -101,9 +99,7 @@ class ResNet(nnx.Module):
         self.out_channels = tuple(settings.width * 2**i * block.expansion for i in range(4))
         self.frozen_stages = settings.frozen_stages
 
-    def __call__(
-        self, image: jax.Array, *, train: bool = False, axis_name: str | None = None
-    ) -> Sequence[jax.Array]:
+    def __call__(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Sequence[jax.Array]:
         """[B, H, W, 3] -> C2..C5 with strides 4, 8, 16, 32."""
         mode = {"train": train, "axis_name": axis_name}
         x = max_pool(jax.nn.relu(self.bn1(self.conv1(image), **mode)))

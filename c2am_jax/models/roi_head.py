@@ -169,8 +169,9 @@ class RoIHead(nnx.Module):
         return Detections(boxes, scores, labels, masks, valid)
 
     def _detected_masks(self, features, boxes, labels, valid):
-        """Probabilities [B, D, 28, 28], chunk by chunk: RoI features of all detections never exist at once, and chunks
-        behind the last detection cost nothing.
+        """Probabilities [B, D, 28, 28], chunk by chunk.
+
+        RoI features of all detections never exist at once, and chunks behind the last detection cost nothing.
         """
         batch, detections = labels.shape
         chunk = min(MASK_CHUNK, detections)

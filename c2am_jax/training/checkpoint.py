@@ -1,6 +1,8 @@
-"""Orbax checkpoints of a workdir: asynchronous, the newest N are kept, each with its config."""
+"""Orbax checkpoints of a workdir: asynchronous, the newest N are kept, each with its config and versions."""
 
+import importlib.metadata
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,25 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.errors import UserError
+from c2am_jax.training.metrics import replace_text
 from c2am_jax.training.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+# What the arrays of a checkpoint depend on. Schedules may change between runs, and so may what only tests read.
+FIXED = ("model.", "loss.", "data.name")
+FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test")
 
 
 class Checkpoints:
     """The folder `checkpoints` of a workdir; use as a context manager, which waits for the last save."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3):
-        """`keep`: how many of the newest stay."""
+    def __init__(self, workdir: Path, *, keep: int = 3, config: ConfigDict | None = None):
+        """`keep`: how many of the newest stay. `config`: stored with each one, beside the packages' versions."""
         self.folder = Path(workdir).absolute() / "checkpoints"
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        self._metadata = {"versions": versions, "config": json.loads(config.to_json()) if config else {}}
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -38,9 +50,13 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def save(self, state: TrainState, step: int) -> None:
-        """Start saving `state` as of `step`; goes on in the background."""
+        """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile."""
         if step not in self.steps:
-            self._checkpointer.save_async(step, state, force=True)
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """The "config" and "versions" that the checkpoint of `step` was saved with."""
+        return self._checkpointer.metadata(step).custom_metadata
 
     def load(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state of `step` (default: the newest), with the shardings of `like`.
@@ -52,7 +68,7 @@ class Checkpoints:
         steps = self.steps
         if not steps or (step is not None and step not in steps):
             there = ", ".join(map(str, steps)) or "none at all"
-            wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
+            wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
             raise UserError(f"{self.folder}: no {wanted}; there are: {there}")
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
         try:
@@ -61,31 +77,34 @@ class Checkpoints:
             raise UserError(f"{self.folder}: the checkpoint does not fit this config: {error}") from None
 
 
-# Parts of a config that a workdir's checkpoints depend on; schedules may change between runs.
-FIXED = ("model", "loss", "data.name")
-
-
 def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> None:
-    """Compare with the `config.json` of a workdir that has one, then write it unless told not to.
+    """Compare with the `config.json` of a workdir that holds checkpoints, then write it unless told not to.
 
     Raises:
-      UserError: the model, loss or data set differ; the text lists the keys.
+      UserError: the model, loss or data set differ; the text lists the keys. Other differences are logged.
     """
     path = Path(workdir) / "config.json"
     new = json.loads(config.to_json())
-    if path.is_file():
-        old = json.loads(path.read_text())
-        differing = [
-            f"{key}: {a!r} there, {b!r} now"
-            for key, (a, b) in _differences(old, new).items()
-            if key.startswith(FIXED)
-        ]
-        if differing:
-            raise UserError(f"{workdir} holds a run of another config ({'; '.join(differing)}): take another --workdir")
-    if not write:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(new, indent=2))
+    trained = any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
+    if path.is_file() and trained:  # a run that never saved binds nobody
+        refused, allowed = [], []
+        for key, (there, now) in _differences(_read(path), new).items():
+            fixed = key.startswith(FIXED) and not key.startswith(FREE)
+            (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
+        if refused:
+            raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")
+        if allowed:
+            _LOG.info("%s goes on with another config: %s", workdir, "; ".join(allowed))
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(new, indent=2))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); checkpoints hold their config too") from None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -47,7 +47,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         )
     check_config(workdir, config)
     pipeline = _pipeline(config)
-    steps_per_epoch = epoch_length(dataset, pipeline, schedule.batch_size)
+    try:
+        steps_per_epoch = epoch_length(dataset, pipeline, schedule.batch_size)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from error
     last_step = total_steps(schedule, steps_per_epoch)
 
     # Model, optimizer, step
@@ -61,7 +64,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         functional, optimizer, mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed
     )
 
-    with Checkpoints(workdir, keep=schedule.keep) as checkpoints:
+    with Checkpoints(workdir, keep=schedule.keep, config=config) as checkpoints:
         # Start or resume
         if not checkpoints.steps and schedule.init:
             params, rest = load_initial_weights(schedule.init, params, rest)
@@ -92,9 +95,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             bucket, batch, image_ids = next(stream)
             state, metrics = step_function(state, batch, bucket)
             done = step + 1
-            recent.add(done, metrics["loss"], image_ids)
-            if done % schedule.log_every == 0 or done == last_step:
-                recent.check_finite()
+            recent.add(done, metrics, image_ids)
+            log = done % schedule.log_every == 0 or done == last_step
+            save = done % schedule.checkpoint_every == 0 or done == last_step
+            if log or save:
+                recent.check_finite()  # before a save: a checkpoint never holds what a bad step made
+            if log:
                 values = {name: float(value) for name, value in metrics.items()}
                 values |= _weight_norms(state.params, dataset.categories)
                 values["lr"] = float(rate(step))
@@ -103,11 +109,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                 writer.write(done, values)
                 recent, clock = _Recent(), now
                 bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{values['lr']:.2e}")
-            if done % schedule.checkpoint_every == 0 or done == last_step:
+            if save:
                 checkpoints.save(state, done)
             if schedule.eval_every > 0 and done % schedule.eval_every == 0:
+                began = time.perf_counter()
                 results, evaluated = evaluate(config, functional, state.params, state.rest, workdir, done), done
-                clock = time.perf_counter()
+                clock += time.perf_counter() - began
         if schedule.eval_every and evaluated != last_step:
             results = evaluate(config, functional, state.params, state.rest, workdir, int(state.step))
         writer.close()
@@ -137,24 +144,25 @@ def _on_device(stream, sharding) -> Iterator[tuple[tuple[int, int], Batch, np.nd
 
 
 class _Recent:
-    """Losses (still on the device) and image ids since the last log line."""
+    """Losses and gradient norms (still on the device) and image ids since the last log line."""
 
     def __init__(self):
-        self._steps: list[tuple[int, Any, np.ndarray]] = []
+        self._steps: list[tuple[int, dict[str, Any], np.ndarray]] = []
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def add(self, step: int, loss: Any, image_ids: np.ndarray) -> None:
-        self._steps.append((step, loss, image_ids))
+    def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
+        self._steps.append((step, {name: metrics[name] for name in ("loss", "grad_norm")}, image_ids))
 
     def check_finite(self) -> None:
-        for step, loss, image_ids in self._steps:
-            if not np.isfinite(float(loss)):
-                raise UserError(
-                    f"the loss is {float(loss)} at step {step}, images {image_ids.tolist()}: lower "
-                    "config.train.base_lr or lengthen config.train.warmup_steps; the last checkpoint is unharmed"
-                )
+        for step, metrics, image_ids in self._steps:
+            for name, value in metrics.items():
+                if not np.isfinite(float(value)):
+                    raise UserError(
+                        f"the {name} is {float(value)} at step {step}, images {image_ids.tolist()}: lower "
+                        "config.train.base_lr or lengthen config.train.warmup_steps; checkpoints are unharmed"
+                    )
 
 
 def _weight_norms(params, categories) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Where numbers of a run go: metrics.jsonl and TensorBoard event files."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ class MetricWriter:
         self.path = Path(workdir) / "metrics.jsonl"
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            replace_text(self.path, "".join(f"{line}\n" for line in kept))
         self._events = SummaryWriter(str(workdir), purge_step=start_step + 1 if start_step else None)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -31,6 +32,13 @@ class MetricWriter:
     def close(self) -> None:
         """Close the event file."""
         self._events.close()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old or the new text, never half of it."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    os.replace(new, path)
 
 
 def _step_of(line: str) -> float:

@@ -1,5 +1,6 @@
 """SGD as the reference runs it, from `config.train`."""
 
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -11,8 +12,12 @@ def learning_rate(train: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     decayed = optax.piecewise_constant_schedule(peak, drops)
     if not train.warmup_steps:
         return decayed
-    warmup = optax.linear_schedule(train.warmup_factor, 1.0, max(train.warmup_steps - 1, 1))
-    return lambda step: decayed(step) * warmup(step)
+
+    def schedule(step):
+        done = jnp.minimum(step / max(train.warmup_steps - 1, 1), 1.0)
+        return decayed(step) * (train.warmup_factor + (1 - train.warmup_factor) * done)
+
+    return schedule
 
 
 def total_steps(train: ConfigDict, steps_per_epoch: int) -> int:

@@ -10,6 +10,7 @@ from jax.tree_util import register_dataclass
 from ml_collections import ConfigDict
 
 from c2am_jax.config import detector_settings
+from c2am_jax.errors import UserError
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Arrays, Functional
 
@@ -35,8 +36,16 @@ class TrainState:
 
 
 def build_functional(config: ConfigDict) -> tuple[Functional, Arrays, Arrays, Any]:
-    """The detector of a config with random weights: structure, params, rest and the loss's first state."""
-    model = build_model(detector_settings(config), config.loss.to_dict(), seed=config.train.seed)
+    """The detector of a config with random weights: structure, params, rest and the loss's first state.
+
+    Raises:
+      UserError: a value that a part of the detector does not know.
+    """
+    settings = detector_settings(config)
+    try:
+        model = build_model(settings, config.loss.to_dict(), seed=config.train.seed)
+    except ValueError as error:
+        raise UserError(f"config: {error}") from error
     loss_state = model.roi_head.classification.init_state()
     return *Functional.of(model), loss_state
 

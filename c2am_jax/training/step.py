@@ -34,8 +34,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def image_keys(seed: int, step: jax.Array, images: int) -> jax.Array:
-    """One PRNG key per image of this device: of (seed, step, position in the global batch), so it does not matter
-    how many devices share the batch.
+    """One PRNG key per image of this device.
+
+    A function of (seed, step, position in the global batch): it does not matter how many devices share the batch.
     """
     key = jax.random.fold_in(jax.random.key(seed), step)
     position = jax.lax.axis_index(AXIS) * images + jnp.arange(images)

@@ -41,15 +41,45 @@ def rle(box, hw=(60, 80)):
 def files(tmp_path):
     """Ground truth of two images and four classes, of our own; a function that writes detections."""
     images = [
-        {"id": 1, "height": 60, "width": 80, "file_name": "1.jpg", "neg_category_ids": [2], "not_exhaustive_category_ids": []},
-        {"id": 2, "height": 60, "width": 80, "file_name": "2.jpg", "neg_category_ids": [], "not_exhaustive_category_ids": [1]},
+        {
+            "id": 1,
+            "height": 60,
+            "width": 80,
+            "file_name": "1.jpg",
+            "neg_category_ids": [2],
+            "not_exhaustive_category_ids": [],
+        },
+        {
+            "id": 2,
+            "height": 60,
+            "width": 80,
+            "file_name": "2.jpg",
+            "neg_category_ids": [],
+            "not_exhaustive_category_ids": [1],
+        },
     ]
-    boxes = [(1, 1, [0, 0, 40, 40]), (1, 1, [41, 0, 36, 40]), (2, 1, [10, 10, 40, 40]), (2, 2, [0, 0, 20, 20]), (1, 3, [5, 5, 50, 50])]
+    boxes = [
+        (1, 1, [0, 0, 40, 40]),
+        (1, 1, [41, 0, 36, 40]),
+        (2, 1, [10, 10, 40, 40]),
+        (2, 2, [0, 0, 20, 20]),
+        (1, 3, [5, 5, 50, 50]),
+    ]
     annotations = [
-        {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "segmentation": rle(box)}
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "segmentation": rle(box),
+        }
         for i, (image, category, box) in enumerate(boxes, 1)
     ]
-    categories = [{"id": i, "name": str(i), "frequency": f, "image_count": 1, "instance_count": 1} for i, f in enumerate("fcrf", 1)]
+    categories = [
+        {"id": i, "name": str(i), "frequency": f, "image_count": 1, "instance_count": 1}
+        for i, f in enumerate("fcrf", 1)
+    ]
     ground_truth = tmp_path / "gt.json"
     ground_truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
 
@@ -138,7 +168,9 @@ def test_annotations_without_the_federated_fields_are_named(files, key, where):
 
 
 def test_the_table_shows_per_cent_and_a_dash_for_what_cannot_count():
-    metrics = dict.fromkeys((f"bbox/{n}" for n in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")), 0.256)
+    metrics = dict.fromkeys(
+        (f"bbox/{n}" for n in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")), 0.256
+    )
     table = ap_table({**metrics, "bbox/AR@300": 0.5, "bbox/APr": -1.0})
     header, row = table.splitlines()
     assert header.split() == ["LVIS", "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300"]

@@ -39,4 +39,3 @@ def random_batch(images, seed=0, size=64):
         valid=jnp.asarray(np.array([[True, True, False]] * images)),
         image_id=jnp.arange(images),
     )
-
