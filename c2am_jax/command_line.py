@@ -13,9 +13,9 @@ from c2am_jax.errors import UserError
 
 def fail(error: BaseException | str) -> None:
     """Print one line and leave with status 2."""
-    # A KeyError's text is the repr of its message, quotes and escapes included.
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    text = " ".join(str(message).split())
+    while isinstance(error, KeyError | AttributeError) and error.args:
+        error = error.args[0]  # a KeyError's own text is the repr of its message, quotes and escapes included
+    text = " ".join(str(error).split())
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 

@@ -130,10 +130,10 @@ def glyphs(name: str, method: str) -> ConfigDict:
         "workers": 2,
     }
     train = {
-        "epochs": 7,
+        "epochs": 4,
         "batch_size": 8,
         "base_lr": 0.06,
-        "lr_epochs": (5, 6.3),
+        "lr_epochs": (2.8, 3.6),
         "warmup_steps": 200,
         "log_every": 20,
         "checkpoint_every": 500,

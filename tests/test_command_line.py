@@ -68,7 +68,14 @@ def test_wrong_input_is_one_line_and_status_2(arguments, named):
 
 
 def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path):
-    image = {"id": 1, "height": 9, "width": 9, "file_name": "a", "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    image = {
+        "id": 1,
+        "height": 9,
+        "width": 9,
+        "file_name": "a",
+        "neg_category_ids": [],
+        "not_exhaustive_category_ids": [],
+    }
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": []}
     truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
     (tmp_path / "gt.json").write_text(json.dumps(truth))

@@ -34,7 +34,7 @@ class Recording:
             self.images = len(self.meta["sizes"])
         except FileNotFoundError:
             raise UserError(f"{self.path}: no such file") from None
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path}: not a recording of the reference: {error}") from None
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -23,7 +23,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return dict(file)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a file of arrays: {error}") from None
     if path.suffix in (".pth", ".pt"):
         return _read_torch(path)

@@ -119,7 +119,9 @@ def test_sgd_step_adds_the_gradient_energy_to_the_squared_norms():
     np.testing.assert_allclose((dw**2).sum(1), vector["expected"]["grad_norms_sq"], rtol=1e-7)
 
 
-@pytest.mark.parametrize("vector", json.loads(OWN.read_text())["vectors"] if OWN.is_file() else [], ids=lambda v: v["id"])
+@pytest.mark.parametrize(
+    "vector", json.loads(OWN.read_text())["vectors"] if OWN.is_file() else [], ids=lambda v: v["id"]
+)
 def test_own_vector(vector):
     """Vectors recorded by this code in float64 when it agreed with the reference vectors."""
     value, dx, dw = value_and_gradients(loss_of(vector), *arrays(vector)[::-1], vector["label"], jnp.float32)

@@ -22,9 +22,7 @@ def test_bottleneck_stages_have_the_strides_and_channels_of_the_reference():
     assert model.layer2[0].conv1.stride == 1 and model.layer2[0].conv2.stride == 2
 
 
-@pytest.mark.parametrize(
-    "frozen_stages, trains", [(-1, "conv1 1 2 3 4"), (0, "1 2 3 4"), (2, "3 4"), (4, "")]
-)
+@pytest.mark.parametrize("frozen_stages, trains", [(-1, "conv1 1 2 3 4"), (0, "1 2 3 4"), (2, "3 4"), (4, "")])
 def test_only_stages_behind_the_frozen_ones_train(frozen_stages, trains):
     model = ResNet(BackboneSettings(depth=10, width=4, frozen_stages=frozen_stages), rngs=nnx.Rngs(0))
     stem = [] if isinstance(model.conv1.kernel, Frozen) else ["conv1"]

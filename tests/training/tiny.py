@@ -18,6 +18,8 @@ def tiny_config(name="tiny", method="c2am"):
     model.box_head.fc_channels, model.box_head.samples = 16, 8
     model.mask_head.convs, model.mask_head.channels = 1, 8
     model.test.max_detections = 10
+    config.data.short_sides, config.data.max_side, config.data.test_short_side = (64,), 64, 64
+    config.data.buckets = ((64, 64),)
     config.train.batch_size, config.train.warmup_steps, config.train.log_every = 2, 2, 1
     return config
 
