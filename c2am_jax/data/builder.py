@@ -24,13 +24,8 @@ from tqdm import tqdm
 
 from c2am_jax.data import lvis
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_frame, pack, rasterise
+from c2am_jax.data.tensorflow_host import tf, tfds
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-tf.config.set_visible_devices([], "GPU")
-tfds.disable_progress_bar()  # `prepare` has one of its own
 _LOG = logging.getLogger(__name__)
 SPLIT = "data"
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train

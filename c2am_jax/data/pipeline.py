@@ -9,9 +9,8 @@ from typing import Any
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.masks import MASK_SIZE
 from c2am_jax.data.sampler import Augmentation, Step, epoch_steps, evaluation_steps, steps_per_epoch
+from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
-
-import tensorflow as tf  # isort: skip  (after builder, which keeps it off the accelerators)
 
 _LOG = logging.getLogger(__name__)
 NO_IMAGE = -1
