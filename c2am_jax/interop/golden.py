@@ -82,9 +82,7 @@ def compare(path: str | Path) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument("--json", metavar="OUT", help="write the rows of all files there")
     options = parser.parse_args(arguments)

@@ -65,9 +65,7 @@ def detect(model, features, proposals, image_hw):
     return model.roi_head.detect(features, proposals, image_hw)
 
 
-def compare_inference(
-    recording: Recording, detector: Detector
-) -> tuple[list[Row], list[jax.Array], Proposals]:
+def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Row], list[jax.Array], Proposals]:
     """Rows of every stage of inference; also the features P2..P6 and the training proposals."""
     inputs = recording.inputs()
     rows = [relative("input", recording.error("input", nchw(inputs.image)))]

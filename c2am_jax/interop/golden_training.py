@@ -208,7 +208,5 @@ def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], r
     }
     for name, value in variants.items():
         expected = float(recording[f"c2am_loss_{name}_s0"])
-        rows.append(
-            Row(f"C2AM loss {name}", "relative", abs(float(value.mean()) - expected) / expected, LOSS)
-        )
+        rows.append(Row(f"C2AM loss {name}", "relative", abs(float(value.mean()) - expected) / expected, LOSS))
     return rows

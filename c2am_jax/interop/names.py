@@ -1,6 +1,6 @@
 """PyTorch names and layouts of our arrays, both ways: one rule per kind of array.
 
-Our dotted names follow MMDetection's modules; what differs is the last part (`kernel` for `weight`, ...) and the layout:
+Our dotted names follow those of MMDetection; what differs is the last part (`kernel` for `weight`, ...) and the layout:
 
   convolutions      [out, in, y, x]          -> [y, x, in, out]
   transposed        [in, out, y, x]          -> [in, y, x, out]
@@ -69,9 +69,7 @@ def from_torch(name: str, value: np.ndarray, shapes: Shapes) -> np.ndarray:
     """
     shape = tuple(shapes[name])
     if value.shape != torch_shape(name, shapes):
-        raise ValueError(
-            f"{torch_name(name)}: shape {value.shape}, but {torch_shape(name, shapes)} is needed"
-        )
+        raise ValueError(f"{torch_name(name)}: shape {value.shape}, but {torch_shape(name, shapes)} is needed")
     if ".fc_reg." in name or name.endswith("conv_logits.kernel"):
         return value.reshape(shape)
     if name.endswith("upsample.kernel"):

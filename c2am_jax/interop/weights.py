@@ -49,7 +49,6 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-
 def to_ours(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, np.ndarray]:
     """Those arrays that a detector with arrays of `shapes` has, under our names and in our layout.
 

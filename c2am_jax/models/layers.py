@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.detection import global_sum
+from c2am_jax.models.convolution import convolve
 
 
 class Frozen(nnx.Variable):
@@ -85,6 +86,8 @@ class Conv(nnx.Module):
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        elif self.size == 3 and self.stride == 1:
+            y = convolve(x, kernel)
         else:
             pad = self.size // 2
             y = jax.lax.conv_general_dilated(

@@ -1,6 +1,16 @@
-"""Data shared by the training tests."""
+"""Data and compiled steps shared by the training tests."""
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """Runs of one test session share their compiled steps, as with JAX_COMPILATION_CACHE_DIR."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        compilation_cache.reset_cache()  # earlier tests settled that there is none
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +23,6 @@ def glyph_folder(tmp_path_factory):
     small = drawing.GlyphSettings(train_images=24, val_images=12, val_per_category=1, head=20)
     drawing.generate(folder / "small", small)
     for split in ("train", "val"):
-        builder.prepare(
-            folder / "small" / f"annotations_{split}.json", folder / "small" / "images", f"small_{split}", folder
-        )
+        annotations = folder / "small" / f"annotations_{split}.json"
+        builder.prepare(annotations, folder / "small" / "images", f"small_{split}", folder)
     return folder

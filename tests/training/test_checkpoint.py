@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_config
@@ -35,25 +36,57 @@ def test_the_newest_are_kept_and_come_back_bit_for_bit(state, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_checkpoint_carries_its_config_and_versions(state, tmp_path):
+    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+        checkpoints.save(state, 1)
+    with Checkpoints(tmp_path) as checkpoints:
+        stored = checkpoints.metadata(1)
+    assert stored["config"]["loss"]["name"] == "c2am"
+    assert stored["versions"]["jax"] == jax.__version__
+
+
+def test_steps_that_reuse_the_memory_of_a_state_do_not_reach_its_save(tmp_path):
+    advance = jax.jit(lambda arrays: jax.tree.map(lambda a: a + 1, arrays), donate_argnums=0)
+    sharding = replicated(data_mesh())
+    arrays = advance(jax.device_put({str(i): jnp.full(1 << 19, i, jnp.float32) for i in range(8)}, sharding))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(arrays, 1)
+        for _ in range(5):
+            arrays = advance(arrays)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.load(arrays)
+    assert [float(found[str(i)].min()) for i in range(8)] == [i + 1 for i in range(8)]
+    assert [float(found[str(i)].max()) for i in range(8)] == [i + 1 for i in range(8)]
+
+
 def test_a_step_that_does_not_exist_lists_those_that_do(state, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(UserError, match="none at all"):
+        with pytest.raises(UserError, match="no checkpoint; there are: none at all"):
             checkpoints.load(state)
         checkpoints.save(state, 4)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="no a checkpoint of step 9.*4|step 9.*4"):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="no checkpoint of step 9; there are: 4"):
         checkpoints.load(state, 9)
 
 
-def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_not(tmp_path):
+def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_logged(tmp_path, caplog):
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     check_config(tmp_path, tiny_config())
     longer = tiny_config()
-    longer.train.epochs = 99
-    check_config(tmp_path, longer)
+    longer.train.epochs, longer.model.test.score_threshold = 99, 0.05
+    with caplog.at_level("INFO", logger="c2am_jax"):
+        check_config(tmp_path, longer)
+    assert "train.epochs: 7 there, 99 now" in caplog.text and "score_threshold" in caplog.text
     assert json.loads((tmp_path / "config.json").read_text())["train"]["epochs"] == 99
     other = tiny_config()
-    other.loss.alpha = 0.1
-    with pytest.raises(UserError, match=r"loss.alpha: 0.5 there, 0.1 now"):
+    other.loss.alpha, other.model.backbone.depth = 0.1, 18
+    with pytest.raises(UserError, match=r"loss.alpha: 0.5 there, 0.1 now; model.backbone.depth: 10 there, 18 now"):
         check_config(tmp_path, other)
+
+
+def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
+    check_config(tmp_path, tiny_config())
+    check_config(tmp_path, tiny_config(method="softmax"))
+    assert json.loads((tmp_path / "config.json").read_text())["loss"]["name"] == "softmax"
 
 
 def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):

@@ -2,20 +2,26 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
 from c2am_jax.errors import UserError
+from c2am_jax.training import loop
+from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.restore import evaluate_checkpoint
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import data_mesh, replicated
 
 
 def configured(glyph_folder, steps, **values):
     config = tiny_config()
     config.data.name, config.data.dir = "small", str(glyph_folder)
     config.train.batch_size = 8  # one image for each virtual device
-    config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 2, 0
+    config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 3, 0
     for name, value in values.items():
         config.train[name] = value
     return config
@@ -25,17 +31,44 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_that_was_cut_off_continues_bit_for_bit(glyph_folder, tmp_path):
-    train(configured(glyph_folder, 6), tmp_path / "whole")
-    train(configured(glyph_folder, 3), tmp_path / "parts")
-    train(configured(glyph_folder, 6), tmp_path / "parts")
+def state_of(config, workdir, step):
+    _, params, rest, loss_state = build_functional(config)
+    optimizer = make_optimizer(config.train, learning_rate(config.train, 1))
+    like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh()))
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.load(like, step)
+
+
+def test_a_run_that_was_killed_continues_bit_for_bit(glyph_folder, tmp_path, monkeypatch):
+    config, undisturbed = configured(glyph_folder, 6), loop.train_batches
+
+    def cut_off(*arguments, **keywords):
+        for number, item in enumerate(undisturbed(*arguments, **keywords)):
+            if number == 5:  # the loop fetches one batch ahead: steps 1 to 4 are done and logged, 3 is saved
+                raise KeyboardInterrupt
+            yield item
+
+    train(config, tmp_path / "whole")
+    monkeypatch.setattr(loop, "train_batches", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts")
+    assert [line["step"] for line in lines(tmp_path / "parts")] == [1, 2, 3, 4]
+    monkeypatch.undo()
+    train(config, tmp_path / "parts")
+
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
     assert [line["step"] for line in parts] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(whole, parts, strict=True):
         a.pop("images_per_sec"), b.pop("images_per_sec")
         assert a == b
-    assert {"lr", "loss", "norm/background", "norm/rare/p50", "margin/max"} <= set(whole[0])
     assert len({line["loss"] for line in whole}) == 6
+    keys = {f"loss/{part}" for part in ("rpn_cls", "rpn_box", "cls", "box", "mask")}
+    keys |= {"step", "loss", "lr", "grad_norm", "norm/rare/p50", "norm/background"}
+    assert keys | {"margin/mean", "margin/max", "margin/wrapped"} <= set(whole[0])
+
+    whole, parts = (state_of(config, tmp_path / name, 6) for name in ("whole", "parts"))
+    for (path, a), b in zip(jax.tree.leaves_with_path(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
 
 
 def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyph_folder, tmp_path, capsys):
@@ -56,9 +89,11 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
         evaluate_checkpoint(config, tmp_path, 77)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_images(glyph_folder, tmp_path):
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+, images \[\d+(, \d+)+\]"):
-        train(configured(glyph_folder, 6, base_lr=1e12, warmup_steps=0), tmp_path)
+def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(glyph_folder, tmp_path):
+    config = configured(glyph_folder, 6, base_lr=1e12, warmup_steps=0, log_every=100)
+    with pytest.raises(UserError, match=r"the (loss|grad_norm) is (nan|inf) at step \d, images \[\d+(, \d+)+\]"):
+        train(config, tmp_path)
+    assert not [folder for folder in (tmp_path / "checkpoints").iterdir() if folder.name.isdigit()]
 
 
 @pytest.mark.parametrize(

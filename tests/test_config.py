@@ -1,0 +1,75 @@
+"""The experiment tree: overrides arrive, and what it does not know is named."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from c2am_jax.config import detector_settings, glyphs, lvis
+from c2am_jax.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """(file, overrides) -> the config as train.py sees it."""
+
+    def parse(file, *overrides):
+        arguments = ["train.py", f"--config={CONFIGS / file}", *overrides]
+        monkeypatch.setattr(sys, "argv", arguments)  # where config_flags looks for overrides
+        values = flags.FlagValues()
+        config = config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+        values(arguments)
+        return config.value
+
+    return parse
+
+
+def test_any_value_can_be_overridden(parsed):
+    config = parsed(
+        "maskrcnn_r50_c2am.py",
+        "--config.loss.alpha=0.3",
+        "--config.model.backbone.norm=group_norm",
+        "--config.data.buckets=((192,256),(256,192))",
+        "--config.train.lr_epochs=(4.3,5.4)",
+    )
+    assert config.loss.alpha == 0.3
+    assert detector_settings(config).backbone.norm == "group_norm"
+    assert config.data.buckets == ((192, 256), (256, 192))
+    assert config.train.lr_epochs == (4.3, 5.4)
+
+
+def test_the_argument_behind_the_colon_chooses_the_version(parsed):
+    config = parsed("maskrcnn_r50_ce.py:v05")
+    assert (config.model.num_classes, config.data.name, config.name) == (1230, "lvis_v05", "maskrcnn_r50_ce_v05")
+
+
+@pytest.mark.parametrize(("key", "near"), [("loss.alhpa", "alpha"), ("trian.steps", "train"), ("train.stesp", "steps")])
+def test_an_unknown_key_names_its_neighbour(parsed, key, near):
+    with pytest.raises((AttributeError, KeyError), match=f'Did you mean \\\\*"{near}'):
+        parsed("glyphs_c2am.py", f"--config.{key}=1")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"name": "c2an"}, "c2am"),
+        ({"wrap": "mirror"}, "literal, clip, monotone"),
+    ],
+)
+def test_an_unknown_loss_lists_the_choices(change, named):
+    config = glyphs("x", "c2am")
+    config.loss.update(change)
+    with pytest.raises(UserError, match=named):
+        detector_settings(config)
+
+
+def test_experiments_share_every_default_they_do_not_name():
+    ours, theirs = lvis("a", "softmax"), lvis("b", "c2am", depth=101)
+    assert ours.train == theirs.train and ours.data == theirs.data
+    assert (ours.data.max_side, ours.data.test_short_side) == (1333, 800)
+    assert tuple(ours.data.short_sides) == (640, 672, 704, 736, 768, 800)
+    assert (ours.model.test.score_threshold, ours.model.test.max_detections) == (1e-4, 300)
