@@ -158,7 +158,7 @@ def _sample_stride(size: int) -> int:
 
 def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples) -> list[Row]:
     """From full-size masks, and from those that training stores (in the frame of their own box)."""
-    shape = tuple(recording["mask_targets_s0.shape"])
+    shape = tuple(int(side) for side in recording["mask_targets_s0.shape"])
     bits = np.unpackbits(recording["mask_targets_s0.bits"], axis=1)[:, : shape[1] * shape[2]]
     expected = bits.reshape(shape).astype(bool)
     crop = jax.jit(jax.vmap(lambda *args: mask_targets(*args, size=shape[-1])))

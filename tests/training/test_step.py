@@ -55,7 +55,7 @@ def test_frozen_stages_and_statistics_do_not_move():
     _, params, rest, _ = build_functional(config)
     before = {name: np.asarray(value) for name, value in rest.items()}
     assert "backbone.layer1.0.conv1.kernel" in before and "backbone.layer2.0.conv1.kernel" in params
-    _, state = run(config, 1, steps=1, images=1)
+    _, state = run(config, 1, steps=3, images=1)
     for name, value in before.items():
         np.testing.assert_array_equal(state.rest[name], value, err_msg=name)
     first = np.asarray(params["backbone.layer2.0.conv1.kernel"])
