@@ -17,9 +17,7 @@ def base_anchors(stride: int, scale: float, ratios: Sequence[float]) -> np.ndarr
     return np.stack([-0.5 * w, -0.5 * h, 0.5 * w, 0.5 * h], -1).astype(np.float32)
 
 
-def grid_anchors(
-    feature_hw: tuple[int, int], stride: int, scale: float, ratios: Sequence[float]
-) -> np.ndarray:
+def grid_anchors(feature_hw: tuple[int, int], stride: int, scale: float, ratios: Sequence[float]) -> np.ndarray:
     """All anchors of one level: float32 [H * W * A, 4], order y, x, ratio.
 
     Reference rule: those of cell (y, x) are centred on (x * stride, y * stride), unrounded.

@@ -31,9 +31,7 @@ def pairwise_iou(a: Float[AnyArray, "n 4"], b: Float[AnyArray, "m 4"]) -> Float[
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 
-def clip(
-    boxes: Float[AnyArray, "*n 4"], hw: Int[AnyArray, "2"] | Float[AnyArray, "2"]
-) -> Float[Array, "*n 4"]:
+def clip(boxes: Float[AnyArray, "*n 4"], hw: Int[AnyArray, "2"] | Float[AnyArray, "2"]) -> Float[Array, "*n 4"]:
     """Clip to the image: x to [0, W], y to [0, H] (reference rule: the far edge is W, not W - 1)."""
     limit = jnp.stack([hw[1], hw[0], hw[1], hw[0]]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, limit)

@@ -45,9 +45,7 @@ def _one_by_one(
     position = jnp.arange(boxes.shape[0])
 
     def settle(i, kept):
-        suppressed = (
-            (pairwise_iou(boxes[i][None], boxes)[0] > iou_threshold) & (group == group[i]) & (position > i)
-        )
+        suppressed = (pairwise_iou(boxes[i][None], boxes)[0] > iou_threshold) & (group == group[i]) & (position > i)
         return kept & ~(suppressed & kept[i])
 
     return jax.lax.fori_loop(0, boxes.shape[0], settle, alive)

@@ -46,9 +46,7 @@ def test_match_equals_a_plain_loop(settings, match_low_quality):
     settings = settings | {"match_low_quality": match_low_quality}
     rng = np.random.default_rng(0)
     # Few distinct values, so that ties between ground truths and between priors are common.
-    iou = (rng.integers(0, 21, (40, 6, 30)) / np.float32(20)).astype(np.float32) * rng.random(
-        (40, 1, 1)
-    ) ** 0.5
+    iou = (rng.integers(0, 21, (40, 6, 30)) / np.float32(20)).astype(np.float32) * rng.random((40, 1, 1)) ** 0.5
     iou = iou.astype(np.float32)
     gt_valid, prior_valid = rng.random((40, 6)) < 0.7, rng.random((40, 30)) < 0.8
     gt_valid[0], prior_valid[1] = False, False

@@ -86,9 +86,7 @@ def test_nms_equals_a_greedy_loop(iou_threshold, way):
 
 
 def test_an_overlap_of_exactly_the_threshold_stays():
-    boxes = jnp.array(
-        [[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]], jnp.float32
-    )  # IoU .5 and .6 with the first
+    boxes = jnp.array([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]], jnp.float32)  # IoU .5 and .6 with the first
     index, valid = nms(boxes, jnp.array([0.9, 0.8, 0.7]), jnp.ones(3, bool), iou_threshold=0.5, max_output=5)
     np.testing.assert_array_equal(index[valid], [0, 1])
     assert index.shape == (5,)
@@ -119,9 +117,7 @@ def test_multiclass_nms_equals_per_class_greedy_at_lvis_size(class_specific):
 
     settings = {"score_threshold": 1e-4, "iou_threshold": 0.5, "max_output": 300}
     run = jax.jit(lambda s, v: multiclass_nms(s, box_fn, v, **settings))
-    got_boxes, got_scores, labels, rois, valid = map(
-        np.asarray, run(jnp.asarray(scores), jnp.asarray(roi_valid))
-    )
+    got_boxes, got_scores, labels, rois, valid = map(np.asarray, run(jnp.asarray(scores), jnp.asarray(roi_valid)))
     expected_rois, expected_labels = per_class_greedy(boxes_of, scores, roi_valid, 1e-4, 0.5, 300)
     assert valid.all()
     np.testing.assert_array_equal(rois, expected_rois)
@@ -146,9 +142,7 @@ def test_blocks_do_not_change_the_answer(block, way):
     settings = {"score_threshold": 0.01, "iou_threshold": 0.5, "max_output": max_output}
 
     def run(boxes, scores, roi_valid):
-        return multiclass_nms(
-            scores, lambda roi, label: boxes[roi, label], roi_valid, **settings, block=block
-        )
+        return multiclass_nms(scores, lambda roi, label: boxes[roi, label], roi_valid, **settings, block=block)
 
     outputs = jax.jit(jax.vmap(run))(*map(jnp.asarray, (boxes, scores, roi_valid)))
     got_boxes, got_scores, labels, rois, valid = map(np.asarray, outputs)
@@ -178,9 +172,7 @@ def test_only_candidates_are_decoded():
         return jnp.zeros((roi.shape[0], 4))
 
     scores = jnp.ones((50, 10))
-    multiclass_nms(
-        scores, box_fn, jnp.ones(50, bool), score_threshold=0.1, iou_threshold=0.5, max_output=5, block=32
-    )
+    multiclass_nms(scores, box_fn, jnp.ones(50, bool), score_threshold=0.1, iou_threshold=0.5, max_output=5, block=32)
     assert set(seen) == {(32,)}
 
 

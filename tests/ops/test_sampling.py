@@ -46,9 +46,7 @@ def test_counts_are_exact(key, positives, negatives, ignored, expected):
     np.testing.assert_array_equal(index[~valid], 0)
     if key is None:
         np.testing.assert_array_equal(index[positive], np.flatnonzero(kind == POSITIVE)[: expected[0]])
-        np.testing.assert_array_equal(
-            index[valid & ~positive], np.flatnonzero(kind == NEGATIVE)[: expected[1]]
-        )
+        np.testing.assert_array_equal(index[valid & ~positive], np.flatnonzero(kind == NEGATIVE)[: expected[1]])
 
 
 def test_no_positives_are_wanted_at_fraction_zero():
