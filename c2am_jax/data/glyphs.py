@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
+from c2am_jax.errors import UserError
+
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrty0123456789ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψωБДЖЗИЙЛЦЧШЩЭЮЯ&@#?%♣"
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
@@ -214,7 +216,7 @@ def generate(folder: str | os.PathLike, settings: GlyphSettings = GlyphSettings(
     Drawn into a folder beside it and renamed, so an interruption leaves nothing half-made.
 
     Raises:
-      FileExistsError: the folder holds something else.
+      UserError: the folder holds something else, other data or glyphs of another recipe.
     """
     folder = Path(folder)
     recipe = json.dumps({"version": VERSION, **dataclasses.asdict(settings)}, sort_keys=True)
@@ -222,7 +224,7 @@ def generate(folder: str | os.PathLike, settings: GlyphSettings = GlyphSettings(
     if marker.is_file() and marker.read_text() == recipe:
         return
     if folder.exists():
-        raise FileExistsError(f"{folder} holds other data than these glyphs: remove it or set another data.dir")
+        raise UserError(f"{folder} holds other data than these glyphs: remove it or set another data.dir")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     masks = _glyph_masks(CHARACTERS + DISTRACTORS)

@@ -10,8 +10,9 @@ from pycocotools import mask as coco_mask
 
 from c2am_jax.data.glyphs import CHARACTERS, GlyphSettings, generate, training_counts
 from c2am_jax.data.lvis import read_annotations
+from c2am_jax.errors import UserError
 
-SMALL = GlyphSettings(train_images=60, val_images=30, val_per_category=1, head=30)
+SMALL = GlyphSettings(train_images=480, val_images=50, val_per_category=2, head=130)  # as crowded as the default
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def test_boxes_are_tight_and_masks_do_not_overlap(folder):
         total = np.zeros((SMALL.size, SMALL.size), int)
         for annotation in found.by_image[image["id"]]:
             mask = coco_mask.decode(annotation["segmentation"])
+            assert mask.shape == (image["height"], image["width"])
             rows, columns = np.nonzero(mask)
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert annotation["bbox"] == box and annotation["area"] == mask.sum()
@@ -63,13 +65,38 @@ def test_default_frequencies_fall_into_all_three_groups():
     assert (np.diff(counts) <= 0).all()
 
 
-def test_validation_has_every_category(folder):
+def test_what_was_planned_is_drawn_and_counted(folder):
+    content = json.loads((folder / "annotations_train.json").read_text())
+    images = collections.defaultdict(set)
+    for annotation in content["annotations"]:
+        images[annotation["category_id"]].add(annotation["image_id"])
+    drawn = sorted((len(images[c["id"]]) for c in content["categories"]), reverse=True)
+    assert drawn == training_counts(SMALL).tolist()
+    for category in content["categories"]:
+        count = len(images[category["id"]])
+        assert category["image_count"] == count
+        assert category["frequency"] == ("r" if count <= 10 else "c" if count <= 100 else "f")
+
+
+def test_validation_has_every_category_equally_often(folder):
     content = json.loads((folder / "annotations_val.json").read_text())
     seen = collections.Counter(a["category_id"] for a in content["annotations"])
-    assert len(seen) >= 98
+    assert [seen[c["id"]] for c in content["categories"]] == [SMALL.val_per_category] * len(CHARACTERS)
+    assert GlyphSettings().val_per_category >= 8  # fewer instances make a category's AP a coin toss
+
+
+def test_glyphs_overlap(folder):
+    found = read_annotations(folder / "annotations_val.json")
+    touching = 0
+    for image in found.images:
+        boxes = np.array([a["bbox"] for a in found.by_image[image["id"]]])
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        shared = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
+        touching += (shared > 0).all(-1).sum() - len(boxes)
+    assert touching > 0
 
 
 def test_a_folder_with_other_content_is_left_alone(folder, tmp_path):
     generate(folder, SMALL)  # the same recipe: nothing to do
-    with pytest.raises(FileExistsError, match="other data"):
+    with pytest.raises(UserError, match="other data"):
         generate(folder, GlyphSettings(seed=1))
