@@ -95,7 +95,7 @@ def _place(pixels: np.ndarray, glyph: Image.Image, settings: GlyphSettings, rng:
     size = settings.size
     side = math.exp(rng.uniform(*np.log(settings.glyph_sides)))
     scale = side / max(glyph.size)
-    shape = tuple(max(2, round(v * scale)) for v in glyph.size)
+    shape = (max(2, round(glyph.width * scale)), max(2, round(glyph.height * scale)))
     turned = glyph.resize(shape, Image.Resampling.BILINEAR).rotate(
         rng.uniform(-settings.rotation, settings.rotation), Image.Resampling.BILINEAR, expand=True
     )
