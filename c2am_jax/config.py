@@ -48,26 +48,39 @@ def _data() -> dict[str, Any]:
     }
 
 
-def _train() -> dict[str, Any]:
-    return {
-        "epochs": 24,
-        "steps": 0,
-        "batch_size": 16,
-        "base_lr": 0.02,
-        "lr_epochs": (16, 22),
-        "lr_gamma": 0.1,
-        "warmup_steps": 500,
-        "warmup_factor": 0.001,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "grad_clip": 0.0,
-        "log_every": 50,
-        "checkpoint_every": 2000,
-        "eval_every": -1,
-        "keep": 3,
-        "seed": 0,
-        "init": "",
-    }
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """`config.train`; the defaults are the paper's schedule.
+
+    Attributes:
+      epochs, steps: length of the run; positive `steps` win.
+      batch_size: global.
+      base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each of `lr_epochs`.
+      warmup_steps, warmup_factor: linear warm-up from this share of the rate.
+      grad_clip: largest global gradient norm; 0 means none.
+      log_every, checkpoint_every: in steps.
+      eval_every: in steps; -1 once at the end, 0 never.
+      keep: checkpoints that stay.
+      init: initial weights, see `training.initial`; "" means random.
+    """
+
+    epochs: int = 24
+    steps: int = 0
+    batch_size: int = 16
+    base_lr: float = 0.02
+    lr_epochs: tuple[float, ...] = (16, 22)
+    lr_gamma: float = 0.1
+    warmup_steps: int = 500
+    warmup_factor: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    grad_clip: float = 0.0
+    log_every: int = 50
+    checkpoint_every: int = 2000
+    eval_every: int = -1
+    keep: int = 3
+    seed: int = 0
+    init: str = ""
 
 
 def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, train: dict, batch: int) -> ConfigDict:
@@ -77,7 +90,7 @@ def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, 
             "model": dataclasses.asdict(settings),
             "loss": {"name": method, **method_parameters(method)},
             "data": _data() | data,
-            "train": _train() | train,
+            "train": dataclasses.asdict(TrainSettings()) | train,
             "eval": {"batch_size": batch},
         }
     )
@@ -139,6 +152,11 @@ def glyphs(name: str, method: str) -> ConfigDict:
         "checkpoint_every": 500,
     }
     return _experiment(name, method, settings, data, train, 10)
+
+
+def train_settings(config: ConfigDict) -> TrainSettings:
+    """`config.train` as the dataclass that training takes."""
+    return TrainSettings(**config.to_dict()["train"])
 
 
 def detector_settings(config: ConfigDict) -> MaskRCNNSettings:

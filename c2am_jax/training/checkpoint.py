@@ -31,9 +31,9 @@ class Checkpoints:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self._metadata = {"versions": versions, "config": json.loads(config.to_json()) if config else {}}
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(self.folder),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -54,7 +54,7 @@ class Checkpoints:
         if step not in self.steps:
             self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
 
-    def metadata(self, step: int) -> dict[str, Any]:
+    def metadata(self, step: int) -> Any:
         """The "config" and "versions" that the checkpoint of `step` was saved with."""
         return self._checkpointer.metadata(step).custom_metadata
 

@@ -39,7 +39,7 @@ def load_initial_weights(path: str, params: Arrays, rest: Arrays) -> tuple[Array
 
 
 def _of_workdir(workdir: Path) -> dict[str, np.ndarray]:
-    with ocp.training.Checkpointer((workdir / "checkpoints").absolute()) as checkpointer:
+    with ocp.training.Checkpointer(str((workdir / "checkpoints").absolute())) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"config.train.init: {workdir} holds no checkpoint")
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

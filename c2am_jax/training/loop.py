@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from c2am_jax.config import detector_settings
+from c2am_jax.config import detector_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
 from c2am_jax.errors import UserError
@@ -35,11 +35,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     Raises:
       UserError: wrong input; the text says what and the mend.
     """
-    workdir, schedule = Path(workdir), config.train
+    workdir, schedule = Path(workdir), train_settings(config)
     settings = detector_settings(config)
 
     # Data
-    dataset = open_dataset(config.data, "train")
+    dataset = open_dataset(config.to_dict()["data"], "train")
     if len(dataset.categories) != settings.num_classes:
         raise UserError(
             f"config.model.num_classes={settings.num_classes}, but {dataset.annotations_path} has "
@@ -103,7 +103,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             if log:
                 values = {name: float(value) for name, value in metrics.items()}
                 values |= _weight_norms(state.params, dataset.categories)
-                values["lr"] = float(rate(step))
+                values["lr"] = float(np.asarray(rate(step)))
                 now = time.perf_counter()
                 values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
                 writer.write(done, values)

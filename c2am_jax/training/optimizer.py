@@ -2,10 +2,11 @@
 
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+from c2am_jax.config import TrainSettings
 
 
-def learning_rate(train: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(train: TrainSettings, steps_per_epoch: int) -> optax.Schedule:
     """Step -> learning rate: `base_lr` per 16 images, linear warm-up, times `lr_gamma` at each of `lr_epochs`."""
     peak = train.base_lr * train.batch_size / 16
     drops = {int(round(epoch * steps_per_epoch)): train.lr_gamma for epoch in train.lr_epochs}
@@ -20,12 +21,12 @@ def learning_rate(train: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return schedule
 
 
-def total_steps(train: ConfigDict, steps_per_epoch: int) -> int:
+def total_steps(train: TrainSettings, steps_per_epoch: int) -> int:
     """`train.steps` if positive, else `train.epochs` epochs."""
     return train.steps if train.steps > 0 else train.epochs * steps_per_epoch
 
 
-def make_optimizer(train: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(train: TrainSettings, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Decay is added to the gradient, then momentum, then -lr: C2AM's weight norms depend on this order.
 
     Every trained array decays, norms and biases too (reference rule). `grad_clip` > 0 clips the global norm first.

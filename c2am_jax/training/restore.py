@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from c2am_jax.config import train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.training.checkpoint import Checkpoints, check_config
@@ -24,8 +25,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path, step: int | Non
         raise UserError(f"{workdir}: no run there; train one with python train.py --config ... --workdir {workdir}")
     check_config(workdir, config, write=False)
     functional, params, rest, loss_state = build_functional(config)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 1))
+    schedule = train_settings(config)
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
     like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh()))
-    with Checkpoints(workdir, keep=config.train.keep) as checkpoints:
+    with Checkpoints(workdir, keep=schedule.keep) as checkpoints:
         state = checkpoints.load(like, step)
     return evaluate(config, functional, state.params, state.rest, workdir, int(state.step))

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch
 from c2am_jax.training.state import TrainState
@@ -17,7 +18,7 @@ AXIS = "data"
 Metrics = dict[str, jax.Array]
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices (or those given) in one row."""
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
@@ -70,7 +71,7 @@ def make_train_step(
         # Losses are means over all devices, so the gradients of the replicated parameters come summed over them.
         gradient, (losses, metrics, loss_state, rest) = jax.grad(total_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(Arrays, optax.apply_updates(state.params, updates))
         metrics = {
             "loss": sum(losses.values()),
             **{f"loss/{name}": value for name, value in losses.items()},

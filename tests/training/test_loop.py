@@ -1,12 +1,15 @@
 """The loop: what it writes, that resuming continues bit for bit, and how it fails."""
 
+import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_config
 
+from c2am_jax.config import train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.training import loop
 from c2am_jax.training.checkpoint import Checkpoints
@@ -33,7 +36,7 @@ def lines(workdir):
 
 def state_of(config, workdir, step):
     _, params, rest, loss_state = build_functional(config)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 1))
+    optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 1))
     like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh()))
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.load(like, step)
@@ -89,10 +92,22 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
         evaluate_checkpoint(config, tmp_path, 77)
 
 
-def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(glyph_folder, tmp_path):
-    config = configured(glyph_folder, 6, base_lr=1e12, warmup_steps=0, log_every=100)
-    with pytest.raises(UserError, match=r"the (loss|grad_norm) is (nan|inf) at step \d, images \[\d+(, \d+)+\]"):
-        train(config, tmp_path)
+@pytest.mark.parametrize(("name", "value"), [("loss", "nan"), ("grad_norm", "inf")])
+def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(glyph_folder, tmp_path, monkeypatch, name, value):
+    make = loop.make_train_step
+
+    def going_wrong(*arguments, **keywords):
+        step, calls = make(*arguments, **keywords), itertools.count(1)
+
+        def run(state, batch, bucket):
+            state, metrics = step(state, batch, bucket)
+            return state, metrics | ({name: jnp.float32(value)} if next(calls) == 2 else {})
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", going_wrong)
+    with pytest.raises(UserError, match=rf"the {name} is {value} at step 2, images \[\d+(, \d+){{7}}\]"):
+        train(configured(glyph_folder, 6, log_every=100), tmp_path)
     assert not [folder for folder in (tmp_path / "checkpoints").iterdir() if folder.name.isdigit()]
 
 
