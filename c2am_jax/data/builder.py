@@ -1,17 +1,21 @@
 """LVIS json + JPEGs -> TFDS records (ArrayRecord, random access), with an index beside them.
 
-A prepared folder holds the records, `index.npz` (what samplers need of every image), `annotations.json` (for the
-evaluator) and `report.json` (what was kept and skipped, and why), written last: without it the folder is unfinished.
+A prepared folder holds the records, `index.npz` (what samplers need of every image), `categories.json`,
+`annotations.json` (for the evaluator) and `report.json` (what was kept and skipped, and why), written last: without
+it the folder is unfinished.
 """
 
 import collections
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,16 +23,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from c2am_jax.data import lvis
+from c2am_jax.data.jpeg import check_jpeg
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_frame, pack, rasterise
 from c2am_jax.data.tensorflow_host import tf, tfds
+from c2am_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 SPLIT = "data"
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
+
+
+class PreparationError(UserError, FileNotFoundError):
+    """Nothing prepared, or nothing to prepare from; the text names the place and the mend."""
+
+
+class UnreadableRecord(UserError):
+    """A record that storage damaged after its preparation; the text names the image."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -41,11 +54,12 @@ class _LvisLayout(tfds.core.GeneratorBasedBuilder):
     """Records of one LVIS-layout json; example i is image i of the index."""
 
     name = "lvis_layout"
-    VERSION = tfds.core.Version("1.0.0")
-    pkg_dir_path = Path(__file__).parent
+    VERSION = tfds.core.Version("1.1.0")
+    pkg_dir_path = tfds.core.Path(__file__).parent
 
     def __init__(self, **options):
-        """As any TFDS builder; `index` and `skipped` fill up while examples are generated."""
+        """As any TFDS builder; `found` must be set before, `index` and `skipped` fill up while examples are made."""
+        self.found: lvis.Annotations | None = None
         self.skipped = collections.defaultdict(list)
         self.index = []
         super().__init__(**options)
@@ -73,18 +87,17 @@ class _LvisLayout(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         source = self.builder_config
-        self.found = lvis.read_annotations(source.annotations)
+        assert self.found is not None
         class_of = self.found.categories.class_of
         for image in tqdm(self.found.images, desc=f"prepare {source.name}", unit="image", disable=None):
             try:
-                path = lvis.image_file(image, source.images)
-                content = path.read_bytes()
-                _check_jpeg(content, (image["height"], image["width"]))
+                content = lvis.image_file(image, source.images).read_bytes()
+                check_jpeg(content, (image["height"], image["width"]))
             except FileNotFoundError as error:
                 self.skipped["image file missing"].append(str(error))
                 continue
-            except (OSError, UnidentifiedImageError, ValueError) as error:
-                self.skipped["image file broken"].append(f"image {image['id']}: {path}: {error}")
+            except (OSError, ValueError) as error:
+                self.skipped["image file broken"].append(f"image {image['id']}: {error}")
                 continue
             instances = list(self._instances(image, class_of))
             self.index.append((image["id"], image["height"], image["width"], [i["label"] for i in instances]))
@@ -108,7 +121,7 @@ class _LvisLayout(tfds.core.GeneratorBasedBuilder):
                 raster = rasterise(annotation["segmentation"], hw)
                 if not raster.any():
                     raise BadMask("mask lies outside the image")
-            except BadMask as error:
+            except (TypeError, ValueError, OverflowError) as error:  # BadMask, or what pycocotools says to non-numbers
                 self.skipped["annotation dropped"].append(f"{name}: {error}")
                 continue
             yield {
@@ -116,16 +129,6 @@ class _LvisLayout(tfds.core.GeneratorBasedBuilder):
                 "label": class_of[annotation["category_id"]],
                 "mask": pack(box_frame(raster, box)),
             }
-
-
-def _check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
-    """Decode fully: a truncated file must be found now, not in the middle of a training run."""
-    with Image.open(io.BytesIO(content)) as picture:
-        if picture.format != "JPEG":
-            raise ValueError(f"not a JPEG but {picture.format}")
-        if (picture.height, picture.width) != hw:
-            raise ValueError(f"is {picture.height}x{picture.width}, the json says {hw[0]}x{hw[1]}")
-        picture.load()
 
 
 def _box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
@@ -159,37 +162,74 @@ def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
     return (folder_of(name, data_dir) / "report.json").is_file()
 
 
+@contextlib.contextmanager
+def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
+    """Processes of one machine that write the same data set take turns."""
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    with open(Path(data_dir) / f".{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def prepare(
-    annotations: str | os.PathLike, images: str | os.PathLike, name: str, data_dir: str | os.PathLike
+    annotations: str | os.PathLike,
+    images: str | os.PathLike,
+    name: str,
+    data_dir: str | os.PathLike,
+    *,
+    replace: bool = True,
 ) -> dict[str, Any]:
     """Write records, index and report of one LVIS-layout json; returns the report.
 
     Images whose file is missing, broken or of another size and annotations that the reference's filter drops are
-    skipped, counted and listed in `report.json`. An interrupted preparation starts anew.
+    skipped, counted and listed in `report.json`. An interrupted preparation starts anew. Unless `replace`, a finished
+    one is left as it is, also one that another process finished while this one waited for its turn.
 
     Raises:
       AnnotationError: the json is not usable.
-      FileNotFoundError: no folder `images`, or not one of the images is in it.
+      PreparationError: no folder `images`, or not one of the images is in it, or a name that is no folder name.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise PreparationError(f"{name!r} is no name of a data set: letters, digits, '_', '-' and '.' only")
     if not Path(images).is_dir():
-        raise FileNotFoundError(f"{images}: no such folder of images")
-    lvis.read_annotations(annotations)  # before anything is written
+        raise PreparationError(f"{images}: no such folder of images")
+    found = lvis.read_annotations(annotations)  # before anything is written
     folder = folder_of(name, data_dir)
-    shutil.rmtree(folder, ignore_errors=True)
-    builder = _builder(name, data_dir, str(annotations), str(images))
+    with turns(name, data_dir):
+        if is_prepared(name, data_dir) and not replace:
+            return json.loads((folder / "report.json").read_text())
+        for old in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):  # the latter of a killed preparation
+            shutil.rmtree(old, ignore_errors=True)
+        builder = _builder(name, data_dir, str(annotations), str(images))
+        builder.found = found
+        _write_records(builder)
+        return _write_index(builder, folder)
+
+
+def _write_records(builder: _LvisLayout) -> None:
+    source = builder.builder_config
+    assert builder.found is not None
+    if not builder.found.images:
+        raise PreparationError(f"{source.annotations}: the list 'images' is empty")
     try:
-        with tempfile.TemporaryDirectory() as downloads:  # nothing is downloaded, TFDS wants the folder
+        # Nothing is downloaded, TFDS wants the folder; and it prints about downloads.
+        with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(file_format="array_record", download_dir=downloads)
     except AssertionError:  # TFDS refuses to write a split without examples
         if builder.index or not builder.skipped:
             raise
         first = next(iter(builder.skipped.values()))[0]
-        raise FileNotFoundError(f"{annotations}: not one of its images is usable in {images}: {first}") from None
+        text = f"{source.annotations}: not one of its images is usable in {source.images}: {first}"
+        raise PreparationError(text) from None
 
-    found, index = builder.found, builder.index
+
+def _write_index(builder: _LvisLayout, folder: Path) -> dict[str, Any]:
+    """What stands beside the records; the report last and at once, because it says that all is there."""
+    source, found, index = builder.builder_config, builder.found, builder.index
+    assert found is not None
     counts = {reason: len(entries) for reason, entries in builder.skipped.items()}
     for reason, count in counts.items():
-        _LOG.warning("%s: %s: %d, for example: %s", name, reason, count, builder.skipped[reason][0])
+        _LOG.warning("%s: %s: %d, for example: %s", source.name, reason, count, builder.skipped[reason][0])
     lengths = [len(labels) for _, _, _, labels in index]
     np.savez(
         folder / "index.npz",
@@ -198,11 +238,14 @@ def prepare(
         label=np.array([label for _, _, _, labels in index for label in labels], np.int32),
         label_offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
-    shutil.copyfile(annotations, folder / "annotations.json")
+    shutil.copyfile(source.annotations, folder / "annotations.json")
+    (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
     report = {
-        "annotations": str(annotations),
-        "annotations_sha256": _digest(annotations),
+        "annotations": source.annotations,
+        "annotations_sha256": _digest(folder / "annotations.json"),
+        "image_folder": source.images,
         "images": len(index),
+        "images_without_annotations": lengths.count(0),
         "instances": int(sum(lengths)),
         "categories": {g: len(found.categories.group(g)) for g in lvis.FREQUENCIES},
         "skipped": counts,
@@ -257,13 +300,17 @@ class PreparedDataset:
     @functools.cached_property
     def _source(self):
         method = tfds.decode.DeserializeMethod.RAW_BYTES
-        return self._builder.as_data_source(split=SPLIT, deserialize_method=method)
+        return self._builder.as_data_source(split=SPLIT, deserialize_method=method)  # pyright: ignore[reportCallIssue]
 
     def read(self, index: int) -> bytes:
-        """The serialised record of image `index`."""
-        return self._source[int(index)]
+        """The serialised record of image `index`. Raises UnreadableRecord if the disk holds other bytes by now."""
+        try:
+            return self._source[int(index)]
+        except RuntimeError as error:  # ArrayRecord's checksums
+            name = f"record {int(index)} (image {self.image_id[index]})"
+            raise UnreadableRecord(f"{self.folder}: {name}: {error}; delete the folder to prepare it anew") from None
 
-    def parse(self, record: tf.Tensor) -> dict[str, Any]:
+    def parse(self, record: tf.Tensor) -> Any:
         """A record as tensors; "image" stays JPEG bytes (graph mode)."""
         features = self._builder.info.features
         assert features is not None
@@ -274,18 +321,18 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
     """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
 
     Raises:
-      FileNotFoundError: nothing (finished) is there.
+      PreparationError: nothing (finished) is there.
       AnnotationError: it was prepared from another annotation file.
     """
     folder = folder_of(name, data_dir)
     if not is_prepared(name, data_dir):
-        raise FileNotFoundError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
+        raise PreparationError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
     report = json.loads((folder / "report.json").read_text())
     if annotations and _digest(annotations) != report["annotations_sha256"]:
         raise lvis.AnnotationError(
             f"{folder} was prepared from another file than {annotations}: delete that folder to prepare it again, or "
             "choose another data.name"
         )
-    categories = lvis.category_table(lvis.read_json(folder / "annotations.json")["categories"])
+    categories = lvis.category_table(lvis.read_json(folder / "categories.json"))
     with np.load(folder / "index.npz") as index:
         return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})

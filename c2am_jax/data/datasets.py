@@ -47,17 +47,23 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
     data_dir = config["dir"]
     annotations, images = sources(config, split)
     if config["name"] == "glyphs":
-        folder = Path(data_dir) / "glyphs"
-        glyphs.generate(folder)
-        annotations, images = folder / f"annotations_{split}.json", folder / "images"
+        annotations, images = _drawn_glyphs(Path(data_dir) / "glyphs", split)
     named = config["annotations" if split == "train" else "val_annotations"]
-    if builder.is_prepared(name, data_dir):
-        return builder.load(name, data_dir, annotations=annotations if named else "")
-    if not annotations.is_file() or not images.is_dir():
+    if not builder.is_prepared(name, data_dir):
+        if not annotations.is_file() or not images.is_dir():
+            raise MissingDataset(_missing(config["name"], annotations, images, split))
+        _LOG.info("preparing %s from %s (once)", name, annotations)
+        builder.prepare(annotations, images, name, data_dir, replace=False)
+    elif named and not annotations.is_file():
         raise MissingDataset(_missing(config["name"], annotations, images, split))
-    _LOG.info("preparing %s from %s (once)", name, annotations)
-    builder.prepare(annotations, images, name, data_dir)
-    return builder.load(name, data_dir)
+    # Prepared records do without their source, but if it is there, it must be the one they were made from.
+    return builder.load(name, data_dir, annotations=annotations if annotations.is_file() else "")
+
+
+def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:
+    with builder.turns(folder.name, folder.parent):
+        glyphs.generate(folder)
+    return folder / f"annotations_{split}.json", folder / "images"
 
 
 def _missing(name: str, annotations: Path, images: Path, split: str) -> str:

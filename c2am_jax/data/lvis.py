@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,13 @@ class CategoryTable:
         """Category id -> class 0..K-1."""
         return {int(category): k for k, category in enumerate(self.ids)}
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Category dicts of the LVIS layout, from which `category_table` makes the same table."""
+        counts = self.image_count.tolist(), self.instance_count.tolist()
+        keys = ("id", "name", "frequency", "image_count", "instance_count")
+        rows = zip(self.ids.tolist(), self.names, self.frequency, *counts, strict=True)
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
     def group(self, letter: str) -> np.ndarray:
         """Classes of a frequency group, "r", "c" or "f"."""
         return np.flatnonzero(np.asarray(self.frequency) == letter)
@@ -56,6 +64,10 @@ class Annotations:
 def _require(condition: bool, path: str, what: str) -> None:
     if not condition:
         raise AnnotationError(f"{path}: {what}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _frequency(image_count: int) -> str:
@@ -102,12 +114,14 @@ def read_annotations(path: str | os.PathLike) -> Annotations:
         seen = set()
         for entry in content[kind]:
             _require(isinstance(entry, dict) and "id" in entry, path, f"an entry of {kind!r} has no id")
+            _require(_is_count(entry["id"]), path, f"{kind}: id {entry['id']!r} is not an integer")
             _require(entry["id"] not in seen, path, f"{kind}: id {entry['id']} appears twice")
             seen.add(entry["id"])
     for image in content["images"]:
         for key in ("height", "width"):
-            _require(isinstance(image.get(key), int), path, f"image {image['id']}: no integer {key!r}")
-        named = "file_name" in image or "coco_url" in image
+            positive = _is_count(image.get(key)) and image[key] > 0
+            _require(positive, path, f"image {image['id']}: no positive integer {key!r}")
+        named = any(image.get(key) and isinstance(image[key], str) for key in ("file_name", "coco_url"))
         _require(named, path, f"image {image['id']}: neither 'file_name' nor 'coco_url' says where its file is")
     categories = category_table(content["categories"])
     known_images = {image["id"] for image in content["images"]}
@@ -121,22 +135,35 @@ def read_annotations(path: str | os.PathLike) -> Annotations:
         _require(image in known_images, path, f"{name}: image id {image} is not in 'images'")
         _require(category in known_categories, path, f"{name}: category id {category} is not in 'categories'")
         box = annotation["bbox"]
-        _require(isinstance(box, list) and len(box) == 4, path, f"{name}: bbox is not [x, y, width, height]")
+        numbers = isinstance(box, list) and all(isinstance(v, int | float) for v in box)
+        _require(numbers and len(box) == 4, path, f"{name}: bbox is not [x, y, width, height]")
         by_image[image].append(annotation)
     return Annotations(path, content["images"], by_image, categories)
 
 
+def _relative_places(image: Mapping[str, Any]) -> list[str]:
+    """Where an image may be inside its folder, the likeliest place first; nothing climbs out of the folder."""
+    names = [image.get("file_name"), "/".join((image.get("coco_url") or "").split("/")[-2:])]
+    places = []
+    for name in filter(None, names):
+        path = PurePosixPath(name)
+        if ".." not in path.parts and not path.is_absolute():
+            places.append(name)
+        places.append(path.name)
+    # LVIS v0.5 names the 2014 files; the same pictures are in COCO's 2017 archives under their number.
+    for old in filter(None, [re.fullmatch(r"COCO_(\w+2014)_(\d+\.jpg)", place) for place in places]):
+        places += [f"{old[1]}/{old[0]}", f"train2017/{old[2]}", f"val2017/{old[2]}", old[2]]
+    return [place for place in dict.fromkeys(places) if place not in ("", "..")]
+
+
 def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> Path:
-    """Where an image's file is: `file_name`, else the last two parts of `coco_url`, or its bare name in `folder`.
+    """Where an image's file is: `file_name` or the last two parts of `coco_url`, with or without its own folder.
 
     Raises:
       FileNotFoundError: none of these exists; the text names the image and the places.
     """
-    name = image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
-    folder = Path(folder)
-    candidates = list(dict.fromkeys([folder / name, folder / Path(name).name]))
+    candidates = [Path(folder) / place for place in _relative_places(image)]
     for candidate in candidates:
-        if folder.resolve() in candidate.resolve().parents and candidate.is_file():
+        if candidate.is_file():
             return candidate
-    places = " or ".join(map(str, candidates))
-    raise FileNotFoundError(f"image {image['id']}: no file {places}")
+    raise FileNotFoundError(f"image {image['id']}: no file {' or '.join(map(str, candidates))}")

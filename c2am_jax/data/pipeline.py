@@ -6,9 +6,18 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.data.builder import PreparedDataset, UnreadableRecord
+from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.masks import MASK_SIZE
-from c2am_jax.data.sampler import Augmentation, Step, epoch_steps, evaluation_steps, steps_per_epoch
+from c2am_jax.data.sampler import (
+    Augmentation,
+    Step,
+    WrongSetting,
+    check_buckets,
+    epoch_steps,
+    evaluation_steps,
+    steps_per_epoch,
+)
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
 
@@ -42,6 +51,21 @@ class PipelineSettings:
     test_short_side: int = 800
     workers: int = 8
 
+    def __post_init__(self):
+        """Raises WrongSetting for values that no batch can be made of."""
+        for name in ("canvas", "max_instances", "max_side", "test_short_side", "workers"):
+            if getattr(self, name) < 1:
+                raise WrongSetting(f"data.{name}={getattr(self, name)} must be at least 1")
+        if not self.short_sides or min(self.short_sides) < 1:
+            raise WrongSetting(f"data.short_sides={self.short_sides} must be one or more positive lengths")
+        if not 0 <= self.flip_probability <= 1:
+            raise WrongSetting(f"data.flip_probability={self.flip_probability} is not between 0 and 1")
+        for bucket in self.buckets:
+            if len(bucket) != 2 or min(bucket) < 1 or bucket[0] % 32 or bucket[1] % 32:
+                raise WrongSetting(f"data.buckets: {bucket} is not (height, width) in multiples of 32")
+        if not self.buckets:
+            raise WrongSetting("data.buckets is empty")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PipelineSettings":
         """From `config.data`, whose other keys say where the data is; lists become tuples."""
@@ -49,9 +73,6 @@ class PipelineSettings:
         chosen = {key: value for key, value in values.items() if key in known}
         chosen["short_sides"] = tuple(chosen["short_sides"])
         chosen["buckets"] = tuple(tuple(bucket) for bucket in chosen["buckets"])
-        for bucket in chosen["buckets"]:
-            if len(bucket) != 2 or bucket[0] % 32 or bucket[1] % 32:
-                raise ValueError(f"data.buckets: {bucket} is not (height, width) in multiples of 32")
         return cls(**chosen)
 
     @property
@@ -60,11 +81,11 @@ class PipelineSettings:
         return Augmentation(self.short_sides, self.max_side, self.flip_probability, self.buckets)
 
 
-def _image_tensors(dataset: PreparedDataset, settings: PipelineSettings, index, target_hw, flip):
+def _image_tensors(dataset: PreparedDataset, settings: PipelineSettings, read, index, target_hw, flip):
     """One element: fields of `Batch` and the number of instances that did not fit."""
     canvas, room = settings.canvas, settings.max_instances
-    parsed = dataset.parse(tf.numpy_function(dataset.read, [tf.maximum(index, 0)], tf.string, stateful=False))
-    image = tf.io.decode_jpeg(parsed["image"], channels=3, dct_method="INTEGER_ACCURATE")
+    parsed = dataset.parse(tf.numpy_function(read, [tf.maximum(index, 0)], tf.string, stateful=False))
+    image = decode_jpeg(parsed["image"])
     hw = tf.shape(image)[:2]
     boxes = parsed["instances"]["box"]
     if dataset.image_hw.max() > canvas:
@@ -74,7 +95,7 @@ def _image_tensors(dataset: PreparedDataset, settings: PipelineSettings, index, 
         ratio = tf.cast(fitted / hw, tf.float32)[::-1]
         boxes *= tf.concat([ratio, ratio], 0)
         hw = fitted
-    image = tf.pad(image, [[0, canvas - hw[0]], [0, canvas - hw[1]], [0, 0]])
+    image = tf.image.pad_to_bounding_box(image, 0, 0, canvas, canvas)
     image.set_shape((canvas, canvas, 3))
 
     def pad(values, shape):
@@ -108,7 +129,7 @@ def _batches(
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
     """This process's slice of each step, in order."""
     if batch_size % process_count:
-        raise ValueError(f"train.batch_size={batch_size} does not divide among {process_count} processes")
+        raise WrongSetting(f"train.batch_size={batch_size} does not divide among {process_count} processes")
     size = batch_size // process_count
     own = slice(process_index * size, (process_index + 1) * size)
     buckets = collections.deque()  # of the steps that tf.data has asked for and not yet delivered
@@ -118,19 +139,38 @@ def _batches(
             buckets.append(step.bucket)
             yield from zip(step.index[own], step.target_hw[own], step.flip[own], strict=True)
 
+    unreadable = []  # TensorFlow turns exceptions into texts of its own
+
+    def read(index):
+        try:
+            return dataset.read(index)
+        except UnreadableRecord as error:
+            unreadable.append(error)
+            raise
+
     signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.bool))
     stream = tf.data.Dataset.from_generator(elements, output_signature=signature)
-    make = lambda *element: _image_tensors(dataset, settings, *element)  # noqa: E731
+    make = lambda *element: _image_tensors(dataset, settings, read, *element)  # noqa: E731
     stream = stream.map(make, num_parallel_calls=settings.workers, deterministic=True)
     options = tf.data.Options()
     options.threading.private_threadpool_size = settings.workers
     stream = stream.batch(size, drop_remainder=True).prefetch(2).with_options(options)
     dropped = 0
-    for fields, lost in stream.as_numpy_iterator():
+    for fields, lost in _named_failures(stream, unreadable):
         if lost.any():
             dropped += int(lost.sum())
             _LOG.warning("data.max_instances=%d: %d instances left out so far", settings.max_instances, dropped)
         yield buckets.popleft(), Batch(**fields)
+
+
+def _named_failures(stream: tf.data.Dataset, unreadable: list[UnreadableRecord]) -> Iterator[Any]:
+    """Elements of a stream; a record that could not be read raises as such."""
+    try:
+        yield from stream.as_numpy_iterator()
+    except tf.errors.OpError:
+        if unreadable:
+            raise unreadable[0] from None
+        raise
 
 
 def train_steps(
@@ -166,7 +206,12 @@ def train_batches(
     """Endless training stream of (bucket, `Batch` of numpy arrays); `batch_size` is global.
 
     The stream is a function of (seed, step): starting at `start_step` gives what an undisturbed run would see.
+
+    Raises:
+      WrongSetting: at once, for a batch size or buckets that do not go with the processes or the images.
+      UnreadableRecord: while running, names the image.
     """
+    check_buckets(dataset, settings.augmentation)
     steps = train_steps(dataset, settings, batch_size=batch_size, seed=seed, start_step=start_step)
     process = {"process_index": process_index, "process_count": process_count}
     return _batches(dataset, settings, steps, batch_size=batch_size, **process)
@@ -193,7 +238,8 @@ def eval_batches(
 
 
 def epoch_length(dataset: PreparedDataset, settings: PipelineSettings, batch_size: int) -> int:
-    """Nominal steps per epoch, for schedules."""
+    """Nominal steps per epoch, for schedules. Raises WrongSetting as `train_batches` would."""
+    check_buckets(dataset, settings.augmentation)
     return steps_per_epoch(
         dataset, sampler=settings.sampler, threshold=settings.repeat_threshold, batch_size=batch_size
     )

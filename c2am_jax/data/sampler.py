@@ -9,8 +9,13 @@ import dataclasses
 import numpy as np
 
 from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.errors import UserError
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic")
+
+
+class WrongSetting(UserError, ValueError):
+    """A value of `config.data` that cannot be used; the text begins with its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +78,17 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     """Index of the smallest bucket that holds each size [N, 2].
 
     Raises:
-      ValueError: a size fits in none; the text names the settings to change.
+      WrongSetting: a size fits in none; the text names the settings to change.
     """
     shapes = np.asarray(buckets)
     area = np.where((target_hw[:, None] <= shapes).all(-1), shapes.prod(-1), np.iinfo(np.int64).max)
     chosen = area.argmin(1)
     lost = np.flatnonzero((target_hw > shapes[chosen]).any(-1))
     if len(lost):
-        raise ValueError(
-            f"an image of {tuple(target_hw[lost[0]].tolist())} pixels fits in no padded shape of data.buckets "
-            f"{buckets}: add one, or lower data.short_sides and data.max_side"
+        height, width = target_hw[lost[0]]
+        raise WrongSetting(
+            f"data.buckets: none of the padded shapes {buckets} holds an image resized to {height}x{width}: add one or "
+            "lower data.short_sides, data.test_short_side and data.max_side"
         )
     return chosen
 
@@ -92,13 +98,20 @@ def _trainable(dataset: PreparedDataset) -> np.ndarray:
     return (np.diff(dataset.label_offset) > 0) & (dataset.image_hw.min(1) >= 32)
 
 
+def check_buckets(dataset: PreparedDataset, augmentation: Augmentation) -> None:
+    """Raises WrongSetting unless every training image fits in a bucket at each of its sizes."""
+    hw = dataset.image_hw[_trainable(dataset)]
+    for side in augmentation.short_sides:
+        fitting_bucket(target_size(hw, side, augmentation.max_side), augmentation.buckets)
+
+
 def _occurrences(dataset: PreparedDataset, sampler: str, threshold: float, rng: np.random.Generator) -> np.ndarray:
     """Image indices of one epoch, unshuffled."""
     if sampler not in SAMPLERS:
-        raise ValueError(f"data.sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
+        raise WrongSetting(f"data.sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
     kept = np.flatnonzero(_trainable(dataset))
     if not len(kept):
-        raise ValueError(f"{dataset.folder}: no image has an annotation to train on")
+        raise WrongSetting(f"data: no image of {dataset.folder} is 32 pixels wide and high and has an annotation")
     if sampler == "random":
         return kept
     classes = len(dataset.categories)

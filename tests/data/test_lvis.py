@@ -44,6 +44,12 @@ def spoil(content, what):
         del content["categories"]
     elif what == "short box":
         first["bbox"] = [1, 2, 3]
+    elif what == "words for a box":
+        first["bbox"] = [1, 2, "wide", 3]
+    elif what == "id in a list":
+        first["id"] = [1]
+    elif what == "flat image":
+        content["images"][0]["height"] = 0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,10 @@ def spoil(content, what):
         ("unknown image", "annotation 1: image id 99 is not in 'images'"),
         ("no bbox", "annotation 1: no 'bbox'"),
         ("twice", "annotations: id 1 appears twice"),
-        ("no height", "image 1: no integer 'height'"),
+        ("words for a box", "annotation 1: bbox is not"),
+        ("id in a list", "annotations: id [1] is not an integer"),
+        ("no height", "image 1: no positive integer 'height'"),
+        ("flat image", "image 1: no positive integer 'height'"),
         ("no place", "image 1: neither 'file_name' nor 'coco_url'"),
         ("no categories", "no list 'categories'"),
         ("short box", "annotation 1: bbox is not"),
@@ -86,6 +95,55 @@ def test_image_files_are_found_by_url_or_name_and_never_outside_the_folder(tmp_p
     assert image_file({"id": 8, "file_name": "somewhere/8.jpg"}, folder) == folder / "8.jpg"
     with pytest.raises(FileNotFoundError, match="image 9"):
         image_file({"id": 9, "file_name": "../9.jpg"}, folder)
+
+
+def test_folders_of_images_may_be_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "7.jpg").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "val2017").symlink_to(tmp_path / "elsewhere")
+    found = image_file({"id": 7, "coco_url": "http://x/val2017/7.jpg"}, tmp_path / "images")
+    assert found == tmp_path / "images" / "val2017" / "7.jpg"
+
+
+@pytest.mark.parametrize("place", ["COCO_val2014_000000000042.jpg", "val2014/COCO_val2014_000000000042.jpg"])
+@pytest.mark.parametrize("url", ["", "http://images.cocodataset.org/val2017/000000000042.jpg"])
+def test_version_05_finds_its_images_in_coco_2014(tmp_path, place, url):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    image = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "coco_url": url}
+    assert image_file(image, tmp_path) == tmp_path / place
+
+
+@pytest.mark.parametrize("place", ["val2017", "train2017", "."])
+def test_version_05_finds_its_images_in_coco_2017(tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "000000000042.jpg").touch()
+    image = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg"}
+    assert image_file(image, tmp_path) == tmp_path / place / "000000000042.jpg"
+
+
+def test_every_real_version_05_image_has_a_place_in_the_2017_archives(shared, tmp_path):
+    content = json.loads((shared / "data" / "lvis_api" / "lvis_val_100.json").read_text())
+    (tmp_path / "val2017").mkdir()
+    for image in content["images"]:
+        (tmp_path / "val2017" / f"{image['id']:012d}.jpg").touch()
+        assert image_file(image, tmp_path).name == f"{image['id']:012d}.jpg"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "/etc/hostname", "../../etc/hostname", "x" * 300])
+def test_odd_names_never_find_a_file(tmp_path, name):
+    with pytest.raises(OSError):
+        image_file({"id": 1, "file_name": name}, tmp_path)
+
+
+def test_a_table_survives_its_file(tiny):
+    from c2am_jax.data.lvis import category_table
+
+    table = read_annotations(tiny[1]()[0]).categories
+    again = category_table(json.loads(json.dumps(table.as_dicts())))
+    for name in ("ids", "names", "frequency", "image_count", "instance_count"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Batches: content, determinism, resuming, and the way from a config to a data set."""
+"""Batches: content, determinism, resuming."""
 
+import dataclasses
 import json
 
 import cv2
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from c2am_jax.data import builder
-from c2am_jax.data.datasets import MissingDataset, open_dataset
-from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, eval_batches, train_batches
+from c2am_jax.data.builder import UnreadableRecord
+from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, epoch_length, eval_batches, train_batches
+from c2am_jax.data.sampler import WrongSetting
 
 SETTINGS = PipelineSettings(
     canvas=64,
@@ -79,43 +81,18 @@ def test_evaluation_ends_and_marks_the_rows_that_fill_up(dataset):
 
 
 def test_instances_beyond_the_limit_are_counted_in_the_log(dataset, caplog):
-    import dataclasses
-
     narrow = dataclasses.replace(SETTINGS, max_instances=1)
     take(train_batches(dataset, narrow, batch_size=3, seed=0), 2)
     assert "data.max_instances=1: 1 instances left out" in caplog.text
 
 
 def test_images_larger_than_the_canvas_are_fitted_with_their_boxes(dataset):
-    import dataclasses
-
     small = dataclasses.replace(SETTINGS, canvas=32)
     _, batch = next(eval_batches(dataset, small, batch_size=4))
     row = int(np.flatnonzero(batch.image_id == 1)[0])
     np.testing.assert_array_equal(batch.source_hw[row], [24, 32])
     np.testing.assert_allclose(batch.boxes[row, 0], [2, 3, 12, 11])
     assert batch.target_hw[row].tolist() == [48, 64]
-
-
-def config_of(tmp_path, **values):
-    keys = ("annotations", "images", "val_annotations", "val_images")
-    return {"name": "lvis_v1", "dir": str(tmp_path / "data"), **dict.fromkeys(keys, ""), **values}
-
-
-def test_a_missing_data_set_says_what_to_download_where(tmp_path):
-    with pytest.raises(MissingDataset) as error:
-        open_dataset(config_of(tmp_path), "val")
-    for named in ("lvis_v1_val.json", "lvisdataset.org", "images.cocodataset.org", "glyphs_c2am"):
-        assert named in str(error.value)
-
-
-def test_first_use_prepares_and_second_use_opens(tiny, tmp_path):
-    annotations, images = tiny[1]()
-    config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
-    first = open_dataset(config, "train")
-    stamp = (first.folder / "report.json").stat().st_mtime_ns
-    second = open_dataset(config, "train")
-    assert len(second) == 4 and (second.folder / "report.json").stat().st_mtime_ns == stamp
 
 
 def test_settings_come_from_the_config_and_refuse_odd_buckets():
@@ -126,6 +103,55 @@ def test_settings_come_from_the_config_and_refuse_odd_buckets():
     data["buckets"] = ((100, 100),)
     with pytest.raises(ValueError, match="multiples of 32"):
         PipelineSettings.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"canvas": 0},
+        {"max_instances": 0},
+        {"short_sides": ()},
+        {"flip_probability": 1.5},
+        {"buckets": ()},
+        {"buckets": ((64,),)},
+    ],
+)
+def test_settings_that_make_no_batch_are_named(wrong):
+    with pytest.raises(WrongSetting, match=f"data.{next(iter(wrong))}"):
+        PipelineSettings(**wrong)
+
+
+def test_the_stream_does_not_depend_on_the_workers(dataset):
+    one, four = (
+        take(train_batches(dataset, dataclasses.replace(SETTINGS, workers=n), batch_size=2, seed=1), 8) for n in (1, 4)
+    )
+    for (bucket_a, a), (bucket_b, b) in zip(one, four, strict=True):
+        assert bucket_a == bucket_b
+        for name, value in fields(a).items():
+            np.testing.assert_array_equal(value, fields(b)[name], err_msg=name)
+
+
+def test_buckets_too_small_for_the_images_are_refused_before_anything_is_read(dataset):
+    small = dataclasses.replace(SETTINGS, buckets=((64, 64),))
+    for call in (
+        lambda: train_batches(dataset, small, batch_size=2, seed=0),
+        lambda: epoch_length(dataset, small, 2),
+    ):
+        with pytest.raises(WrongSetting, match="data.buckets: none of the padded shapes .* add one or lower"):
+            call()
+
+
+def test_a_damaged_record_stops_the_stream_with_the_images_name(dataset, monkeypatch):
+    def read(self, index):
+        if index == 1:
+            raise UnreadableRecord(f"record {index} (image 2)")
+        return whole(self, index)
+
+    whole = type(dataset).read
+    monkeypatch.setattr(type(dataset), "read", read)
+    with pytest.raises(UnreadableRecord, match="image 2"):
+        list(eval_batches(dataset, SETTINGS, batch_size=1))
 
 
 def test_real_photos_prepare_without_loss(shared, tmp_path):

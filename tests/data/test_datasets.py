@@ -1,0 +1,65 @@
+"""From a config to a data set, prepared on first use."""
+
+import pytest
+
+from c2am_jax.data.datasets import MissingDataset, open_dataset
+from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.errors import UserError
+
+
+def config_of(tmp_path, **values):
+    keys = ("annotations", "images", "val_annotations", "val_images")
+    return {"name": "lvis_v1", "dir": str(tmp_path / "data"), **dict.fromkeys(keys, ""), **values}
+
+
+def test_a_missing_data_set_says_what_to_download_where(tmp_path):
+    with pytest.raises(MissingDataset) as error:
+        open_dataset(config_of(tmp_path), "val")
+    for named in ("lvis_v1_val.json", "lvisdataset.org", "images.cocodataset.org", "glyphs_c2am"):
+        assert named in str(error.value)
+
+
+def test_first_use_prepares_and_second_use_opens(tiny, tmp_path):
+    annotations, images = tiny[1]()
+    config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
+    first = open_dataset(config, "train")
+    stamp = (first.folder / "report.json").stat().st_mtime_ns
+    second = open_dataset(config, "train")
+    assert len(second) == 4 and (second.folder / "report.json").stat().st_mtime_ns == stamp
+
+
+def test_a_standard_file_that_changed_after_preparation_is_noticed(tiny, tmp_path):
+    content, write = tiny
+    config = config_of(tmp_path, name="mine", images=str(tmp_path / "images"))
+    standard = tmp_path / "data" / "mine" / "train.json"
+    standard.parent.mkdir(parents=True)
+    write()[0].rename(standard)
+    assert len(open_dataset(config, "train")) == 4
+    content["annotations"].pop()
+    write()[0].rename(standard)
+    with pytest.raises(AnnotationError, match="prepared from another file"):
+        open_dataset(config, "train")
+    standard.unlink()  # records alone are enough, as long as nothing contradicts them
+    assert len(open_dataset(config, "train")) == 4
+
+
+def test_a_named_file_that_is_gone_is_an_error_though_records_are_there(tiny, tmp_path):
+    annotations, images = tiny[1]()
+    config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
+    open_dataset(config, "train")
+    annotations.unlink()
+    with pytest.raises(MissingDataset, match="annotations.json does not exist"):
+        open_dataset(config, "train")
+
+
+def test_a_folder_without_one_usable_image_is_an_error_of_one_line(tiny, tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = config_of(tmp_path, name="mine", annotations=str(tiny[1]()[0]), images=str(tmp_path / "empty"))
+    with pytest.raises(UserError, match="not one of its images is usable.*image 1"):
+        open_dataset(config, "train")
+
+
+def test_other_data_in_the_place_of_the_glyphs_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "data" / "glyphs").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds other data"):
+        open_dataset(config_of(tmp_path, name="glyphs"), "train")
