@@ -13,13 +13,16 @@ from ml_collections import ConfigDict
 from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import make_classification, method_parameters
 from c2am_jax.models.settings import (
+    REFERENCE_CASCADE,
     BackboneSettings,
     BoxHeadSettings,
+    CascadeSettings,
     FPNSettings,
     MaskHeadSettings,
     MaskRCNNSettings,
     RPNSettings,
     TestSettings,
+    cascade_mask_rcnn,
 )
 
 LVIS_CLASSES = {"v1": 1203, "v05": 1230}
@@ -96,25 +99,30 @@ def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, 
     )
 
 
-def lvis(name: str, method: str, *, depth: int = 50, version: str = "") -> ConfigDict:
-    """Mask R-CNN on LVIS with the paper's settings.
+def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade: bool = False) -> ConfigDict:
+    """Mask R-CNN or Cascade Mask R-CNN on LVIS with the paper's settings.
 
     Args:
       name: of the experiment; its default workdir is runs/NAME.
       method: a name of `losses.classification.METHODS`.
       depth: 50 or 101.
       version: "v1" (also "") or "v05", the argument behind the colon of ``--config=FILE:v05``.
+      cascade: three stages, each with its own classifier.
     """
     version = version or "v1"
     if version not in LVIS_CLASSES:
         raise UserError(f"LVIS version {version!r}: there are {', '.join(LVIS_CLASSES)}")
-    settings = MaskRCNNSettings(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
+    detector = cascade_mask_rcnn if cascade else MaskRCNNSettings
+    settings = detector(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
     suffix = "" if version == "v1" else f"_{version}"
     return _experiment(name + suffix, method, settings, {"name": f"lvis_{version}"}, {}, 8)
 
 
-def glyphs(name: str, method: str) -> ConfigDict:
+def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
     """A small detector on the built-in data, trained from scratch in minutes on two CPU cores."""
+    box_head = BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48, class_agnostic=True)
+    if cascade:
+        box_head = dataclasses.replace(box_head, match_low_quality=False, smooth_l1_beta=1.0)
     settings = MaskRCNNSettings(
         num_classes=100,
         backbone=BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
@@ -127,7 +135,8 @@ def glyphs(name: str, method: str) -> ConfigDict:
             pre_nms_test=200,
             post_nms_test=100,
         ),
-        box_head=BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48, class_agnostic=True),
+        box_head=box_head,
+        cascade=REFERENCE_CASCADE if cascade else CascadeSettings(),
         mask_head=MaskHeadSettings(class_agnostic=True, convs=2, channels=48),
         test=TestSettings(max_detections=100),
     )

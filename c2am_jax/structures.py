@@ -86,6 +86,7 @@ class RoISamples:
       labels: int32 [S], K for background and for padding.
       gt_index: int32 [S], index of the matched ground truth (0 where not positive).
       positive: bool [S].
+      is_gt: bool [S], the row is a ground truth itself, which a cascade does not refine.
       valid: bool [S]; False rows are padding and carry weight 0.
     """
 
@@ -93,6 +94,7 @@ class RoISamples:
     labels: jax.Array
     gt_index: jax.Array
     positive: jax.Array
+    is_gt: jax.Array
     valid: jax.Array
 
 

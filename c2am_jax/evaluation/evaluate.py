@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from c2am_jax.data.datasets import open_dataset
@@ -14,7 +13,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
 from c2am_jax.evaluation.report import ap_table, norm_table
-from c2am_jax.evaluation.weight_norms import CLASSIFIER_KERNEL, weight_norm_table
+from c2am_jax.evaluation.weight_norms import classifier_norms, weight_norm_table
 from c2am_jax.models.functional import Arrays, Functional
 
 _LOG = logging.getLogger(__name__)
@@ -46,11 +45,12 @@ def evaluate(
         scored = evaluate_file(dataset.annotations_path, folder / f"detections_{iou_type}.json", iou_type)
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
         category_ap[iou_type] = dict(zip(dataset.categories.ids.tolist(), scored.category_ap().tolist(), strict=True))
-    norms = weight_norm_table(np.asarray(params[CLASSIFIER_KERNEL]), dataset.categories)
+    norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in classifier_norms(params).items()}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
-    print(
-        f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n\n{norm_table(norms)}\n{folder}"
-    )
+    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n")
+    for stage, table in norms.items():
+        print(norm_table(table, stage))
+    print(folder)
     return metrics

@@ -30,8 +30,8 @@ def ap_table(metrics: Mapping[str, float]) -> str:
     return _table(["LVIS", *AP_COLUMNS], rows)
 
 
-def norm_table(norms: Mapping[str, Any]) -> str:
-    """Weight-norm quantiles per frequency group, and background's norm."""
+def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
+    """Weight-norm quantiles per frequency group, and background's norm, of the classifier of a cascade's `stage`."""
     rows = [[name, *(f"{values[q]:.3f}" for q in QUANTILES)] for name, values in norms["groups"].items()]
-    table = _table(["classifier weight norm", *(f"p{q}" for q in QUANTILES)], rows)
+    table = _table([f"classifier weight norm {stage}".rstrip(), *(f"p{q}" for q in QUANTILES)], rows)
     return f"{table}\nbackground {norms['background']:.3f}"

@@ -1,15 +1,26 @@
 """The classifier's weight norms, the quantity that the paper is about (Figure 1)."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from c2am_jax.data.lvis import FREQUENCIES, CategoryTable
 
-CLASSIFIER_KERNEL = "roi_head.bbox_head.fc_cls.kernel"
+_KERNEL = re.compile(r"roi_head\.bbox_head\.(?:(\d+)\.)?fc_cls\.kernel")
 QUANTILES = (10, 50, 90)
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
+
+
+def classifier_norms(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Norms of the columns [C] of each box classifier, by stage: "" for Mask R-CNN, "s0", "s1", ... for a cascade."""
+    found = {name: _KERNEL.fullmatch(name) for name in params}
+    return {
+        f"s{match[1]}" if match[1] else "": np.linalg.norm(np.asarray(params[name], np.float64), axis=0)
+        for name, match in sorted(found.items())
+        if match
+    }
 
 
 def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, dict[int, float]]:
@@ -22,14 +33,13 @@ def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, di
     }
 
 
-def weight_norm_table(kernel: np.ndarray, categories: CategoryTable) -> dict[str, Any]:
-    """Norms of the classifier's columns [D, C] (background last).
+def weight_norm_table(norms: np.ndarray, categories: CategoryTable) -> dict[str, Any]:
+    """Norms of a classifier's columns [C]: the K classes first, background last.
 
     Returns:
       "groups": quantiles per frequency group, "background": its norm, "categories": id, name, frequency, image count
       and norm of each, most frequent first.
     """
-    norms = np.linalg.norm(np.asarray(kernel, np.float64), axis=0)
     order = np.argsort(-categories.image_count, kind="stable")
     rows = [
         {
@@ -41,5 +51,5 @@ def weight_norm_table(kernel: np.ndarray, categories: CategoryTable) -> dict[str
         }
         for k in order
     ]
-    groups = group_quantiles(norms[:-1], categories.frequency)
+    groups = group_quantiles(norms[: len(categories)], categories.frequency)
     return {"groups": groups, "background": float(norms[-1]), "categories": rows}

@@ -5,6 +5,7 @@ line in `METHODS`.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from c2am_jax.losses import cosine
+from c2am_jax.losses import cosine, seesaw
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.losses.softmax import softmax_cross_entropy
 
@@ -26,19 +27,27 @@ class Classification:
 
     Attributes:
       classifier: "linear" (kernel and bias) or "cosine" (kernel only).
+      logits: ``(features, kernel, bias) -> [N, L]``, what inference reads; a cascade averages them over its stages.
       loss: ``(features, kernel, bias, labels, weights, state, axis_name) -> (per-sample loss [N], new state)``.
         `weights` is 1 for sampled RoIs, 0 for padding (whose loss the caller drops). State is updated from sums over
         `axis_name`, so it does not depend on the number of devices.
-      scores: ``(features, kernel, bias) -> probabilities [N, C]``, background last: the inference rule.
+      activate: ``logits [N, L] -> probabilities [N, K + 1]``, background last: the inference rule.
       metrics: ``(features, kernel, labels, weights, axis_name) -> {name: scalar}``, global values to log.
-      init_state: ``() -> state``, a pytree of arrays; {} for stateless methods.
+      init_state: ``num_classes -> state``, a pytree of arrays; {} for stateless methods.
+      extra_outputs: columns of the classifier besides K + 1.
     """
 
     classifier: str
+    logits: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, State]]
-    scores: Callable[..., jax.Array]
+    activate: Callable[[jax.Array], jax.Array] = functools.partial(jax.nn.softmax, axis=-1)
     metrics: Callable[..., dict[str, jax.Array]] = lambda *args: {}
-    init_state: Callable[[], State] = dict
+    init_state: Callable[[int], State] = lambda num_classes: {}
+    extra_outputs: int = 0
+
+    def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """Probabilities [N, K + 1] of one classifier."""
+        return self.activate(self.logits(features, kernel, bias))
 
 
 def _stateless(per_sample: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Callable:
@@ -49,12 +58,12 @@ def _stateless(per_sample: Callable[[jax.Array, jax.Array, jax.Array], jax.Array
     return loss
 
 
-def _cosine_scores(scale: float) -> Callable:
-    def scores(features, kernel, bias):
+def _cosine_logits(scale: float) -> Callable:
+    def logits(features, kernel, bias):
         del bias
-        return jax.nn.softmax(cosine.cosine_logits(features, kernel, scale=scale), axis=-1)
+        return cosine.cosine_logits(features, kernel, scale=scale)
 
-    return scores
+    return logits
 
 
 def linear_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -67,17 +76,14 @@ def _softmax() -> Classification:
         del weights, axis_name
         return softmax_cross_entropy(linear_logits(features, kernel, bias), labels), state
 
-    def scores(features, kernel, bias):
-        return jax.nn.softmax(linear_logits(features, kernel, bias), axis=-1)
-
-    return Classification("linear", loss, scores)
+    return Classification("linear", linear_logits, loss)
 
 
 def _cosine(scale: float = 30.0) -> Classification:
     def per_sample(features, kernel, labels):
         return cosine.cosine_softmax_loss(features, kernel, labels, scale=scale)
 
-    return Classification("cosine", _stateless(per_sample), _cosine_scores(scale))
+    return Classification("cosine", _cosine_logits(scale), _stateless(per_sample))
 
 
 def _c2am(
@@ -95,28 +101,28 @@ def _c2am(
     def metrics(features, kernel, labels, weights, axis_name=None):
         return margin_statistics(features, kernel, labels, weights, axis_name=axis_name, **margin)
 
-    return Classification("cosine", _stateless(per_sample), _cosine_scores(scale), metrics)
+    return Classification("cosine", _cosine_logits(scale), _stateless(per_sample), metrics=metrics)
 
 
 def _fixed_margin(scale: float = 30.0, margin: float = 0.2) -> Classification:
     def per_sample(features, kernel, labels):
         return cosine.fixed_margin_loss(features, kernel, labels, scale=scale, margin=margin)
 
-    return Classification("cosine", _stateless(per_sample), _cosine_scores(scale))
+    return Classification("cosine", _cosine_logits(scale), _stateless(per_sample))
 
 
 def _cosface(scale: float = 30.0, margin: float = 0.35) -> Classification:
     def per_sample(features, kernel, labels):
         return cosine.cosface_loss(features, kernel, labels, scale=scale, margin=margin)
 
-    return Classification("cosine", _stateless(per_sample), _cosine_scores(scale))
+    return Classification("cosine", _cosine_logits(scale), _stateless(per_sample))
 
 
 def _arcface(scale: float = 30.0, margin: float = 0.5, wrap: str = "fallback") -> Classification:
     def per_sample(features, kernel, labels):
         return cosine.arcface_loss(features, kernel, labels, scale=scale, margin=margin, wrap=wrap)
 
-    return Classification("cosine", _stateless(per_sample), _cosine_scores(scale))
+    return Classification("cosine", _cosine_logits(scale), _stateless(per_sample))
 
 
 def _sphereface(
@@ -130,12 +136,34 @@ def _sphereface(
         per_sample = cosine.sphereface_loss(features, kernel, labels, margin=margin, lam=lam)
         return per_sample, {"step": state["step"] + 1}
 
-    def scores(features, kernel, bias):
+    def logits(features, kernel, bias):
         del bias
         length = jnp.linalg.norm(features.astype(jnp.float32), axis=-1, keepdims=True)
-        return jax.nn.softmax(length * cosine.cosines(features, kernel), axis=-1)
+        return length * cosine.cosines(features, kernel)
 
-    return Classification("cosine", loss, scores, init_state=lambda: {"step": jnp.zeros((), jnp.int32)})
+    return Classification("cosine", logits, loss, init_state=lambda num_classes: {"step": jnp.zeros((), jnp.int32)})
+
+
+def _seesaw(p: float = 0.8, q: float = 2.0, eps: float = 1e-2, temperature: float = 20.0) -> Classification:
+    """Its state is the number of sampled RoIs of each class so far, background included."""
+
+    def logits(features, kernel, bias):
+        return seesaw.normed_logits(features, kernel, bias, temperature=temperature)
+
+    def loss(features, kernel, bias, labels, weights, state, axis_name=None):
+        seen = seesaw.batch_counts(labels, weights, state["counts"].shape[0])
+        counts = state["counts"] + global_sum(seen, axis_name)
+        parts = seesaw.seesaw_loss(logits(features, kernel, bias), labels, counts, p=p, q=q, eps=eps)
+        return sum(parts), {"counts": counts}
+
+    return Classification(
+        "linear",
+        logits,
+        loss,
+        activate=seesaw.seesaw_activation,
+        init_state=lambda num_classes: {"counts": jnp.zeros(num_classes + 1)},
+        extra_outputs=1,
+    )
 
 
 def margin_statistics(
@@ -179,6 +207,7 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "cosface": _cosface,
     "arcface": _arcface,
     "sphereface": _sphereface,
+    "seesaw": _seesaw,
 }
 
 

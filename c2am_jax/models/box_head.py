@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from c2am_jax.losses.classification import Classification
 from c2am_jax.models.layers import Linear, constant, normal
 from c2am_jax.models.settings import BoxHeadSettings
 
@@ -39,16 +40,26 @@ class BoxRegressor(nnx.Module):
 class BoxHead(nnx.Module):
     """Shared2FC: RoI features -> [N, D]; `fc_cls` (linear or cosine) and `fc_reg` read them."""
 
-    def __init__(self, channels: int, num_classes: int, classifier: str, settings: BoxHeadSettings, *, rngs: nnx.Rngs):
-        """`classifier`: "linear" or "cosine"; background is its last class."""
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        classification: Classification,
+        settings: BoxHeadSettings,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        """`classification` decides the classifier: its kind and the number of its outputs."""
         width = settings.fc_channels
         inputs = settings.pool_size**2 * channels
         self.shared_fcs = nnx.List([Linear(inputs, width, rngs=rngs), Linear(width, width, rngs=rngs)])
-        if classifier == "cosine":
-            self.fc_cls = CosineClassifier(width, num_classes + 1, rngs=rngs)
+        outputs = num_classes + 1 + classification.extra_outputs
+        if classification.classifier == "cosine":
+            self.fc_cls = CosineClassifier(width, outputs, rngs=rngs)
         else:
-            self.fc_cls = Linear(width, num_classes + 1, init="normal", std=0.01, rngs=rngs)
+            self.fc_cls = Linear(width, outputs, init="normal", std=0.01, rngs=rngs)
         self.fc_reg = BoxRegressor(width, 1 if settings.class_agnostic else num_classes, rngs=rngs)
+        self.settings = settings
 
     def __call__(self, pooled: jax.Array) -> jax.Array:
         """[N, S, S, C] -> [N, D], after ReLU."""

@@ -1,4 +1,4 @@
-"""Mask R-CNN as one module: `loss` and `predict`."""
+"""Mask R-CNN and Cascade Mask R-CNN as one module: `loss` and `predict`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from c2am_jax.models.resnet import ResNet
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.models.settings import MaskRCNNSettings
-from c2am_jax.structures import Detections, Inputs
+from c2am_jax.structures import Detections, Inputs, Proposals
 
 
 class MaskRCNN(nnx.Module):
@@ -31,18 +31,25 @@ class MaskRCNN(nnx.Module):
         return self.neck(self.backbone(image, train=train, axis_name=axis_name))
 
     def loss(
-        self, inputs: Inputs, keys: jax.Array | None, loss_state: Any, *, axis_name: str | None = None
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], Any]:
+        self,
+        inputs: Inputs,
+        keys: jax.Array | None,
+        loss_state: Sequence[Any],
+        *,
+        axis_name: str | None = None,
+        proposals: Proposals | None = None,
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], list[Any]]:
         """Training losses of a batch.
 
         Args:
           inputs: B images of this device.
           keys: one PRNG key per image, [B], for the choice of anchors and RoIs; None takes the first by index.
-          loss_state: running state of the classification loss.
+          loss_state: running state of the classification loss, per stage of the RoI head.
           axis_name: mesh axis over which means are taken, None for one device.
+          proposals: what the RoI head trains on instead of the RPN's proposals (parity runs).
 
         Returns:
-          losses "rpn_cls", "rpn_box", "cls", "box", "mask" (scalars, means over all devices), metrics, new state.
+          losses "rpn_cls", "rpn_box" and those of the RoI head (scalars, means over all devices), metrics, new state.
         """
         features = self.features(inputs.image, train=True, axis_name=axis_name)
         output = self.rpn_head(features)
@@ -51,9 +58,11 @@ class MaskRCNN(nnx.Module):
             rpn_keys, roi_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
         anchors, gt_index = self.rpn_head.sample(output, inputs, rpn_keys)
         losses = self.rpn_head.loss(output, inputs, anchors, gt_index, axis_name=axis_name)
-        proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
-        samples = self.roi_head.sample(proposals, inputs, roi_keys)
-        roi_losses, metrics, loss_state = self.roi_head.loss(features, samples, inputs, loss_state, axis_name=axis_name)
+        if proposals is None:
+            proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
+        roi_losses, metrics, loss_state = self.roi_head.loss(
+            features, proposals, inputs, roi_keys, loss_state, axis_name=axis_name
+        )
         return losses | roi_losses, metrics, loss_state
 
     def predict(self, image: jax.Array, image_hw: jax.Array) -> Detections:

@@ -26,14 +26,32 @@ MASK_CHUNK = 32  # detections per step of the mask head at test
 
 
 class RoIHead(nnx.Module):
-    """`bbox_head` and `mask_head` on RoIAlign features of P2..P5."""
+    """`bbox_head` and `mask_head` on RoIAlign features of P2..P5.
+
+    Mask R-CNN has one stage. In a cascade both are lists with one head per stage, and a stage works on the boxes that
+    the one before refined.
+    """
 
     def __init__(self, settings: MaskRCNNSettings, classification: Classification, *, rngs: nnx.Rngs):
         """`classification` decides the classifier, its loss and its scores."""
         channels, classes = settings.fpn.channels, settings.num_classes
-        self.bbox_head = BoxHead(channels, classes, classification.classifier, settings.box_head, rngs=rngs)
-        self.mask_head = MaskHead(channels, classes, settings.mask_head, rngs=rngs)
+        boxes = [BoxHead(channels, classes, classification, stage, rngs=rngs) for stage in settings.box_stages]
+        masks = [MaskHead(channels, classes, settings.mask_head, rngs=rngs) for _ in boxes]
+        self.is_cascade = bool(settings.cascade.positive_ious)
+        self.bbox_head = nnx.List(boxes) if self.is_cascade else boxes[0]
+        self.mask_head = nnx.List(masks) if self.is_cascade else masks[0]
         self.settings, self.classification = settings, classification
+
+    @property
+    def stages(self) -> list[tuple[BoxHead, MaskHead]]:
+        """The heads of each stage."""
+        if self.is_cascade:
+            return list(zip(self.bbox_head, self.mask_head, strict=True))
+        return [(self.bbox_head, self.mask_head)]
+
+    def init_loss_state(self) -> list[Any]:
+        """State of the classification loss before the first step, one per stage."""
+        return [self.classification.init_state(self.settings.num_classes) for _ in self.stages]
 
     def pool(self, features: Sequence[jax.Array], boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign of boxes [B, R, 4], each on its level: [B, R, size, size, C]."""
@@ -41,20 +59,25 @@ class RoIHead(nnx.Module):
         strides = self.settings.rpn.strides[:ROI_LEVELS]
         return batched_roi_align(features[:ROI_LEVELS], boxes, levels, strides=strides, output_size=size)
 
-    def box_features(self, features: Sequence[jax.Array], boxes: jax.Array) -> jax.Array:
-        """What classifier and regressor read: [B, R, 4] -> [B * R, D]."""
+    def box_features(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array) -> jax.Array:
+        """What classifier and regressor of a stage read: [B, R, 4] -> [B * R, D]."""
         pooled = self.pool(features, boxes, self.settings.box_head.pool_size)
-        return self.bbox_head(pooled.reshape(-1, *pooled.shape[2:]))
+        return self.stages[stage][0](pooled.reshape(-1, *pooled.shape[2:]))
 
-    def mask_logits(self, features: Sequence[jax.Array], boxes: jax.Array, labels: jax.Array) -> jax.Array:
+    def refine(self, stage: int, x: jax.Array, boxes: jax.Array, image_hw: jax.Array) -> jax.Array:
+        """Boxes [B, R, 4] after a stage's regression, given what `box_features` made of them. No gradient."""
+        head = self.stages[stage][0]
+        deltas = jax.lax.stop_gradient(head.fc_reg(x)[:, 0].astype(jnp.float32)).reshape(boxes.shape)
+        return jax.vmap(box_ops.clip)(box_ops.decode_deltas(boxes, deltas, head.settings.delta_stds), image_hw)
+
+    def mask_logits(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits of each box's label: [B, R, 4] and [B, R] -> [B * R, 28, 28]; any label stands for background."""
         pooled = self.pool(features, boxes, self.settings.mask_head.pool_size)
-        known = jnp.minimum(labels, self.settings.num_classes - 1).reshape(-1)
-        return self.mask_head(pooled.reshape(-1, *pooled.shape[2:]), known)
+        return self.stages[stage][1](pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1))
 
-    def sample(self, proposals: Proposals, inputs: Inputs, keys: jax.Array | None) -> RoISamples:
+    def sample(self, stage: int, proposals: Proposals, inputs: Inputs, keys: jax.Array | None) -> RoISamples:
         """RoIs that train, [B, S]: ground truths count as proposals and come first (reference rule). No gradient."""
-        head = self.settings.box_head
+        head = self.settings.box_stages[stage]
         background = self.settings.num_classes
 
         def one(proposals, gt_boxes, gt_labels, gt_valid, key):
@@ -70,6 +93,7 @@ class RoIHead(nnx.Module):
             kind = jnp.concatenate([jnp.where(gt_valid, POSITIVE, -1), matches.kind])
             gt_index = jnp.concatenate([jnp.arange(gt_boxes.shape[0], dtype=jnp.int32), matches.gt_index])
             boxes = jnp.concatenate([gt_boxes, proposals.boxes])
+            key = None if key is None else jax.random.fold_in(key, stage)
             chosen = sample(key, kind, num=head.samples, positive_fraction=head.positive_fraction)
             matched = jnp.where(chosen.positive, gt_index[chosen.index], 0)
             return RoISamples(
@@ -77,6 +101,7 @@ class RoIHead(nnx.Module):
                 labels=jnp.where(chosen.positive, gt_labels[matched], background),
                 gt_index=matched,
                 positive=chosen.positive,
+                is_gt=chosen.positive & (chosen.index < gt_boxes.shape[0]),
                 valid=chosen.valid,
             )
 
@@ -88,20 +113,56 @@ class RoIHead(nnx.Module):
     def loss(
         self,
         features: Sequence[jax.Array],
-        samples: RoISamples,
+        proposals: Proposals,
         inputs: Inputs,
-        loss_state: Any,
+        keys: jax.Array | None,
+        loss_state: Sequence[Any],
         *,
+        samples: Sequence[RoISamples] | None = None,
         axis_name: str | None = None,
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], Any]:
-        """Losses "cls", "box" and "mask", metrics, and the new state of the classification loss.
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], list[Any]]:
+        """Losses "cls", "box" and "mask", metrics, and the new states of the classification loss.
+
+        In a cascade every name carries its stage ("s0.cls", "s0/roi/accuracy"), every loss its stage's weight. A stage
+        trains on the refined samples of the one before; ground truths among them are dropped, then all are put first
+        again (reference rule).
+
+        Args:
+          features: P2..P6.
+          proposals: of the RPN, [B, R].
+          inputs: ground truths.
+          keys: one per image, for the choice of RoIs; None takes the first by index.
+          loss_state: per stage.
+          samples: the RoIs of each stage, chosen already.
+          axis_name: mesh axis of the means.
+        """
+        weights = self.settings.cascade.loss_weights or (1.0,)
+        losses, metrics, states = {}, {}, []
+        for stage, weight in enumerate(weights):
+            chosen = self.sample(stage, proposals, inputs, keys) if samples is None else samples[stage]
+            x = self.box_features(stage, features, chosen.boxes)
+            found, logged, state = self._stage_loss(
+                stage, features, x, chosen, inputs, loss_state[stage], axis_name=axis_name
+            )
+            before_loss, before_metric = (f"s{stage}.", f"s{stage}/") if self.is_cascade else ("", "")
+            losses |= {f"{before_loss}{name}": weight * value for name, value in found.items()}
+            metrics |= {f"{before_metric}{name}": value for name, value in logged.items()}
+            states.append(state)
+            if stage + 1 < len(weights):
+                refined = self.refine(stage, x, chosen.boxes, inputs.image_hw)
+                valid = chosen.valid & ~chosen.is_gt
+                proposals = Proposals(refined, jnp.zeros(valid.shape), valid)
+        return losses, metrics, states
+
+    def _stage_loss(self, stage, features, x, samples, inputs, loss_state, *, axis_name):
+        """Unweighted losses, metrics and new state of one stage; `x` is what `box_features` made of the samples.
 
         Classification and regression divide by the number of sampled RoIs, the mask loss by the number of
         positives, each over the whole batch (reference rule).
         """
-        settings = self.settings
-        x = self.box_features(features, samples.boxes)
-        kernel, bias = self.bbox_head.classifier()
+        box_head, _ = self.stages[stage]
+        settings = box_head.settings
+        kernel, bias = box_head.classifier()
         labels = samples.labels.reshape(-1)
         weights = samples.valid.reshape(-1).astype(jnp.float32)
         method = self.classification
@@ -109,16 +170,16 @@ class RoIHead(nnx.Module):
         count = weights.sum()
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
-        most = int(settings.box_head.samples * settings.box_head.positive_fraction)
+        most = int(settings.samples * settings.positive_fraction)
         batch = samples.boxes.shape[0]
         first = jax.tree.map(lambda a: a[:, :most], samples)
         matched = jnp.take_along_axis(inputs.boxes, first.gt_index[..., None], 1)
-        targets = box_ops.encode_deltas(first.boxes, matched, settings.box_head.delta_stds)
+        targets = box_ops.encode_deltas(first.boxes, matched, settings.delta_stds)
         own = x.reshape(batch, -1, x.shape[-1])[:, :most].reshape(-1, x.shape[-1])
-        deltas = self.bbox_head.fc_reg.of_class(own, first.labels.reshape(-1)).reshape(targets.shape)
-        box = box_regression_sum(deltas, targets, first.positive, beta=settings.box_head.smooth_l1_beta)
+        deltas = box_head.fc_reg.of_class(own, first.labels.reshape(-1)).reshape(targets.shape)
+        box = box_regression_sum(deltas, targets, first.positive, beta=settings.smooth_l1_beta)
 
-        logits = self.mask_logits(features, first.boxes, first.labels)
+        logits = self.mask_logits(stage, features, first.boxes, first.labels)
         size = logits.shape[-1]
         crop = lambda *args: mask_targets(*args, size=size)  # noqa: E731
         mask = jax.vmap(crop)(inputs.masks, inputs.mask_frames, first.gt_index, first.boxes)
@@ -139,19 +200,34 @@ class RoIHead(nnx.Module):
         metrics |= method.metrics(*jax.lax.stop_gradient((x, kernel, labels, weights)), axis_name)
         return losses, metrics, loss_state
 
+    def classify(
+        self, features: Sequence[jax.Array], proposals: Proposals, image_hw: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Box stages at test: mean of their logits [B, R, L], and boxes [B, R, 4] and deltas [B, R, K', 4] of the last.
+
+        K' is 1 for a class-agnostic head.
+        """
+        boxes, logits, x = proposals.boxes, [], None
+        for stage, (box_head, _) in enumerate(self.stages):
+            if x is not None:
+                boxes = self.refine(stage - 1, x, boxes, image_hw)
+            x = self.box_features(stage, features, boxes)
+            logits.append(self.classification.logits(x, *box_head.classifier()))
+        mean = sum(logits) / len(logits)
+        deltas = self.stages[-1][0].fc_reg(x)
+        return mean.reshape(*boxes.shape[:2], -1), boxes, deltas.reshape(*boxes.shape[:2], *deltas.shape[1:])
+
     def detect(self, features: Sequence[jax.Array], proposals: Proposals, image_hw: jax.Array) -> Detections:
         """Final detections [B, D] in input pixels, masks included."""
-        settings, batch = self.settings, proposals.boxes.shape[0]
-        x = self.box_features(features, proposals.boxes)
-        kernel, bias = self.bbox_head.classifier()
-        scores = self.classification.scores(x, kernel, bias)[:, : settings.num_classes]
-        deltas = self.bbox_head.fc_reg(x)
-        per_image = lambda a: a.reshape(batch, -1, *a.shape[1:])  # noqa: E731
+        settings = self.settings
+        logits, rois, deltas = self.classify(features, proposals, image_hw)
+        scores = self.classification.activate(logits.reshape(-1, logits.shape[-1]))[:, : settings.num_classes]
+        stds = settings.box_stages[-1].delta_stds
 
         def one(scores, deltas, rois, valid, hw):
             def candidate_boxes(roi, label):
                 own = deltas[roi, jnp.minimum(label, deltas.shape[1] - 1)].astype(jnp.float32)
-                return box_ops.clip(box_ops.decode_deltas(rois[roi], own, settings.box_head.delta_stds), hw)
+                return box_ops.clip(box_ops.decode_deltas(rois[roi], own, stds), hw)
 
             return multiclass_nms(
                 scores,
@@ -163,13 +239,13 @@ class RoIHead(nnx.Module):
             )
 
         boxes, scores, labels, _, valid = jax.vmap(one)(
-            per_image(scores), per_image(deltas), proposals.boxes, proposals.valid, image_hw
+            scores.reshape(*rois.shape[:2], -1), deltas, rois, proposals.valid, image_hw
         )
         masks = self._detected_masks(features, boxes, labels, valid)
         return Detections(boxes, scores, labels, masks, valid)
 
     def _detected_masks(self, features, boxes, labels, valid):
-        """Probabilities [B, D, 28, 28], chunk by chunk.
+        """Probabilities [B, D, 28, 28], the mean over the stages, chunk by chunk.
 
         RoI features of all detections never exist at once, and chunks behind the last detection cost nothing.
         """
@@ -183,8 +259,10 @@ class RoIHead(nnx.Module):
 
         def probabilities(part):
             chunk_boxes, chunk_labels, chunk_valid = part
-            logits = self.mask_logits(features, chunk_boxes, chunk_labels)
-            masks = jax.nn.sigmoid(logits).reshape(batch, chunk, size, size)
+            pooled = self.pool(features, chunk_boxes, self.settings.mask_head.pool_size)
+            pooled, own = pooled.reshape(-1, *pooled.shape[2:]), chunk_labels.reshape(-1)
+            masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]
+            masks = (sum(masks) / len(masks)).reshape(batch, chunk, size, size)
             return jnp.where(chunk_valid[..., None, None], masks, 0)
 
         def one_chunk(part):

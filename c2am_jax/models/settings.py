@@ -72,6 +72,28 @@ class BoxHeadSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class CascadeSettings:
+    """Stages of the second stage, each trained on the boxes that the one before refined; all empty: one stage.
+
+    Attributes:
+      positive_ious: IoU from which on a RoI is positive, per stage.
+      delta_stds: of the box coder, per stage.
+      loss_weights: on all losses of a stage.
+    """
+
+    positive_ious: tuple[float, ...] = ()
+    delta_stds: tuple[tuple[float, float, float, float], ...] = ()
+    loss_weights: tuple[float, ...] = ()
+
+
+REFERENCE_CASCADE = CascadeSettings(
+    positive_ious=(0.5, 0.6, 0.7),
+    delta_stds=((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)),
+    loss_weights=(1.0, 0.5, 0.25),
+)
+
+
+@dataclasses.dataclass(frozen=True)
 class MaskHeadSettings:
     """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all."""
 
@@ -94,7 +116,7 @@ class TestSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MaskRCNNSettings:
-    """Mask R-CNN as a whole. `num_classes` is K, without background."""
+    """Mask R-CNN, or Cascade Mask R-CNN if `cascade` has stages. `num_classes` is K, without background."""
 
     num_classes: int = 1203
     backbone: BackboneSettings = BackboneSettings()
@@ -102,12 +124,44 @@ class MaskRCNNSettings:
     rpn: RPNSettings = RPNSettings()
     box_head: BoxHeadSettings = BoxHeadSettings()
     mask_head: MaskHeadSettings = MaskHeadSettings()
+    cascade: CascadeSettings = CascadeSettings()
     test: TestSettings = TestSettings()
+
+    def __post_init__(self):
+        """A cascade needs every value for each stage, and boxes that do not depend on the class.
+
+        Raises:
+          ValueError: otherwise.
+        """
+        lengths = {f.name: len(getattr(self.cascade, f.name)) for f in dataclasses.fields(self.cascade)}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"model.cascade needs as many of each for its stages, but has {counts}")
+        if self.cascade.positive_ious and not self.box_head.class_agnostic:
+            raise ValueError("model.cascade refines boxes before their class is known: box_head.class_agnostic=True")
+
+    @property
+    def box_stages(self) -> tuple[BoxHeadSettings, ...]:
+        """Box head settings of each stage; one for Mask R-CNN."""
+        stages = zip(self.cascade.positive_ious, self.cascade.delta_stds, strict=True)
+        return tuple(
+            dataclasses.replace(self.box_head, positive_iou=iou, delta_stds=tuple(stds)) for iou, stds in stages
+        ) or (self.box_head,)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MaskRCNNSettings":
         """Inverse of `dataclasses.asdict`; lists become tuples. Raises TypeError on an unknown name."""
         return _from_dict(cls, values)
+
+
+def cascade_mask_rcnn(**parts: Any) -> MaskRCNNSettings:
+    """The reference's Cascade Mask R-CNN: what differs from Mask R-CNN besides the stages. `parts` as usual."""
+    defaults = {
+        "rpn": RPNSettings(allowed_border=0, smooth_l1_beta=1 / 9, post_nms_train=2000),
+        "box_head": BoxHeadSettings(class_agnostic=True, match_low_quality=False, smooth_l1_beta=1.0),
+        "cascade": REFERENCE_CASCADE,
+    }
+    return MaskRCNNSettings(**defaults | parts)
 
 
 def _from_dict(cls: type, values: Mapping[str, Any]) -> Any:
@@ -116,7 +170,7 @@ def _from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         if dataclasses.is_dataclass(defaults.get(name)):
             value = _from_dict(type(defaults[name]), value)
-        elif isinstance(value, list):
-            value = tuple(value)
+        elif isinstance(value, list | tuple):
+            value = tuple(tuple(part) if isinstance(part, list) else part for part in value)
         converted[name] = value
     return cls(**converted)

@@ -17,7 +17,7 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.evaluate import evaluate
-from c2am_jax.evaluation.weight_norms import CLASSIFIER_KERNEL, group_quantiles
+from c2am_jax.evaluation.weight_norms import classifier_norms, group_quantiles
 from c2am_jax.structures import Batch
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
@@ -166,11 +166,11 @@ class _Recent:
 
 
 def _weight_norms(params, categories) -> dict[str, float]:
-    """C2AM's state: quantiles of the classifier's weight norms per frequency group, and background's norm."""
-    norms = np.linalg.norm(np.asarray(params[CLASSIFIER_KERNEL]), axis=0)
-    values = {
-        f"norm/{group}/p{quantile}": value
-        for group, quantiles in group_quantiles(norms[:-1], categories.frequency).items()
-        for quantile, value in quantiles.items()
-    }
-    return values | {"norm/background": float(norms[-1])}
+    """C2AM's state: quantiles of each classifier's weight norms per frequency group, and background's norm."""
+    values = {}
+    for stage, norms in classifier_norms(params).items():
+        prefix = f"{stage}/norm" if stage else "norm"
+        for group, quantiles in group_quantiles(norms[: len(categories)], categories.frequency).items():
+            values |= {f"{prefix}/{group}/p{quantile}": value for quantile, value in quantiles.items()}
+        values[f"{prefix}/background"] = float(norms[-1])
+    return values

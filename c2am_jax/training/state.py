@@ -24,7 +24,7 @@ class TrainState:
       step: int32, steps done.
       params: arrays that train, by dotted name.
       rest: frozen arrays and running statistics, by dotted name.
-      loss_state: running state of the classification loss.
+      loss_state: running state of the classification loss, per stage of the RoI head.
       opt_state: of the optax chain.
     """
 
@@ -46,8 +46,7 @@ def build_functional(config: ConfigDict) -> tuple[Functional, Arrays, Arrays, An
         model = build_model(settings, config.loss.to_dict(), seed=config.train.seed)
     except ValueError as error:
         raise UserError(f"config: {error}") from error
-    loss_state = model.roi_head.classification.init_state()
-    return *Functional.of(model), loss_state
+    return *Functional.of(model), model.roi_head.init_loss_state()
 
 
 def init_state(params: Arrays, rest: Arrays, loss_state: Any, optimizer: optax.GradientTransformation) -> TrainState:

@@ -5,7 +5,7 @@ import pytest
 
 from c2am_jax.data.lvis import category_table
 from c2am_jax.evaluation.report import norm_table
-from c2am_jax.evaluation.weight_norms import group_quantiles, weight_norm_table
+from c2am_jax.evaluation.weight_norms import classifier_norms, group_quantiles, weight_norm_table
 
 
 @pytest.fixture
@@ -15,8 +15,8 @@ def categories():
 
 
 def test_rows_are_sorted_by_frequency_and_background_is_apart(categories):
-    kernel = np.diag([4.0, 1.0, 2.0, 3.0, 9.0])
-    table = weight_norm_table(kernel, categories)
+    norms = classifier_norms({"roi_head.bbox_head.fc_cls.kernel": np.diag([4.0, 1.0, 2.0, 3.0, 9.0])})
+    table = weight_norm_table(norms[""], categories)
     assert [row["id"] for row in table["categories"]] == [1, 3, 4, 2]
     assert [row["norm"] for row in table["categories"]] == [4, 2, 3, 1]
     assert table["background"] == 9
@@ -26,3 +26,11 @@ def test_rows_are_sorted_by_frequency_and_background_is_apart(categories):
 
 def test_empty_groups_are_left_out():
     assert set(group_quantiles(np.ones(2), ("f", "f"))) == {"frequent"}
+
+
+def test_a_cascade_has_norms_for_each_stage():
+    params = {f"roi_head.bbox_head.{i}.fc_cls.kernel": np.full((4, 3), float(i)) for i in range(3)}
+    params |= {"roi_head.bbox_head.0.fc_cls.bias": np.ones(3), "roi_head.mask_head.0.convs.0.conv.kernel": np.ones(3)}
+    norms = classifier_norms(params)
+    assert list(norms) == ["s0", "s1", "s2"]
+    np.testing.assert_array_equal(norms["s2"], [4.0, 4.0, 4.0])

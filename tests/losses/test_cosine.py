@@ -236,15 +236,18 @@ def test_margin_statistics_ignore_padding(problem):
     assert float(found["margin/mean"]) == pytest.approx(margins[margins > 0].mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["softmax", "cosine", "c2am", "fixed_margin", "cosface", "arcface", "sphereface"])
+@pytest.mark.parametrize(
+    "name", ["softmax", "cosine", "c2am", "fixed_margin", "cosface", "arcface", "sphereface", "seesaw"]
+)
 def test_every_method_learns_a_separable_problem(name):
     rng = np.random.default_rng(3)
     labels = jnp.asarray(rng.integers(0, 4, 64))
     features = jnp.asarray(np.eye(4)[labels] * 3 + 0.3 * np.abs(rng.standard_normal((64, 4))), jnp.float32)
     method = make_classification(name)
-    weights, state = jnp.ones(64), method.init_state()
-    kernel = jnp.asarray(0.1 * rng.standard_normal((4, 5)), jnp.float32)
-    bias = jnp.zeros(5) if method.classifier == "linear" else None
+    outputs = 5 + method.extra_outputs
+    weights, state = jnp.ones(64), method.init_state(4)
+    kernel = jnp.asarray(0.1 * rng.standard_normal((4, outputs)), jnp.float32)
+    bias = jnp.zeros(outputs) if method.classifier == "linear" else None
 
     @jax.jit
     def step(kernel, state):

@@ -76,7 +76,7 @@ class Tiny:
     def __post_init__(self):
         def total(params, inputs, keys):
             model = self.functional.merge(params, self.rest)
-            losses, metrics, _ = model.loss(inputs, keys, {})
+            losses, metrics, _ = model.loss(inputs, keys, model.roi_head.init_loss_state())
             return sum(losses.values()), (losses, metrics)
 
         self.gradients = jax.jit(jax.grad(total, has_aux=True))

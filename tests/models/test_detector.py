@@ -110,7 +110,7 @@ def test_two_devices_with_an_image_each_equal_one_with_both(tiny, usual, make_in
     def gradients(params, rest, inputs, keys):
         def total(params):
             model = tiny.functional.merge(params, rest)
-            losses, metrics, _ = model.loss(inputs, keys, {}, axis_name="data")
+            losses, metrics, _ = model.loss(inputs, keys, model.roi_head.init_loss_state(), axis_name="data")
             return sum(losses.values()), (losses, metrics)
 
         return jax.grad(total, has_aux=True)(params)
