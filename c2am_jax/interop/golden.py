@@ -3,15 +3,18 @@
     python -m c2am_jax.interop.golden FILE.npz [FILE.npz ...] [--json OUT]
 
 Weights come from numpy alone (`fill`). Every stage runs on the recorded input of that stage where there is one, then
-the whole chain; a table shows each stage's error beside its tolerance. Exit status 1 if a row fails.
+the whole chain; a recorded training trajectory runs step by step. A table shows each error beside its tolerance. Exit
+status 1 if a row fails.
 """
 
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,63 +24,85 @@ from c2am_jax.errors import UserError
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.golden_inference import compare_inference
 from c2am_jax.interop.golden_training import compare_training
+from c2am_jax.interop.golden_trajectory import compare_trajectory
 from c2am_jax.interop.names import from_torch, torch_name, torch_shape
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Detector, Row, table
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Arrays, Functional
-from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings
+from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
 
-DEPTHS = {"mask_rcnn_r50": 50, "mask_rcnn_r101": 101}
+_KIND = re.compile(r"(cascade_)?mask_rcnn_r(50|101)(?:_(c2am|seesaw))?")
+_DEFAULT_CLASSES = 1203
 
 
-def build(recording: Recording) -> tuple[Functional, Arrays, Arrays]:
-    """The detector that the file names, with random weights.
+def build(recording: Recording) -> tuple[Functional, Arrays, Arrays, list[Any]]:
+    """The detector that the file names, with random weights: structure, params, rest, state of its loss.
 
     Raises:
       UserError: a kind of recording that this version does not build.
     """
-    kind = recording.kind
-    base = kind.removesuffix("_c2am")
-    if base not in DEPTHS:
-        known = ", ".join(f"{name}, {name}_c2am" for name in DEPTHS)
-        raise UserError(f"{recording.path}: kind {kind!r} is not supported yet; supported are {known}")
-    if "steps" in recording.meta:
-        raise UserError(f"{recording.path}: training trajectories of {kind!r} are not supported yet")
-    meta = recording.meta
-    settings = MaskRCNNSettings(
-        num_classes=meta["num_classes"],
-        backbone=BackboneSettings(depth=DEPTHS[base]),
-        test=TestSettings(score_threshold=meta["score_thr"], max_detections=meta["max_per_img"]),
+    kind = _KIND.fullmatch(recording.kind)
+    if kind is None:
+        raise UserError(
+            f"{recording.path}: unknown kind {recording.kind!r}; known are mask_rcnn_r50, mask_rcnn_r101, "
+            "cascade_mask_rcnn_r50, cascade_mask_rcnn_r101, each also with _c2am or _seesaw behind"
+        )
+    cascade, depth, method = kind.groups()
+    test, meta = TestSettings(), recording.meta
+    settings = (cascade_mask_rcnn if cascade else MaskRCNNSettings)(
+        num_classes=meta.get("num_classes", _DEFAULT_CLASSES),
+        backbone=BackboneSettings(depth=int(depth)),
+        test=TestSettings(
+            score_threshold=meta.get("score_thr", test.score_threshold),
+            max_detections=meta.get("max_per_img", test.max_detections),
+        ),
     )
-    return Functional.of(build_model(settings, {"name": "softmax" if base == kind else "c2am"}))
+    model = build_model(settings, {"name": method or "softmax"})
+    return *Functional.of(model), model.roi_head.init_loss_state()
 
 
-def filled(recording: Recording, arrays: Arrays) -> tuple[Arrays, Row]:
-    """The arrays with the values of the recording's weight rule, and how well their sums fit the recorded ones."""
+def filled(recording: Recording) -> tuple[Detector, list[Row]]:
+    """The detector with the values of the recording's weight rule, and how well their sums fit the recorded ones."""
+    functional, params, rest, loss_state = build(recording)
+    arrays = params | rest
     shapes = {name: tuple(value.shape) for name, value in arrays.items()}
-    sums = dict(zip(recording["param_names"], recording["param_abs_sum"], strict=True))
-    graded = recording.kind.endswith("_c2am")
     values, worst = {}, 0.0
+    sums = {}
+    if "param_abs_sum" in recording:
+        sums = dict(zip(recording["param_names"], recording["param_abs_sum"], strict=True))
+
+    def value_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        nonlocal worst
+        graded = recording.kind.endswith("_c2am")
+        value = fill(name, shape, recording.meta["seed"], gains=recording.meta.get("gains", ()), graded=graded)
+        if "param_abs_sum" in recording:
+            total = np.abs(value.astype(np.float64)).sum()
+            worst = max(worst, abs(total - sums.pop(name, np.inf)) / max(total, 1e-12))
+        return value
+
     for name in arrays:
-        own = torch_name(name)
-        value = fill(own, torch_shape(name, shapes), recording.meta["seed"], graded=graded)
-        total = np.abs(value.astype(np.float64)).sum()
-        worst = max(worst, abs(total - sums.pop(own, np.inf)) / max(total, 1e-12))
-        values[name] = jnp.asarray(from_torch(name, value, shapes))
-    left = [name for name in sums if not name.endswith("num_batches_tracked")]
-    return values, Row("weights", "sum of magnitudes, relative", float("inf") if left else worst, 1e-6)
+        values[name] = jnp.asarray(from_torch(name, value_of(torch_name(name), torch_shape(name, shapes)), shapes))
+    for stage, state in enumerate(loss_state):
+        if "counts" in state:
+            head = f"roi_head.bbox_head.{stage}" if len(loss_state) > 1 else "roi_head.bbox_head"
+            state["counts"] = jnp.asarray(value_of(f"{head}.loss_cls.cum_samples", state["counts"].shape))
+    if any(not name.endswith("num_batches_tracked") for name in sums):
+        worst = float("inf")
+    rows = [Row("weights", "sum of magnitudes, relative", worst, 1e-6)] if "param_abs_sum" in recording else []
+    detector = Detector(functional, {n: values[n] for n in params}, {n: values[n] for n in rest}, loss_state)
+    return detector, rows
 
 
 def compare(path: str | Path) -> list[Row]:
     """All rows of one recording."""
     recording = Recording(path)
-    functional, params, rest = build(recording)
-    values, weights_row = filled(recording, params | rest)
-    detector = Detector(functional, {n: values[n] for n in params}, {n: values[n] for n in rest})
+    detector, rows = filled(recording)
     with jax.default_matmul_precision("highest"):
-        rows, features, proposals = compare_inference(recording, detector)
-        return [weights_row, *rows, *compare_training(recording, detector, features, proposals)]
+        if recording.steps:
+            return rows + compare_trajectory(recording, detector)
+        inference, features, proposals = compare_inference(recording, detector)
+        return [*rows, *inference, *compare_training(recording, detector, features, proposals)]
 
 
 def main(arguments: list[str] | None = None) -> int:

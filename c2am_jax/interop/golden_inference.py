@@ -6,14 +6,10 @@ import numpy as np
 
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Detector, Row, match_boxes, relative, unmatched
-from c2am_jax.losses import cosine_logits
-from c2am_jax.losses.classification import linear_logits
 from c2am_jax.ops.anchors import base_anchors
 from c2am_jax.ops.masks import paste
 from c2am_jax.ops.roi_align import assign_levels
 from c2am_jax.structures import Detections, Proposals
-
-COSINE_SCALE = 30.0  # of the recorded cosine classifiers
 
 
 def forward(model, image, image_hw):
@@ -25,15 +21,19 @@ def forward(model, image, image_hw):
     return stages, features, output, propose(False), propose(True)
 
 
-def box_head(model, features, boxes):
+def box_head(model, features, boxes, *, stage):
     """Features, class logits and deltas of RoIs [B, R, 4], as [B, R, ...]."""
-    head = model.roi_head.bbox_head
-    x = model.roi_head.box_features(features, boxes)
-    kernel, bias = head.classifier()
-    logits = cosine_logits(x, kernel, scale=COSINE_SCALE) if bias is None else linear_logits(x, kernel, bias)
-    deltas = head.fc_reg(x)
+    head = model.roi_head.stages[stage][0]
+    x = model.roi_head.box_features(stage, features, boxes)
+    logits = model.roi_head.classification.logits(x, *head.classifier())
     split = lambda a: a.reshape(*boxes.shape[:2], -1)  # noqa: E731
-    return split(x), split(logits), split(deltas)
+    return split(x), split(logits), split(head.fc_reg(x))
+
+
+def classify(model, features, proposals, image_hw):
+    """All box stages: mean logits, and the last stage's boxes and deltas, [B, R, ...]."""
+    logits, boxes, deltas = model.roi_head.classify(features, proposals, image_hw)
+    return logits, boxes, deltas.reshape(*boxes.shape[:2], -1)
 
 
 def pooled(model, features, boxes):
@@ -44,18 +44,18 @@ def pooled(model, features, boxes):
     return *(model.roi_head.pool(features, boxes, size) for size in sizes), levels
 
 
-def all_masks(model, roi_features):
-    """Mask logits of every class, [N, K, 28, 28], and of some classes by the way that the detector takes."""
-    head = model.roi_head.mask_head
+def all_masks(model, roi_features, *, stage):
+    """Mask logits of every class, [N, K, 28, 28], and what the predictor reads."""
+    head = model.roi_head.stages[stage][1]
     hidden = head.hidden(roi_features)
     predictor = head.conv_logits
     everything = jnp.einsum("nhwc,kc->nkhw", hidden, predictor.kernel[...])
     return everything + predictor.bias[...][:, None, None], hidden
 
 
-def some_masks(model, hidden, labels):
-    """Mask logits [n, m, 28, 28] of the classes [m]."""
-    predictor = model.roi_head.mask_head.conv_logits
+def some_masks(model, hidden, labels, *, stage):
+    """Mask logits [n, m, 28, 28] of the classes [m], by the way that the detector takes."""
+    predictor = model.roi_head.stages[stage][1].conv_logits
     of_label = lambda label: predictor(hidden, jnp.full(hidden.shape[0], label))  # noqa: E731
     return jnp.stack([of_label(label) for label in labels], 1)
 
@@ -78,7 +78,7 @@ def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Ro
     rows += _proposals(recording, test, "")
     rows += _proposals(recording, train, "train_")
     rows += _fixed_rois(recording, detector, features)
-    rows += _recorded_proposals(recording, detector, features)
+    rows += _recorded_proposals(recording, detector, features, inputs.image_hw)
     rows += _detections(recording, detector.run(detect, features, test, inputs.image_hw))
     return rows, features, train
 
@@ -89,7 +89,7 @@ def nchw(x: jax.Array) -> np.ndarray:
 
 
 def _rpn(recording, detector, output):
-    model = detector.functional.merge(detector.params, detector.rest)
+    model = detector.model
     settings = model.settings.rpn
     anchors = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
     rows = [relative("base anchors", recording.error("base_anchors", np.stack(anchors)))]
@@ -128,29 +128,42 @@ def _fixed_rois(recording, detector, features):
         relative("RoIAlign 7x7", recording.error("roi7", nchw(small))),
         relative("RoIAlign 14x14", recording.error("roi14", nchw(large))),
     ]
-    _, logits, deltas = (pick(x) for x in detector.run(box_head, features, boxes))
-    rows.append(relative("class logits, fixed RoIs", recording.error("fixed_cls", logits)))
-    rows.append(relative("box deltas, fixed RoIs", recording.error("fixed_deltas", deltas)))
-    masks, hidden = detector.run(all_masks, large)
-    rows.append(relative("mask logits, all classes", recording.error("fixed_mask_logits", masks)))
-    some = recording["fixed_mask_logits_sel"]
-    labels = jnp.arange(some.shape[1]) * 300
-    own = detector.run(some_masks, hidden[: some.shape[0]], labels)
-    rows.append(relative("mask logits, one channel per RoI", recording.error("fixed_mask_logits_sel", own)))
+    for stage in range(detector.stages):
+        key, at = stage_names(detector, stage)
+        _, logits, deltas = (pick(x) for x in detector.run(box_head, features, boxes, stage=stage))
+        rows.append(relative(f"class logits, fixed RoIs{at}", recording.error(f"fixed_cls{key}", logits)))
+        rows.append(relative(f"box deltas, fixed RoIs{at}", recording.error(f"fixed_deltas{key}", deltas)))
+        masks, hidden = detector.run(all_masks, large, stage=stage)
+        rows.append(relative(f"mask logits, all classes{at}", recording.error(f"fixed_mask_logits{key}", masks)))
+        some = recording[f"fixed_mask_logits_sel{key}"]
+        labels = jnp.arange(some.shape[1]) * 300
+        own = detector.run(some_masks, hidden[: some.shape[0]], labels, stage=stage)
+        error = recording.error(f"fixed_mask_logits_sel{key}", own)
+        rows.append(relative(f"mask logits, one channel per RoI{at}", error))
     return rows
 
 
-def _recorded_proposals(recording, detector, features):
+def stage_names(detector: Detector, stage: int) -> tuple[str, str]:
+    """What a stage adds to a recorded name and to a row's: nothing unless the detector is a cascade."""
+    return (f"_s{stage}", f", stage {stage}") if detector.stages > 1 else ("", "")
+
+
+def _recorded_proposals(recording, detector, features, image_hw):
     counts = [len(recording[f"proposals_{i}"]) for i in range(recording.images)]
-    proposals = recording.proposals(train=False, size=max(counts))
-    _, logits, deltas = detector.run(box_head, features, proposals.boxes)
-    cls_error, box_error, wrong = [], [], []
+    proposals = recording.proposals(size=max(counts))
+    logits, boxes, deltas = detector.run(classify, features, proposals, image_hw)
+    cls_error, rois_error, box_error, wrong = [], [], [], []
     for i, count in enumerate(counts):
         own = np.asarray(logits[i, :count])
         cls_error.append(recording.error(f"test_cls_{i}", own))
         box_error.append(recording.error(f"test_deltas_{i}", deltas[i, :count]))
         wrong.append(np.mean(own.argmax(-1) != recording[f"test_argmax_{i}"]))
+        if f"test_rois_{i}" in recording:
+            rois = np.pad(np.asarray(boxes[i, :count]), ((0, 0), (1, 0)), constant_values=i)
+            rois_error.append(recording.error(f"test_rois_{i}", rois))
+    refined = [relative("refined boxes, recorded proposals", max(rois_error))] if rois_error else []
     return [
+        *refined,
         relative("class logits, recorded proposals", max(cls_error)),
         relative("box deltas, recorded proposals", max(box_error)),
         Row("best class, recorded proposals", "share wrong", float(max(wrong)), 0.002),

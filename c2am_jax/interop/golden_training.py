@@ -1,15 +1,18 @@
 """The golden comparison's stages of training: samples, targets, losses, gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.data.masks import box_frame
-from c2am_jax.interop.golden_inference import box_head
+from c2am_jax.interop.golden_inference import box_head, stage_names
 from c2am_jax.interop.names import to_torch, torch_name
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Detector, Row, relative
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
+from c2am_jax.losses.seesaw import batch_counts, seesaw_loss
 from c2am_jax.models.functional import Functional
 from c2am_jax.ops.anchors import inside_image
 from c2am_jax.ops.masks import mask_targets
@@ -22,23 +25,42 @@ GRADIENT = 3e-4
 # which changes the gradients of its own channel by up to a hundredth.
 FLIPPED = 3e-2
 CHAIN = 1e-2  # a proposal more or less, by the same noise, changes the losses of a whole chain by this much
-RECORDED_NAMES = {
-    "rpn_cls": "loss_rpn_cls",
-    "rpn_box": "loss_rpn_bbox",
-    "cls": "loss_cls",
-    "box": "loss_bbox",
-    "mask": "loss_mask",
+REFINED = 1e-2  # px, between boxes that a stage of a cascade refined here and there
+RPN_NAMES = {"rpn_cls": ("loss_rpn_cls",), "rpn_box": ("loss_rpn_bbox",)}
+ROI_NAMES = {
+    "cls": ("loss_cls", "loss_cls_classes", "loss_cls_objectness"),
+    "box": ("loss_bbox",),
+    "mask": ("loss_mask",),
 }
 
 
-def choose(model, features, proposals, inputs):
-    """The first anchors and RoIs by index, as the recordings' sampling takes them."""
-    output = model.rpn_head(features)
-    anchors, gt_index = model.rpn_head.sample(output, inputs, None)
-    return anchors, gt_index, model.roi_head.sample(proposals, inputs, None)
+def recorded_names(stages: int) -> dict[str, tuple[str, ...]]:
+    """Our losses, and the recorded ones that they are the sum of (as far as a recording has them)."""
+    if stages == 1:
+        return RPN_NAMES | ROI_NAMES
+    of_stage = lambda s: {f"s{s}.{n}": tuple(f"s{s}.{r}" for r in recorded) for n, recorded in ROI_NAMES.items()}  # noqa: E731
+    return functools.reduce(dict.__or__, map(of_stage, range(stages)), RPN_NAMES)
 
 
-def losses_and_gradients(model, inputs, anchors, gt_index, rois):
+def choose_anchors(model, features, inputs):
+    """The first anchors by index, as the recordings' sampling takes them."""
+    return model.rpn_head.sample(model.rpn_head(features), inputs, None)
+
+
+def choose_rois(model, features, proposals, inputs, given):
+    """The first RoIs by index, of each stage; one refines the samples `given` of the stage before, or the own ones."""
+    head, chosen = model.roi_head, []
+    for stage in range(len(head.stages)):
+        if stage:
+            before = (given or chosen)[stage - 1]
+            x = head.box_features(stage - 1, features, before.boxes)
+            refined = head.refine(stage - 1, x, before.boxes, inputs.image_hw)
+            proposals = Proposals(refined, jnp.zeros(refined.shape[:2]), before.valid & ~before.is_gt)
+        chosen.append(head.sample(stage, proposals, inputs, None))
+    return chosen
+
+
+def losses_and_gradients(model, inputs, anchors, gt_index, rois, loss_state):
     """Every loss and the gradients of their sum, given the samples."""
     functional, params, rest = Functional.of(model)
 
@@ -46,8 +68,7 @@ def losses_and_gradients(model, inputs, anchors, gt_index, rois):
         model = functional.merge(params, rest)
         features = model.features(inputs.image, train=True)
         losses = model.rpn_head.loss(model.rpn_head(features), inputs, anchors, gt_index)
-        state = model.roi_head.classification.init_state()
-        losses |= model.roi_head.loss(features, rois, inputs, state)[0]
+        losses |= model.roi_head.loss(features, None, inputs, None, loss_state, samples=rois)[0]
         return sum(losses.values()), losses
 
     gradients, losses = jax.grad(total, has_aux=True)(params)
@@ -56,7 +77,7 @@ def losses_and_gradients(model, inputs, anchors, gt_index, rois):
 
 def recorded_anchors(recording: Recording, detector: Detector, inputs: Inputs) -> tuple[Samples, jax.Array]:
     """The recorded samples of the RPN; the file counts only those anchors that the image trains on."""
-    settings = detector.functional.merge(detector.params, detector.rest).settings.rpn
+    settings = detector.model.settings.rpn
     index = np.zeros((recording.images, settings.samples), np.int32)
     positive, valid = (np.zeros(index.shape, bool) for _ in range(2))
     gt_index = np.zeros(index.shape, np.int32)
@@ -85,39 +106,46 @@ def compare_training(
     recording: Recording, detector: Detector, features: list[jax.Array], proposals: Proposals
 ) -> list[Row]:
     """Rows of every stage of training, given P2..P6 and the chain's own training proposals."""
-    settings = detector.functional.merge(detector.params, detector.rest).settings
+    settings = detector.model.settings
     inputs = recording.inputs()
     anchors, gt_index = recorded_anchors(recording, detector, inputs)
-    rois = recording.roi_samples(0, size=settings.box_head.samples, background=settings.num_classes)
-    recorded = recording.proposals(train=True, size=settings.rpn.post_nms_train)
+    of_stage = lambda s: recording.roi_samples(s, size=settings.box_head.samples, background=settings.num_classes)  # noqa: E731
+    rois = [of_stage(stage) for stage in range(detector.stages)]
+    recorded = recording.proposals(prefix="train_", size=settings.rpn.post_nms_train)
 
-    own_anchors, own_gt_index, own_rois = detector.run(choose, features, recorded, inputs)
-    same_anchor = (own_anchors.index == anchors.index) & (own_anchors.positive == anchors.positive)
-    same_anchor &= own_gt_index * own_anchors.positive == gt_index * anchors.positive
-    same_roi = (own_rois.boxes == rois.boxes).all(-1) & (own_rois.labels == rois.labels)
-    same_roi &= (own_rois.gt_index == rois.gt_index) & (own_rois.valid == rois.valid)
-    rows = [
-        Row("sampled anchors", "share different", 1 - float(same_anchor.mean()), 0.005),
-        Row("sampled RoIs, recorded proposals", "share different", 1 - float(same_roi.mean()), 0.005),
-        *_mask_targets(recording, inputs, rois),
-    ]
-    losses, gradients = detector.run(losses_and_gradients, inputs, anchors, gt_index, rois)
-    rows += _losses(recording, losses)
+    own_anchors, own_gt_index = detector.run(choose_anchors, features, inputs)
+    same = (own_anchors.index == anchors.index) & (own_anchors.positive == anchors.positive)
+    same &= own_gt_index * own_anchors.positive == gt_index * anchors.positive
+    rows = [Row("sampled anchors", "share different", 1 - float(same.mean()), 0.005)]
+    own_rois = detector.run(choose_rois, features, recorded, inputs, rois)
+    for stage, (own, expected) in enumerate(zip(own_rois, rois, strict=True)):
+        same = (jnp.abs(own.boxes - expected.boxes) <= (REFINED if stage else 0)).all(-1)
+        same &= (own.labels == expected.labels) & (own.valid == expected.valid)
+        same &= (own.gt_index == expected.gt_index) & (own.is_gt == expected.is_gt)
+        name = f"sampled RoIs, recorded {'samples before' if stage else 'proposals'}{stage_names(detector, stage)[1]}"
+        rows.append(Row(name, "share different", 1 - float(same.mean()), 0.005))
+        rows += _mask_targets(recording, inputs, expected, stage, stage_names(detector, stage)[1])
+    losses, gradients = detector.run(losses_and_gradients, inputs, anchors, gt_index, rois, detector.loss_state)
+    rows += _losses(recording, losses, detector.stages)
     rows += _gradients(recording, detector, gradients)
-    chain_rois = detector.run(choose, features, proposals, inputs)[2]
-    losses, _ = detector.run(losses_and_gradients, inputs, own_anchors, own_gt_index, chain_rois)
+    chain = detector.run(choose_rois, features, proposals, inputs, None)
+    losses, _ = detector.run(losses_and_gradients, inputs, own_anchors, own_gt_index, chain, detector.loss_state)
     rows.append(Row("loss total, whole chain", "relative", _total_error(recording, losses), CHAIN))
-    if recording.kind.endswith("_c2am"):
-        rows += _c2am(recording, detector, features, rois)
+    for stage, samples in enumerate(rois):
+        if recording.kind.endswith("_c2am"):
+            rows += _c2am(recording, detector, features, samples, stage)
+        if recording.kind.endswith("_seesaw"):
+            rows += _seesaw(recording, detector, features, samples, stage)
     return rows
 
 
-def _losses(recording: Recording, losses: dict[str, jax.Array]) -> list[Row]:
+def _losses(recording: Recording, losses: dict[str, jax.Array], stages: int) -> list[Row]:
     rows = []
-    for name, recorded in RECORDED_NAMES.items():
-        expected = float(recording[f"loss.{recorded}"].astype(np.float64).sum())
+    for name, recorded in recorded_names(stages).items():
+        parts = [recording[f"loss.{part}"] for part in recorded if f"loss.{part}" in recording]
+        expected = float(sum(part.astype(np.float64).sum() for part in parts))
         error = abs(float(losses[name]) - expected) / max(abs(expected), 1e-12)
-        rows.append(Row(f"loss {name}, recorded samples", "relative", error, LOSS))
+        rows.append(Row(f"loss {name}, recorded samples", "relative", error if parts else float("inf"), LOSS))
     return [*rows, Row("loss total, recorded samples", "relative", _total_error(recording, losses), LOSS)]
 
 
@@ -156,10 +184,10 @@ def _sample_stride(size: int) -> int:
     return number
 
 
-def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples) -> list[Row]:
+def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage: int, at: str) -> list[Row]:
     """From full-size masks, and from those that training stores (in the frame of their own box)."""
-    shape = tuple(int(side) for side in recording["mask_targets_s0.shape"])
-    bits = np.unpackbits(recording["mask_targets_s0.bits"], axis=1)[:, : shape[1] * shape[2]]
+    shape = tuple(int(side) for side in recording[f"mask_targets_s{stage}.shape"])
+    bits = np.unpackbits(recording[f"mask_targets_s{stage}.bits"], axis=1)[:, : shape[1] * shape[2]]
     expected = bits.reshape(shape).astype(bool)
     crop = jax.jit(jax.vmap(lambda *args: mask_targets(*args, size=shape[-1])))
     positive = np.asarray(rois.positive)
@@ -176,30 +204,35 @@ def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples) -> lis
     iou = np.where((framed | expected).any((1, 2)), (framed & expected).sum((1, 2)) / union, 1)
     return [
         Row(
-            "mask targets, full-size masks",
+            f"mask targets, full-size masks{at}",
             "share of bits different",
             float(np.mean(full != expected)),
             0.005,
         ),
-        Row("mask targets, box-frame masks", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
+        Row(f"mask targets, box-frame masks{at}", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
     ]
 
 
-def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], rois: RoISamples) -> list[Row]:
-    """The classifier's margins and losses on the recorded RoIs."""
-    x, logits, _ = detector.run(box_head, features, rois.boxes)
-    kernel = detector.params["roi_head.bbox_head.fc_cls.kernel"]
+def _on_samples(detector, features, rois, stage):
+    """What a stage's classifier reads of the recorded RoIs [N, D], its logits, its kernel and bias, the labels."""
+    x, logits, _ = detector.run(box_head, features, rois.boxes, stage=stage)
     valid = np.asarray(rois.valid)
-    labels = jnp.asarray(np.asarray(rois.labels)[valid])
-    x, logits = x[valid], np.asarray(logits)[valid]
+    kernel, bias = detector.model.roi_head.stages[stage][0].classifier()
+    return x[valid], np.asarray(logits)[valid], kernel, bias, jnp.asarray(np.asarray(rois.labels)[valid])
+
+
+def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], rois: RoISamples, stage: int):
+    """A classifier's margins and losses on the recorded RoIs."""
+    x, logits, kernel, _, labels = _on_samples(detector, features, rois, stage)
+    key, at = f"_s{stage}", stage_names(detector, stage)[1]
     margins = np.asarray(c2am_margins(kernel, labels))
     per_roi = c2am_loss(x, kernel, labels)
     rows = [
-        Row("C2AM labels", "share wrong", float(np.mean(labels != recording["c2am_labels_s0"])), 0),
-        relative("C2AM weight norms", recording.error("fc_cls_norms_s0", jnp.linalg.norm(kernel, axis=0))),
-        relative("C2AM logits", recording.error("c2am_logits_s0", logits)),
-        relative("C2AM margins", recording.error("c2am_margins_s0", margins)),
-        relative("C2AM loss per RoI", recording.error("c2am_loss_per_roi_s0", per_roi)),
+        Row(f"C2AM labels{at}", "share wrong", float(np.mean(labels != recording[f"c2am_labels{key}"])), 0),
+        relative(f"C2AM weight norms{at}", recording.error(f"fc_cls_norms{key}", jnp.linalg.norm(kernel, axis=0))),
+        relative(f"C2AM logits{at}", recording.error(f"c2am_logits{key}", logits)),
+        relative(f"C2AM margins{at}", recording.error(f"c2am_margins{key}", margins)),
+        relative(f"C2AM loss per RoI{at}", recording.error(f"c2am_loss_per_roi{key}", per_roi)),
     ]
     variants = {
         "alpha0": cosine_softmax_loss(x, kernel, labels),
@@ -207,6 +240,21 @@ def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], r
         "fg_only": c2am_loss(x, kernel, labels, background="foreground_only"),
     }
     for name, value in variants.items():
-        expected = float(recording[f"c2am_loss_{name}_s0"])
-        rows.append(Row(f"C2AM loss {name}", "relative", abs(float(value.mean()) - expected) / expected, LOSS))
+        expected = float(recording[f"c2am_loss_{name}{key}"])
+        rows.append(Row(f"C2AM loss {name}{at}", "relative", abs(float(value.mean()) - expected) / expected, LOSS))
+    return rows
+
+
+def _seesaw(recording: Recording, detector: Detector, features: list[jax.Array], rois: RoISamples, stage: int):
+    """The two parts of the classification loss on the recorded RoIs, before the stage's weight."""
+    _, logits, _, _, labels = _on_samples(detector, features, rois, stage)
+    counts = detector.loss_state[stage]["counts"]
+    counts = counts + batch_counts(labels, jnp.ones(len(labels)), len(counts))
+    weight = (detector.model.settings.cascade.loss_weights or (1.0,))[stage]
+    before, at = (f"s{stage}." if detector.stages > 1 else ""), stage_names(detector, stage)[1]
+    rows = []
+    for name, value in zip(("classes", "objectness"), seesaw_loss(jnp.asarray(logits), labels, counts), strict=True):
+        expected = float(recording[f"loss.{before}loss_cls_{name}"].sum())
+        error = abs(weight * float(value.mean()) - expected) / expected
+        rows.append(Row(f"Seesaw loss {name}{at}", "relative", error, LOSS))
     return rows

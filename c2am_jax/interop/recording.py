@@ -32,6 +32,7 @@ class Recording:
             self.meta: dict[str, Any] = json.loads(str(self.arrays["meta"]))
             self.kind: str = self.meta["kind"]
             self.images = len(self.meta["sizes"])
+            self.steps: int = self.meta.get("steps", 0)  # of a training trajectory, else 0
         except FileNotFoundError:
             raise UserError(f"{self.path}: no such file") from None
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -79,10 +80,10 @@ class Recording:
         Raises:
           UserError: the images were padded by another rule than ours.
         """
-        expected = (-(-self.image_hw // SIZE_DIVISOR) * SIZE_DIVISOR).tolist()
-        if expected != [list(shape) for shape in self.meta["pad_shapes"]]:
+        padded = -(-self.image_hw // SIZE_DIVISOR) * SIZE_DIVISOR
+        if padded.tolist() != [list(shape) for shape in self.meta.get("pad_shapes", padded)]:
             raise UserError(f"{self.path}: pad_shapes must be the image sizes rounded up to {SIZE_DIVISOR}")
-        height, width = self.meta["batch_shape"][2:]
+        height, width = self.meta["batch_shape"][2:] if "batch_shape" in self.meta else padded.max(0).tolist()
         most = max(self[f"gt_boxes_{i}"].shape[0] for i in range(self.images))
         image = np.zeros((self.images, height, width, 3), np.float32)
         boxes = np.zeros((self.images, most, 4), np.float32)
@@ -101,16 +102,16 @@ class Recording:
         arrays = (image, self.image_hw, boxes, labels, masks, frames, valid)
         return Inputs(*(jnp.asarray(a) for a in arrays))
 
-    def proposals(self, *, train: bool, size: int) -> Proposals:
-        """Recorded proposals, padded to `size` per image."""
-        prefix = "train_" if train else ""
+    def proposals(self, *, prefix: str = "", size: int) -> Proposals:
+        """Recorded proposals, padded to `size` per image; `prefix` "", "train_" or "fixed_" (these have no scores)."""
         boxes = np.zeros((self.images, size, 4), np.float32)
         scores = np.zeros((self.images, size), np.float32)
         valid = np.zeros((self.images, size), bool)
         for i in range(self.images):
             own = self[f"{prefix}proposals_{i}"]
             boxes[i, : len(own)], valid[i, : len(own)] = own, True
-            scores[i, : len(own)] = self[f"{prefix}proposal_scores_{i}"]
+            if f"{prefix}proposal_scores_{i}" in self:
+                scores[i, : len(own)] = self[f"{prefix}proposal_scores_{i}"]
         return Proposals(*(jnp.asarray(a) for a in (boxes, scores, valid)))
 
     def roi_samples(self, stage: int, *, size: int, background: int) -> RoISamples:
@@ -118,8 +119,7 @@ class Recording:
         boxes = np.zeros((self.images, size, 4), np.float32)
         labels = np.full((self.images, size), background, np.int32)
         gt_index = np.zeros((self.images, size), np.int32)
-        positive = np.zeros((self.images, size), bool)
-        valid = np.zeros((self.images, size), bool)
+        positive, is_gt, valid = (np.zeros((self.images, size), bool) for _ in range(3))
         for i in range(self.images):
             key = f"sample_roi_s{stage}_{i}"
             rois, positives = self[f"{key}.rois"], len(self[f"{key}.pos_inds"])
@@ -127,4 +127,5 @@ class Recording:
             labels[i, :positives] = self[f"{key}.pos_labels"]
             gt_index[i, :positives] = self[f"{key}.pos_gt"]
             positive[i, :positives] = True
-        return RoISamples(*(jnp.asarray(a) for a in (boxes, labels, gt_index, positive, valid)))
+            is_gt[i, :positives] = self[f"{key}.pos_inds"] < len(self[f"gt_boxes_{i}"])
+        return RoISamples(*(jnp.asarray(a) for a in (boxes, labels, gt_index, positive, is_gt, valid)))

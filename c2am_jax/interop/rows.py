@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from c2am_jax.models.detector import MaskRCNN
 from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.ops.boxes import pairwise_iou
 
@@ -47,17 +48,28 @@ def table(rows: list[Row]) -> str:
 class Detector:
     """A detector with its weights, whose stages run compiled."""
 
-    def __init__(self, functional: Functional, params: Arrays, rest: Arrays):
-        """`params` and `rest` are the arrays of `functional`."""
-        self.functional, self.params, self.rest = functional, params, rest
-        self._compiled: dict[Callable, Callable] = {}
+    def __init__(self, functional: Functional, params: Arrays, rest: Arrays, loss_state: list[Any]):
+        """`params` and `rest` are the arrays of `functional`; `loss_state` as the RoI head keeps it."""
+        self.functional, self.params, self.rest, self.loss_state = functional, params, rest, loss_state
+        self._compiled: dict[Any, Callable] = {}
 
-    def run(self, function: Callable, *args: Any) -> Any:
-        """``function(model, *args)``, compiled once per function and shapes."""
-        if function not in self._compiled:
-            call = lambda params, rest, *args: function(self.functional.merge(params, rest), *args)  # noqa: E731
-            self._compiled[function] = jax.jit(call)
-        return self._compiled[function](self.params, self.rest, *args)
+    @property
+    def model(self) -> MaskRCNN:
+        """The module."""
+        return self.functional.merge(self.params, self.rest)
+
+    @property
+    def stages(self) -> int:
+        """Stages of the RoI head."""
+        return len(self.loss_state)
+
+    def run(self, function: Callable, *args: Any, **static: Any) -> Any:
+        """``function(model, *args, **static)``, compiled once per function, static arguments and shapes."""
+        key = function, *sorted(static.items())
+        if key not in self._compiled:
+            call = lambda params, rest, *args: function(self.functional.merge(params, rest), *args, **static)  # noqa: E731
+            self._compiled[key] = jax.jit(call)
+        return self._compiled[key](self.params, self.rest, *args)
 
 
 def match_boxes(

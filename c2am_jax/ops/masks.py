@@ -9,7 +9,7 @@ from c2am_jax.ops.roi_align import sampling_matrix
 
 # Bins exactly half covered are common (straight borders between pixels) and count as inside; a little less
 # than a half keeps them there whatever the rounding.
-HALF = 0.5 - 5e-5
+HALF = 0.5 - 1e-5
 CHUNK = 16  # RoIs whose masks are gathered at a time
 
 
