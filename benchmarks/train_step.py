@@ -8,9 +8,7 @@ many), which is what a step costs at its most expensive.
 """
 
 import argparse
-import importlib.util
 import json
-import resource
 import statistics
 import time
 
@@ -18,33 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import load_config, peak_rss_gb, random_batch
 from c2am_jax.models.rpn import RPNHead
-from c2am_jax.structures import Batch, Proposals
+from c2am_jax.structures import Proposals
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
-
-GROUND_TRUTHS = 8
-
-
-def random_batch(images: int, hw: tuple[int, int], canvas: int, classes: int) -> Batch:
-    """Noise with boxes of 48 to 256 pixels, not resized."""
-    rng = np.random.default_rng(0)
-    height, width = hw
-    side = np.exp(rng.uniform(np.log(48), np.log(256), (images, GROUND_TRUTHS, 2)))
-    side = np.minimum(side, np.array([width, height]) - 8)
-    low = rng.uniform(0, 1, side.shape) * (np.array([width, height]) - side)
-    return Batch(
-        image=rng.integers(0, 256, (images, canvas, canvas, 3)).astype(np.uint8),
-        source_hw=np.full((images, 2), hw, np.int32),
-        target_hw=np.full((images, 2), hw, np.int32),
-        flip=np.zeros(images, bool),
-        boxes=np.concatenate([low, low + side], -1).astype(np.float32),
-        labels=rng.integers(0, classes, (images, GROUND_TRUTHS)).astype(np.int32),
-        masks=rng.integers(0, 256, (images, GROUND_TRUTHS, 112, 14)).astype(np.uint8),
-        valid=np.ones((images, GROUND_TRUTHS), bool),
-        image_id=np.arange(images),
-    )
 
 
 def propose_jittered(boxes: np.ndarray, copies: int) -> None:
@@ -74,11 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
 
-    spec = importlib.util.spec_from_file_location("config", options.config)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = load_config(options.config)
     config.train.batch_size = options.batch
     hw = (options.size[0], options.size[1])
 
@@ -106,12 +79,12 @@ def main() -> None:
         "size": hw,
         "batch": options.batch,
         "devices": [device.device_kind for device in mesh.devices.flat],
-        "positive_rois": int(metrics["roi/positive"]),
+        "positive_rois": [int(v) for name, v in sorted(metrics.items()) if name.endswith("roi/positive")],
         "median_s": round(statistics.median(timed), 3),
         "min_s": round(min(timed), 3),
         "cpu_s": round(min(cpu_seconds[1:]), 3),
         "compile_s": round(first - statistics.median(timed), 1),
-        "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_rss_gb": peak_rss_gb(),
         "loss": round(float(metrics["loss"]), 4),
     }
     print(json.dumps(line))

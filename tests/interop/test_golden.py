@@ -1,6 +1,7 @@
 """The numbers of the PyTorch reference, stage by stage; and what the command says about other files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,23 +10,57 @@ from c2am_jax.interop.golden import main
 from c2am_jax.interop.rows import Row, match_boxes, table, unmatched
 
 
-@pytest.mark.parametrize("kind", ["mask_rcnn_r50", "mask_rcnn_r50_c2am"])
-def test_every_recorded_stage_is_reproduced(shared, tmp_path, capsys, kind):
-    file = shared / "reference" / "golden" / f"{kind}.npz"
+OWN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def rows_of(file, tmp_path, capsys):
+    """Rows of a recording; every one has to hold."""
     status = main([str(file), "--json", str(tmp_path / "rows.json")])
     output = capsys.readouterr().out
     assert status == 0, output
     rows = json.loads((tmp_path / "rows.json").read_text())[str(file)]
-    stages = {row["stage"] for row in rows}
-    assert {"C5", "P6", "RoIAlign 7x7", "detections, whole chain", "gradients", "loss mask, recorded samples"} <= stages
     assert all(row["ok"] for row in rows) and "rows hold" in output
+    return {row["stage"] for row in rows}
+
+
+COMMON = {"weights", "C5", "P6", "RoIAlign 7x7", "detections, whole chain", "gradients", "sampled anchors"}
+
+
+def test_every_recorded_stage_of_mask_rcnn_with_c2am_is_reproduced(tmp_path, capsys):
+    stages = rows_of(OWN / "mask_rcnn_r50_c2am.npz", tmp_path, capsys)
+    assert COMMON | {"loss mask, recorded samples", "C2AM margins", "C2AM loss per RoI"} <= stages
+
+
+def test_every_recorded_stage_of_the_cascade_is_reproduced(tmp_path, capsys):
+    stages = rows_of(OWN / "cascade_mask_rcnn_r50.npz", tmp_path, capsys)
+    later = {"sampled RoIs, recorded samples before, stage 2", "box deltas, fixed RoIs, stage 1"}
+    assert COMMON | later | {"refined boxes, recorded proposals", "loss s2.box, recorded samples"} <= stages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_padded", "mask_rcnn_r50_seesaw"])
+def test_every_other_recording_is_reproduced(shared, tmp_path, capsys, name):
+    assert rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys) >= COMMON
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trajectory_fixed_mask_rcnn_r50",
+        "trajectory_fixed_mask_rcnn_r50_c2am",
+        "trajectory_mask_rcnn_r50_c2am",
+    ],
+)
+def test_every_recorded_trajectory_is_followed(shared, tmp_path, capsys, name):
+    stages = rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys)
+    assert "classifier weight norms, all steps" in stages
 
 
 @pytest.mark.parametrize(
     "meta, message",
     [
-        ({"kind": "cascade_mask_rcnn_r50", "sizes": []}, "'cascade_mask_rcnn_r50' is not supported yet"),
-        ({"kind": "mask_rcnn_r50", "sizes": [], "steps": 12}, "trajectories"),
+        ({"kind": "retinanet_r50", "sizes": []}, "unknown kind 'retinanet_r50'"),
         ({"sizes": []}, "not a recording"),
     ],
 )
