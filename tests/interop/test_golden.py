@@ -9,7 +9,6 @@ import pytest
 from c2am_jax.interop.golden import main
 from c2am_jax.interop.rows import Row, match_boxes, table, unmatched
 
-
 OWN = Path(__file__).resolve().parents[1] / "golden"
 
 
