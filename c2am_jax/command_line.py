@@ -8,7 +8,42 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
-from c2am_jax.errors import UserError
+from c2am_jax.errors import EXIT_STOPPED, Stopped, UserError
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Several hosts: HOST:PORT of the first process; unset on TPU pods and Slurm with --distributed.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Several hosts: how many processes, with --coordinator.")
+_PROCESS = flags.DEFINE_integer(
+    "process", None, "Several hosts: the number of this process, from 0, with --coordinator."
+)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts that JAX finds itself: TPU pods, Slurm, MPI.")
+HEARTBEAT_S = 100  # after which the others give up on a host
+
+
+def start_distributed() -> None:
+    """Join the other processes of the run, if the flags say that there are any.
+
+    Raises:
+      UserError: flags that do not go together, or a coordinator that does not answer.
+    """
+    if not (_DISTRIBUTED.value or _COORDINATOR.value):
+        return
+    import jax
+
+    if _COORDINATOR.value and (_PROCESSES.value is None or _PROCESS.value is None):
+        raise UserError("--coordinator needs --processes and --process")
+    try:
+        jax.distributed.initialize(
+            coordinator_address=_COORDINATOR.value,
+            num_processes=_PROCESSES.value,
+            process_id=_PROCESS.value,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the processes of the run do not find each other: {error}") from None
 
 
 def fail(error: BaseException | str) -> None:
@@ -48,5 +83,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             main(arguments)
         except UserError as error:
             fail(error)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(EXIT_STOPPED)
 
     app.run(guarded, flags_parser=_parse)

@@ -65,6 +65,8 @@ class TrainSettings:
       eval_every: in steps; -1 once at the end, 0 never.
       keep: checkpoints that stay.
       init: initial weights, see `training.initial`; "" means random.
+      accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
+      compute_dtype: of features, "float32" or "bfloat16".
     """
 
     epochs: int = 24
@@ -84,6 +86,8 @@ class TrainSettings:
     keep: int = 3
     seed: int = 0
     init: str = ""
+    accumulate: int = 1
+    compute_dtype: str = "float32"
 
 
 def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, train: dict, batch: int) -> ConfigDict:

@@ -34,7 +34,7 @@ def _backward(residuals, gradient):
     x, kernel = residuals
     (input_gradient,) = jax.linear_transpose(lambda x: _apply(x, kernel, 1), x)(gradient)
     weight_gradient = jax.lax.platform_dependent(
-        x, gradient, cpu=_in_pieces, default=functools.partial(_weight_gradient, padding=1)
+        x, kernel, gradient, cpu=_in_pieces, default=functools.partial(_weight_gradient, padding=1)
     )
     return input_gradient, weight_gradient
 
@@ -42,19 +42,18 @@ def _backward(residuals, gradient):
 convolve.defvjp(_forward, _backward)
 
 
-def _weight_gradient(x: jax.Array, gradient: jax.Array, padding: int = 0) -> jax.Array:
-    shape = jax.ShapeDtypeStruct((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda kernel: _apply(x, kernel, padding), shape)(gradient)[0]
+def _weight_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, padding: int = 0) -> jax.Array:
+    return jax.linear_transpose(lambda kernel: _apply(x, kernel, padding), kernel)(gradient)[0]
 
 
-def _in_pieces(x: jax.Array, gradient: jax.Array) -> jax.Array:
+def _in_pieces(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
     batch, height, width, channels = gradient.shape
     cells = max(PIECE // channels, -(-batch * height * width // MOST_PIECES))
     images = max(1, cells // (height * width))
     rows = height if images > 1 else max(1, min(height, cells // width))
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return sum(
-        _weight_gradient(padded[b : b + images, r : r + rows + 2], gradient[b : b + images, r : r + rows])
+        _weight_gradient(padded[b : b + images, r : r + rows + 2], kernel, gradient[b : b + images, r : r + rows])
         for b in range(0, batch, images)
         for r in range(0, height, rows)
     )

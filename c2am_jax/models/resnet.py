@@ -1,5 +1,6 @@
 """ResNet backbones of the `pytorch` style: C2..C5."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -65,6 +66,10 @@ def _shortcut(downsample, x, mode):
     return x if downsample is None else downsample[1](downsample[0](x), **mode)
 
 
+def _run(block, x, **mode):
+    return block(x, **mode)
+
+
 ARCHITECTURES = {
     10: (BasicBlock, (1, 1, 1, 1)),
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -97,7 +102,7 @@ class ResNet(nnx.Module):
                 features = block.expansion * width
             setattr(self, f"layer{stage}", nnx.List(blocks))
         self.out_channels = tuple(settings.width * 2**i * block.expansion for i in range(4))
-        self.frozen_stages = settings.frozen_stages
+        self.frozen_stages, self.remat = settings.frozen_stages, settings.remat
 
     def __call__(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Sequence[jax.Array]:
         """[B, H, W, 3] -> C2..C5 with strides 4, 8, 16, 32."""
@@ -108,7 +113,8 @@ class ResNet(nnx.Module):
         outputs = []
         for stage in range(1, 5):
             for block in getattr(self, f"layer{stage}"):
-                x = block(x, **mode)
+                run = functools.partial(_run, **mode)
+                x = nnx.remat(run)(block, x) if self.remat and stage > self.frozen_stages else run(block, x)
             if stage == self.frozen_stages:
                 x = jax.lax.stop_gradient(x)
             outputs.append(x)

@@ -18,12 +18,14 @@ class BackboneSettings:
       width: channels of the stem; stage i has ``width * 2**i`` (times 4 for bottleneck blocks).
       norm: "frozen_bn" (running statistics, trainable affine), "sync_bn" or "group_norm".
       frozen_stages: number of frozen stages besides the stem; 1 freezes stem and stage 1, 0 the stem, -1 nothing.
+      remat: compute each block again in the backward pass instead of keeping what it computed: less memory, more time.
     """
 
     depth: int = 50
     width: int = 64
     norm: str = "frozen_bn"
     frozen_stages: int = 1
+    remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,20 @@
-"""Orbax checkpoints of a workdir: asynchronous, the newest N are kept, each with its config and versions."""
+"""Orbax checkpoints of a workdir: asynchronous, atomic, the newest N are kept, each with its config and versions.
+
+A finished checkpoint gets checksums of its files; one that no longer fits them is set aside, and the one before counts.
+"""
 
 import importlib.metadata
 import json
 import logging
+import time
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -19,15 +27,25 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # What the arrays of a checkpoint depend on. Schedules may change between runs, and so may what only tests read.
 FIXED = ("model.", "loss.", "data.name")
-FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test")
+FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "model.backbone.remat")
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a workdir; use as a context manager, which waits for the last save."""
+    """A folder of checkpoints in a workdir; use as a context manager, which waits for the last save."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3, config: ConfigDict | None = None):
-        """`keep`: how many of the newest stay. `config`: stored with each one, beside the packages' versions."""
-        self.folder = Path(workdir).absolute() / "checkpoints"
+    def __init__(self, workdir: Path, *, keep: int = 3, config: ConfigDict | None = None, name: str = "checkpoints"):
+        """Open the folder `name`.
+
+        Args:
+          workdir: of the run.
+          keep: how many of the newest stay.
+          config: stored with each one, beside the packages' versions; without it the folder is only read.
+          name: of the folder.
+        """
+        self.folder = Path(workdir).absolute() / name
+        self._checksums = Path(workdir).absolute() / f"{name}_checksums"
+        self._damaged = Path(workdir).absolute() / f"{name}_damaged"
+        self._writes = config is not None
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self._metadata = {"versions": versions, "config": json.loads(config.to_json()) if config else {}}
         self._checkpointer = ocp.training.Checkpointer(
@@ -43,6 +61,7 @@ class Checkpoints:
     def __exit__(self, *error: Any) -> None:
         """Wait for the last save."""
         self._checkpointer.close()
+        self._seal()
 
     @property
     def steps(self) -> list[int]:
@@ -51,30 +70,138 @@ class Checkpoints:
 
     def save(self, state: TrainState, step: int) -> None:
         """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile."""
-        if step not in self.steps:
-            self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
+        if step in self.steps:
+            return
+        self._checkpointer.wait()
+        self._seal()
+        self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
 
     def metadata(self, step: int) -> Any:
         """The "config" and "versions" that the checkpoint of `step` was saved with."""
         return self._checkpointer.metadata(step).custom_metadata
 
     def load(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The state of `step` (default: the newest), with the shardings of `like`.
+        """The state of `step` (default: the newest that is whole), with the shardings of `like`.
+
+        A damaged newest one is logged and the one before is taken; while training it is moved to the folder
+        ``checkpoints_damaged``, so that its step can be saved again.
 
         Raises:
-          UserError: there is no such checkpoint (the text lists those there are), or its arrays are of another
-            detector.
+          UserError: there is no such checkpoint (the text lists those there are), the one asked for is damaged, or its
+            arrays are of another detector.
         """
-        steps = self.steps
-        if not steps or (step is not None and step not in steps):
-            there = ", ".join(map(str, steps)) or "none at all"
-            wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-            raise UserError(f"{self.folder}: no {wanted}; there are: {there}")
+        there = ", ".join(map(str, self.steps)) or "none at all"
+        wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+        for candidate in [step] if step is not None else self.steps[::-1]:
+            if candidate not in self.steps:
+                break
+            problem = self._problem(candidate)
+            if problem is None:
+                try:
+                    return self._load(like, candidate)
+                except (KeyError, ValueError) as error:
+                    if self._sealed(candidate):
+                        raise UserError(f"{self.folder}: the checkpoint does not fit this config: {error}") from None
+                    problem = str(error)
+                except OSError as error:
+                    problem = str(error)
+            _LOG.error("checkpoint %s is damaged (%s)", self.folder / str(candidate), problem.splitlines()[0])
+            if step is not None:
+                raise UserError(f"{self.folder / str(step)} is damaged; checkpoints there: {there}")
+            self._set_aside(candidate)
+        raise UserError(f"{self.folder}: no {wanted}; there are: {there}")
+
+    def _load(self, like: TrainState, step: int) -> TrainState:
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
-        try:
-            return self._checkpointer.load(steps[-1] if step is None else step, abstract)
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{self.folder}: the checkpoint does not fit this config: {error}") from None
+        return self._checkpointer.load(step, abstract)
+
+    def _seal(self) -> None:
+        """Write checksums of finished checkpoints that have none, and drop those of deleted ones."""
+        if not self._writes or jax.process_index() != 0:
+            return
+        present = {f"{path.name}.json": path for path in self.folder.glob("*") if path.name.isdigit()}
+        for name, path in present.items():
+            if not (self._checksums / name).exists():
+                self._checksums.mkdir(exist_ok=True)
+                try:
+                    replace_text(self._checksums / name, json.dumps(_checksums(path)))
+                except FileNotFoundError:  # an old one that is being deleted
+                    continue
+        for old in self._checksums.glob("*.json"):
+            if old.name not in present:
+                old.unlink()
+
+    def _sealed(self, step: int) -> bool:
+        return (self._checksums / f"{step}.json").exists()
+
+    def _problem(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint, the same on all hosts; None if nothing is known to be."""
+        wrong = ""
+        if jax.process_index() == 0 and self._sealed(step):
+            expected = json.loads((self._checksums / f"{step}.json").read_text())
+            found = _checksums(self.folder / str(step))
+            wrong = next((name for name in sorted(expected | found) if expected.get(name) != found.get(name)), "")
+        if jax.process_count() > 1:
+            damaged = bool(multihost_utils.broadcast_one_to_all(np.array(bool(wrong))))
+            wrong = wrong or ("a file" if damaged else "")
+        return f"{wrong} differs from what was saved" if wrong else None
+
+    def _set_aside(self, step: int) -> None:
+        if not self._writes:
+            return
+        if jax.process_index() == 0:
+            self._damaged.mkdir(exist_ok=True)
+            target = self._damaged / f"{step}_{time.time_ns()}"
+            (self.folder / str(step)).rename(target)
+            (self._checksums / f"{step}.json").unlink(missing_ok=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
+        self._checkpointer.reload()
+
+
+class BestCheckpoint:
+    """The checkpoint with the best evaluation so far, in the folder ``best`` of a workdir; a context manager."""
+
+    METRICS = ("segm/AP", "bbox/AP")  # the first that an evaluation has counts
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        """`config` is stored with it."""
+        self._checkpoints = Checkpoints(workdir, keep=1, config=config, name="best")
+        self._record = Path(workdir) / "best.json"
+
+    def __enter__(self) -> "BestCheckpoint":
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Wait for the last save."""
+        self._checkpoints.__exit__(*error)
+
+    def offer(self, state: TrainState, step: int, results: Mapping[str, float]) -> None:
+        """Save `state` of `step` if its evaluation is better than every one before."""
+        value = next((results[name] for name in self.METRICS if name in results), None)
+        if jax.process_count() > 1:
+            value = float(multihost_utils.broadcast_one_to_all(np.float64(np.nan if value is None else value)))
+        before = _read(self._record)["value"] if self._record.is_file() and self._checkpoints.steps else -np.inf
+        if value is None or not value > before:
+            return
+        self._checkpoints.save(state, step)
+        if jax.process_index() == 0:
+            replace_text(self._record, json.dumps({"step": step, "value": value}))
+
+
+def _checksums(folder: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of every file below a folder, by its path."""
+
+    def crc(path: Path) -> int:
+        value = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                value = zlib.crc32(block, value)
+        return value
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): [path.stat().st_size, crc(path)] for path in files}
 
 
 def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> None:

@@ -1,42 +1,51 @@
 """Train a detector: the loop from top to bottom."""
 
 import collections
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from c2am_jax.config import detector_settings, train_settings
+from c2am_jax.config import TrainSettings, detector_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
-from c2am_jax.errors import UserError
+from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.weight_norms import classifier_norms, group_quantiles
 from c2am_jax.structures import Batch
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
+from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
+CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Train `config` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
 
+    Every process of a run over several hosts calls this with the same arguments; `workdir` is a folder that all see.
+
     Raises:
-      UserError: wrong input; the text says what and the mend.
+      UserError: wrong input, or a step that is not finite; the text says what and the mend.
+      Stopped: the machine asked to stop (SIGTERM); the state is saved, the same call goes on.
     """
     workdir, schedule = Path(workdir), train_settings(config)
     settings = detector_settings(config)
+    is_first = jax.process_index() == 0
 
     # Data
     dataset = open_dataset(config.to_dict()["data"], "train")
@@ -45,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             f"config.model.num_classes={settings.num_classes}, but {dataset.annotations_path} has "
             f"{len(dataset.categories)} categories"
         )
-    check_config(workdir, config)
+    check_config(workdir, config, write=is_first)
     pipeline = _pipeline(config)
     try:
         steps_per_epoch = epoch_length(dataset, pipeline, schedule.batch_size)
@@ -55,17 +64,25 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
     # Model, optimizer, step
     mesh = data_mesh()
-    if schedule.batch_size % mesh.size:
-        raise UserError(f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} devices")
+    check_batch_size(schedule, mesh)
     functional, params, rest, loss_state = build_functional(config)
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
     step_function = make_train_step(
-        functional, optimizer, mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed
+        functional,
+        optimizer,
+        mesh,
+        mean=config.data.mean,
+        std=config.data.std,
+        seed=schedule.seed,
+        accumulate=schedule.accumulate,
+        compute_dtype=schedule.compute_dtype,
     )
 
-    with Checkpoints(workdir, keep=schedule.keep, config=config) as checkpoints:
+    with contextlib.ExitStack() as stack:
         # Start or resume
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
+        best = stack.enter_context(BestCheckpoint(workdir, config))
         if not checkpoints.steps and schedule.init:
             params, rest = load_initial_weights(schedule.init, params, rest)
         state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
@@ -73,52 +90,76 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             state = checkpoints.load(state)
             _LOG.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
         start = int(state.step)
-        writer = MetricWriter(workdir, start_step=start)
-        stream = _on_device(
-            train_batches(
+        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
+        stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
+
+        def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
+            return train_batches(
                 dataset,
                 pipeline,
                 batch_size=schedule.batch_size,
                 seed=schedule.seed,
-                start_step=start,
+                start_step=from_step,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
-            ),
-            batch_sharding(mesh),
-        )
+            )
+
+        def score(done: int) -> dict[str, float]:
+            results = evaluate(config, functional, state.params, state.rest, workdir, done)
+            best.offer(state, done, results)
+            return results
 
         # Loop
-        results, evaluated = {}, -1
+        stream = _on_device(batches(start), batch_sharding(mesh))
+        results, evaluated, seen = {}, -1, set()
         recent, clock = _Recent(), time.perf_counter()
-        bar = tqdm(range(start, last_step), initial=start, total=last_step, desc="train", disable=None)
+        bar = tqdm(
+            range(start, last_step), initial=start, total=last_step, desc="train", disable=None if is_first else True
+        )
         for step in bar:
             bucket, batch, image_ids = next(stream)
             state, metrics = step_function(state, batch, bucket)
             done = step + 1
             recent.add(done, metrics, image_ids)
+            stopping = stop.reached(done)
             log = done % schedule.log_every == 0 or done == last_step
-            save = done % schedule.checkpoint_every == 0 or done == last_step
+            save = done % schedule.checkpoint_every == 0 or done == last_step or stopping
             if log or save:
-                recent.check_finite()  # before a save: a checkpoint never holds what a bad step made
+                bad = recent.not_finite()  # before a save: a checkpoint never holds what a bad step made
+                if bad is not None:
+                    raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
             if log:
                 values = {name: float(value) for name, value in metrics.items()}
                 values |= _weight_norms(state.params, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
                 now = time.perf_counter()
                 values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
-                writer.write(done, values)
+                if writer is not None:
+                    writer.write(done, values)
                 recent, clock = _Recent(), now
                 bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{values['lr']:.2e}")
             if save:
                 checkpoints.save(state, done)
+            if stopping and done != last_step:
+                raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; the same command goes on")
             if schedule.eval_every > 0 and done % schedule.eval_every == 0:
                 began = time.perf_counter()
-                results, evaluated = evaluate(config, functional, state.params, state.rest, workdir, done), done
+                results, evaluated = score(done), done
                 clock += time.perf_counter() - began
+            watchdog.beat(counts=bucket in seen and evaluated != done)
+            seen.add(bucket)
         if schedule.eval_every and evaluated != last_step:
-            results = evaluate(config, functional, state.params, state.rest, workdir, int(state.step))
-        writer.close()
+            results = score(int(state.step))
     return results
+
+
+def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
+    """Raises UserError if the batch does not divide among the devices and their parts."""
+    if schedule.batch_size % (mesh.size * schedule.accumulate):
+        parts = f" in {schedule.accumulate} parts each" if schedule.accumulate > 1 else ""
+        raise UserError(
+            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} devices{parts}"
+        )
 
 
 def _pipeline(config: ConfigDict) -> PipelineSettings:
@@ -143,6 +184,11 @@ def _on_device(stream, sharding) -> Iterator[tuple[tuple[int, int], Batch, np.nd
             yield waiting.popleft()
 
 
+class _BadStep(NamedTuple):
+    step: int
+    text: str
+
+
 class _Recent:
     """Losses and gradient norms (still on the device) and image ids since the last log line."""
 
@@ -153,16 +199,23 @@ class _Recent:
         return len(self._steps)
 
     def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
-        self._steps.append((step, {name: metrics[name] for name in ("loss", "grad_norm")}, image_ids))
+        kept = {name: value for name, value in metrics.items() if name in CHECKED or name.startswith("loss/")}
+        self._steps.append((step, kept, image_ids))
 
-    def check_finite(self) -> None:
+    def not_finite(self) -> "_BadStep | None":
+        """The first step whose loss or gradient is no number, waiting for all of them to be done."""
         for step, metrics, image_ids in self._steps:
-            for name, value in metrics.items():
-                if not np.isfinite(float(value)):
-                    raise UserError(
-                        f"the {name} is {float(value)} at step {step}, images {image_ids.tolist()}: lower "
-                        "config.train.base_lr or lengthen config.train.warmup_steps; checkpoints are unharmed"
-                    )
+            wrong = [name for name in CHECKED if not np.isfinite(float(metrics[name]))]
+            if wrong:
+                parts = {n.removeprefix("loss/"): float(v) for n, v in metrics.items() if n.startswith("loss/")}
+                listed = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+                return _BadStep(
+                    step,
+                    f"the {wrong[0]} is {float(metrics[wrong[0]])} at step {step}, images {image_ids.tolist()}, losses "
+                    f"{listed}: lower config.train.base_lr or lengthen config.train.warmup_steps; checkpoints are "
+                    "unharmed",
+                )
+        return None
 
 
 def _weight_norms(params, categories) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The training step: the only shard_map of training."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -34,13 +35,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def image_keys(seed: int, step: jax.Array, images: int) -> jax.Array:
-    """One PRNG key per image of this device.
+def image_key(seed: int, step: jax.Array | int, position: jax.Array) -> jax.Array:
+    """PRNG keys of images at `position` [N] of the global batch.
 
-    A function of (seed, step, position in the global batch): it does not matter how many devices share the batch.
+    A function of (seed, step, position) only: it does not matter how many devices share the batch.
     """
     key = jax.random.fold_in(jax.random.key(seed), step)
-    position = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
     return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
 
 
@@ -52,32 +52,64 @@ def make_train_step(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
+    accumulate: int = 1,
+    compute_dtype: str = "float32",
 ) -> Callable[[TrainState, Batch, tuple[int, int]], tuple[TrainState, Metrics]]:
     """``(state, batch, bucket) -> (state, metrics)``, compiled once per bucket; the old state is given up.
 
     Metrics are global scalars: "loss", "loss/NAME", "grad_norm" and those of the detector.
+
+    Args:
+      functional, optimizer, mesh: what trains, how, and where.
+      mean, std: of pixels.
+      seed: of the choice of anchors and RoIs.
+      accumulate: parts that a device's images are split into, one after the other; gradients and metrics are the means
+        over the parts, so means over positives are taken part by part.
+      compute_dtype: of features and convolutions, "float32" or "bfloat16"; parameters, boxes, normalisation statistics
+        and losses stay float32.
     """
 
-    def local_step(state: TrainState, batch: Batch, bucket: tuple[int, int]) -> tuple[TrainState, Metrics]:
+    def gradients(params, rest, loss_state, batch, keys, bucket):
+        """This device's share of the gradients of one part, with metrics and new statistics."""
         inputs = preprocess(batch, bucket, mean=mean, std=std)
-        keys = image_keys(seed, state.step, inputs.image.shape[0])
+        inputs = dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
 
         def total_loss(params):
-            model = functional.merge(params, state.rest)
-            losses, metrics, loss_state = model.loss(inputs, keys, state.loss_state, axis_name=AXIS)
-            _, rest = functional.split(model)
-            return sum(losses.values()), (losses, metrics, loss_state, rest)
+            model = functional.merge(params, rest)
+            losses, metrics, new_loss_state = model.loss(inputs, keys, loss_state, axis_name=AXIS)
+            _, new_rest = functional.split(model)
+            metrics |= {f"loss/{name}": value for name, value in losses.items()}
+            total = sum(losses.values())
+            return total, (metrics | {"loss": total}, new_rest, new_loss_state)
 
-        # Losses are means over all devices, so the gradients of the replicated parameters come summed over them.
-        gradient, (losses, metrics, loss_state, rest) = jax.grad(total_loss, has_aux=True)(state.params)
+        return jax.grad(total_loss, has_aux=True)(params)
+
+    def local_step(state: TrainState, batch: Batch, bucket: tuple[int, int]) -> tuple[TrainState, Metrics]:
+        images = batch.image.shape[0]
+        keys = image_key(seed, state.step, jax.lax.axis_index(AXIS) * images + jnp.arange(images))
+        # As varying values, parameters get gradients of this device's images only; each is summed over the devices
+        # once below, not at every place where a parameter is used.
+        params = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), state.params)
+        if accumulate == 1:
+            gradient, (metrics, rest, loss_state) = gradients(params, state.rest, state.loss_state, batch, keys, bucket)
+        else:
+            parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (batch, keys))
+
+            def one_part(carry, part):
+                total, rest, loss_state = carry
+                gradient, (metrics, rest, loss_state) = gradients(params, rest, loss_state, *part, bucket)
+                return (jax.tree.map(jnp.add, total, gradient), rest, loss_state), metrics
+
+            start = jax.tree.map(jnp.zeros_like, params), state.rest, state.loss_state
+            (total, rest, loss_state), history = jax.lax.scan(one_part, start, parts)
+            gradient, metrics = (
+                jax.tree.map(lambda g: g / accumulate, total),
+                jax.tree.map(lambda m: m.mean(0), history),
+            )
+        gradient = jax.lax.psum(gradient, AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = cast(Arrays, optax.apply_updates(state.params, updates))
-        metrics = {
-            "loss": sum(losses.values()),
-            **{f"loss/{name}": value for name, value in losses.items()},
-            **metrics,
-            "grad_norm": optax.global_norm(gradient),
-        }
+        metrics |= {"grad_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, rest, loss_state, opt_state), metrics
 
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)

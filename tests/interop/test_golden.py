@@ -53,7 +53,7 @@ def test_every_other_recording_is_reproduced(shared, tmp_path, capsys, name):
 )
 def test_every_recorded_trajectory_is_followed(shared, tmp_path, capsys, name):
     stages = rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys)
-    assert "classifier weight norms, all steps" in stages
+    assert any(stage.startswith("classifier weight norms") for stage in stages)
 
 
 @pytest.mark.parametrize(

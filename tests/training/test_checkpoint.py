@@ -9,7 +9,7 @@ import pytest
 from tiny import tiny_config
 
 from c2am_jax.errors import UserError
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
@@ -122,3 +122,73 @@ def test_metric_lines_behind_the_restored_step_are_dropped(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def saved(state, folder, steps=(1, 2)):
+    with Checkpoints(folder, config=tiny_config()) as checkpoints:
+        for step in steps:
+            checkpoints.save(state, step)
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing"])
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_taken(state, tmp_path, caplog, harm):
+    saved(state, tmp_path)
+    file = largest_file(tmp_path / "checkpoints" / "2")
+    content = bytearray(file.read_bytes())
+    if harm == "missing":
+        file.unlink()
+    elif harm == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+        with pytest.raises(UserError, match="2 is damaged; checkpoints there: 1, 2"):
+            checkpoints.load(state, 2)
+        found = checkpoints.load(state)
+        assert "checkpoints/2 is damaged" in caplog.text and checkpoints.steps == [1]
+        checkpoints.save(state, 2)  # its place is free again
+    np.testing.assert_array_equal(jax.tree.leaves(found)[1], jax.tree.leaves(state)[1])
+    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+        assert checkpoints.steps == [1, 2]
+        checkpoints.load(state, 2)
+
+
+def test_a_reader_leaves_damaged_checkpoints_where_they_are(state, tmp_path):
+    saved(state, tmp_path)
+    largest_file(tmp_path / "checkpoints" / "2").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.load(state)
+        assert checkpoints.steps == [1, 2]
+
+
+def test_checksums_go_with_their_checkpoints(state, tmp_path):
+    with Checkpoints(tmp_path, keep=2, config=tiny_config()) as checkpoints:
+        for step in (1, 2, 3, 4):
+            checkpoints.save(state, step)
+    assert sorted(p.stem for p in (tmp_path / "checkpoints_checksums").iterdir()) == ["3", "4"]
+
+
+def test_the_best_evaluation_keeps_its_checkpoint(state, tmp_path):
+    for step, value in ((1, 0.2), (2, 0.5), (3, 0.4)):
+        with BestCheckpoint(tmp_path, tiny_config()) as best:
+            best.offer(state, step, {"bbox/AP": 0.9, "segm/AP": value})
+    with Checkpoints(tmp_path, name="best") as checkpoints:
+        assert checkpoints.steps == [2]
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "value": 0.5}
+
+
+def test_a_checkpoint_of_eight_devices_goes_on_with_one_and_four(state, tmp_path):
+    wide = jax.device_put(state, replicated(data_mesh()))
+    saved(wide, tmp_path, steps=(1,))
+    for devices in (1, 4):
+        like = jax.device_put(state, replicated(data_mesh(jax.devices()[:devices])))
+        with Checkpoints(tmp_path) as checkpoints:
+            found = checkpoints.load(like)
+        leaf = jax.tree.leaves(found.params)[0]
+        assert len(leaf.sharding.device_set) == devices
+        np.testing.assert_array_equal(leaf, jax.tree.leaves(state.params)[0])

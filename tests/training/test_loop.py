@@ -10,11 +10,12 @@ import pytest
 from tiny import tiny_config
 
 from c2am_jax.config import train_settings
-from c2am_jax.errors import UserError
+from c2am_jax.errors import Stopped, UserError
 from c2am_jax.training import loop
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.replay import main
 from c2am_jax.training.restore import evaluate_checkpoint
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import data_mesh, replicated
@@ -93,7 +94,9 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", "nan"), ("grad_norm", "inf")])
-def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(glyph_folder, tmp_path, monkeypatch, name, value):
+def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
+    glyph_folder, tmp_path, monkeypatch, capsys, name, value
+):
     make = loop.make_train_step
 
     def going_wrong(*arguments, **keywords):
@@ -109,6 +112,26 @@ def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(glyph_folde
     with pytest.raises(UserError, match=rf"the {name} is {value} at step 2, images \[\d+(, \d+){{7}}\]"):
         train(configured(glyph_folder, 6, log_every=100), tmp_path)
     assert not [folder for folder in (tmp_path / "checkpoints").iterdir() if folder.name.isdigit()]
+    assert main([str(tmp_path / "nonfinite" / "step_2.npz")]) == 0  # injected: the batch itself is fine
+    output = capsys.readouterr().out
+    assert "weights of step 0" in output and "every loss is finite" in output and output.count("image ") == 8
+
+
+def test_a_request_to_stop_saves_and_the_same_call_goes_on(glyph_folder, tmp_path, monkeypatch):
+    config = configured(glyph_folder, 4, checkpoint_every=100)
+    monkeypatch.setattr(loop.StopRequest, "reached", lambda self, step: step == 2)
+    with pytest.raises(Stopped, match="step 2 is saved"):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing"])
+def test_a_file_that_is_no_batch_is_named(tmp_path, capsys, content):
+    (tmp_path / "step_1.npz").write_bytes(content)
+    assert main([str(tmp_path / "step_1.npz")]) == 2
+    assert "step_1.npz: not a batch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

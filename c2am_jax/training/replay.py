@@ -1,0 +1,91 @@
+"""Look at a step that was not finite: the losses of its batch, image by image.
+
+    python -m c2am_jax.training.replay WORKDIR/nonfinite/step_N.npz [--step STEP]
+
+The weights are those of the newest checkpoint before the step (or of `--step`); anchors and RoIs are drawn as the step
+drew them. One line per image says each loss; parts that are no number are marked. If all are finite, the batch alone is
+not the cause: the weights went wrong between the checkpoint and the step, which a lower learning rate mends.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from c2am_jax.config import train_settings
+from c2am_jax.errors import UserError
+from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.nonfinite import read_batch
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import data_mesh, image_key, replicated
+
+
+def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
+    """Step of the weights, and losses by name, [B] each.
+
+    Raises:
+      UserError: no such file or workdir, or no checkpoint before the step.
+    """
+    path = Path(path)
+    at, bucket, first, batch = read_batch(path)
+    workdir = path.parent.parent
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    schedule = train_settings(config)
+    functional, params, rest, loss_state = build_functional(config)
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
+    like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
+    with Checkpoints(workdir) as checkpoints:
+        earlier = [s for s in checkpoints.steps if s < at]
+        state = (
+            checkpoints.load(like, step if step is not None else earlier[-1]) if earlier or step is not None else like
+        )
+    inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, mean=config.data.mean, std=config.data.std)
+    inputs = dataclasses.replace(inputs, image=inputs.image.astype(schedule.compute_dtype))
+
+    @jax.jit
+    def losses(state, inputs, key):
+        model = functional.merge(state.params, state.rest)
+        found, _, _ = model.loss(inputs, key, state.loss_state)
+        return found
+
+    rows = []
+    for i in range(batch.image.shape[0]):
+        one = jax.tree.map(lambda a, i=i: a[i : i + 1], inputs)
+        rows.append(losses(state, one, image_key(schedule.seed, at - 1, jnp.array([first + i]))))
+    return int(state.step), {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status is 0 if every loss is finite, else 1."""
+    parser = argparse.ArgumentParser(prog="c2am_jax.training.replay", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", metavar="FILE.npz")
+    parser.add_argument("--step", type=int, help="checkpoint whose weights count; default the newest before")
+    options = parser.parse_args(arguments)
+    try:
+        step, losses = replay(options.file, options.step)
+        *_, batch = read_batch(Path(options.file))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"weights of step {step}")
+    for i, image_id in enumerate(batch.image_id.tolist()):
+        parts = ", ".join(f"{n} {v[i]:.4g}{'' if np.isfinite(v[i]) else ' <--'}" for n, v in losses.items())
+        print(f"image {image_id}, {int(batch.valid[i].sum())} instances: {parts}")
+    finite = all(np.isfinite(v).all() for v in losses.values())
+    print("every loss is finite" if finite else "not finite: see the marks")
+    return 0 if finite else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
