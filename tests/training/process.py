@@ -24,6 +24,7 @@ from c2am_jax.training.state import build_functional, init_state  # noqa: E402
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated  # noqa: E402
 
 IMAGES, STEPS = 8, 5
+SHARE = IMAGES // processes
 
 assert jax.process_count() == processes and jax.device_count() == processes * devices
 mesh = data_mesh()
@@ -36,10 +37,9 @@ for method in sys.argv[6:]:
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
     state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
-    share = IMAGES // processes
     for number in range(STEPS):
         whole = jax.tree.map(np.asarray, random_batch(IMAGES, seed=number))
-        own = jax.tree.map(lambda a: a[process * share : (process + 1) * share], whole)
+        own = jax.tree.map(lambda a: a[process * SHARE : (process + 1) * SHARE], whole)
         batch = jax.tree.map(lambda a: jax.make_array_from_process_local_data(batch_sharding(mesh), a), own)
         state, metrics = step(state, batch, (64, 64))
         found[f"{method}/loss/{number}"] = np.asarray(metrics["loss"])
