@@ -1,7 +1,5 @@
 """The golden comparison's stages of training: samples, targets, losses, gradients."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +36,11 @@ def recorded_names(stages: int) -> dict[str, tuple[str, ...]]:
     """Our losses, and the recorded ones that they are the sum of (as far as a recording has them)."""
     if stages == 1:
         return RPN_NAMES | ROI_NAMES
-    of_stage = lambda s: {f"s{s}.{n}": tuple(f"s{s}.{r}" for r in recorded) for n, recorded in ROI_NAMES.items()}  # noqa: E731
-    return functools.reduce(dict.__or__, map(of_stage, range(stages)), RPN_NAMES)
+    return RPN_NAMES | {
+        f"s{stage}.{name}": tuple(f"s{stage}.{part}" for part in recorded)
+        for stage in range(stages)
+        for name, recorded in ROI_NAMES.items()
+    }
 
 
 def choose_anchors(model, features, inputs):
