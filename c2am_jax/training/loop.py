@@ -4,12 +4,13 @@ import collections
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -31,6 +32,7 @@ from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, r
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
@@ -48,7 +50,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     is_first = jax.process_index() == 0
 
     # Data
-    dataset = open_dataset(config.to_dict()["data"], "train")
+    dataset = _first_then_others(lambda: open_dataset(config.to_dict()["data"], "train"))
     if len(dataset.categories) != settings.num_classes:
         raise UserError(
             f"config.model.num_classes={settings.num_classes}, but {dataset.annotations_path} has "
@@ -151,6 +153,17 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         if schedule.eval_every and evaluated != last_step:
             results = score(int(state.step))
     return results
+
+
+def _first_then_others(work: Callable[[], T]) -> T:
+    """What `work` returns on every process; the first does it before all others, who find its files ready."""
+    others = jax.process_index() > 0
+    if others:
+        multihost_utils.sync_global_devices("the first process is ready")
+    result = work()
+    if not others and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the first process is ready")
+    return result
 
 
 def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
