@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from c2am_jax.errors import UserError
-from c2am_jax.losses.classification import make_classification, method_parameters
+from c2am_jax.losses.methods import make_classification, method_parameters
 from c2am_jax.models.settings import (
     REFERENCE_CASCADE,
     BackboneSettings,

@@ -33,6 +33,11 @@ def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, di
     }
 
 
+def background_norm(norms: np.ndarray, classes: int) -> float:
+    """Norm of the last column; NaN for a classifier without one for background."""
+    return float(norms[-1]) if len(norms) > classes else float("nan")
+
+
 def weight_norm_table(norms: np.ndarray, categories: CategoryTable) -> dict[str, Any]:
     """Norms of a classifier's columns [C]: the K classes first, background last.
 
@@ -52,4 +57,4 @@ def weight_norm_table(norms: np.ndarray, categories: CategoryTable) -> dict[str,
         for k in order
     ]
     groups = group_quantiles(norms[: len(categories)], categories.frequency)
-    return {"groups": groups, "background": float(norms[-1]), "categories": rows}
+    return {"groups": groups, "background": background_norm(norms, len(categories)), "categories": rows}

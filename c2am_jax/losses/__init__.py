@@ -1,6 +1,6 @@
 """Losses: pure functions of features or logits, labels and class statistics."""
 
-from c2am_jax.losses.classification import Classification, make_classification
+from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.cosine import (
     arcface_loss,
     c2am_loss,
@@ -13,6 +13,7 @@ from c2am_jax.losses.cosine import (
     sphereface_lambda,
     sphereface_loss,
 )
+from c2am_jax.losses.methods import make_classification
 from c2am_jax.losses.softmax import softmax_cross_entropy
 
 __all__ = [

@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from c2am_jax.losses.softmax import softmax_cross_entropy
@@ -166,6 +167,20 @@ def fixed_margin_loss(
     c = cosines(features, kernel)
     logits = _replace_at_label(_cos_of_sum(c, margin, "literal"), labels, _at_label(c, labels))
     return softmax_cross_entropy(scale * logits, labels)
+
+
+def ldam_margins(instance_count: np.ndarray, max_margin: float = 0.5) -> np.ndarray:
+    """LDAM's margins (Cao et al., NeurIPS 2019, Eq. 12): proportional to n^(-1/4), `max_margin` for the rarest: [K]."""
+    return max_margin * (instance_count / instance_count.min()) ** -0.25
+
+
+def ldam_loss(
+    features: Features, kernel: Kernel, labels: Labels, margins: Float[Array, "c"], *, scale: float = 30.0
+) -> PerSample:
+    """LDAM: the label's logit is s (cos(theta) - m_label); `margins` [C], background's 0 (our choice)."""
+    _check_labels(labels)
+    c = cosines(features, kernel)
+    return softmax_cross_entropy(scale * _replace_at_label(c, labels, _at_label(c, labels) - margins[labels]), labels)
 
 
 def cosface_loss(

@@ -17,8 +17,8 @@ def global_mean(total: jax.Array, count: jax.Array, axis_name: str | None) -> Fl
 
 
 def binary_cross_entropy(logits: Float[Array, "*n"], targets: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Element-wise BCE with logits, stable for any logit."""
-    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    """Element-wise BCE with logits; `targets` are 0 or 1. Small losses and the gradient at a logit of 0 are exact."""
+    return jax.nn.softplus((1 - 2 * targets) * logits)
 
 
 def smooth_l1(difference: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from c2am_jax.losses.classification import Classification, make_classification
+from c2am_jax.losses.classification import Classification
+from c2am_jax.losses.methods import make_classification
+from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.fpn import FPN
 from c2am_jax.models.resnet import ResNet
 from c2am_jax.models.roi_head import RoIHead
@@ -72,10 +74,15 @@ class MaskRCNN(nnx.Module):
         return self.roi_head.detect(features, proposals, image_hw)
 
 
-def build_model(settings: MaskRCNNSettings, loss: Mapping[str, Any], *, seed: int = 0) -> MaskRCNN:
+def build_model(
+    settings: MaskRCNNSettings, loss: Mapping[str, Any], *, statistics: ClassStatistics | None = None, seed: int = 0
+) -> MaskRCNN:
     """A detector with random weights; `loss` is `config.loss`: a method's name and its parameters.
+
+    `statistics` of the training set are needed to train with methods that use them; without, all classes count alike.
 
     Raises:
       ValueError: an unknown method, parameter, norm or depth.
     """
-    return MaskRCNN(settings, make_classification(**loss), rngs=nnx.Rngs(params=seed))
+    statistics = statistics or ClassStatistics.uniform(settings.num_classes)
+    return MaskRCNN(settings, make_classification(statistics=statistics, **loss), rngs=nnx.Rngs(params=seed))

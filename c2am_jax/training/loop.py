@@ -16,11 +16,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from c2am_jax.config import TrainSettings, detector_settings, train_settings
+from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
-from c2am_jax.evaluation.weight_norms import classifier_norms, group_quantiles
+from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles
+from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.structures import Batch
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
@@ -67,7 +69,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     # Model, optimizer, step
     mesh = data_mesh()
     check_batch_size(schedule, mesh)
-    functional, params, rest, loss_state = build_functional(config)
+    functional, params, rest, loss_state = build_functional(config, _statistics(dataset))
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
     step_function = make_train_step(
@@ -155,6 +157,14 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     return results
 
 
+def _statistics(dataset: PreparedDataset) -> ClassStatistics:
+    """Counts of the training set's classes, for losses that use them."""
+    table, per_image = dataset.categories, np.diff(dataset.label_offset)
+    return ClassStatistics(
+        table.instance_count.astype(np.float64), table.image_count.astype(np.float64), int((per_image > 0).sum())
+    )
+
+
 def _first_then_others(work: Callable[[], T]) -> T:
     """What `work` returns on every process; the first does it before all others, who find its files ready."""
     others = jax.process_index() > 0
@@ -238,5 +248,5 @@ def _weight_norms(params, categories) -> dict[str, float]:
         prefix = f"{stage}/norm" if stage else "norm"
         for group, quantiles in group_quantiles(norms[: len(categories)], categories.frequency).items():
             values |= {f"{prefix}/{group}/p{quantile}": value for quantile, value in quantiles.items()}
-        values[f"{prefix}/background"] = float(norms[-1])
+        values[f"{prefix}/background"] = background_norm(norms, len(categories))
     return values

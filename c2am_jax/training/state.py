@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from c2am_jax.config import detector_settings
 from c2am_jax.errors import UserError
+from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Arrays, Functional
 
@@ -35,15 +36,19 @@ class TrainState:
     opt_state: Any
 
 
-def build_functional(config: ConfigDict) -> tuple[Functional, Arrays, Arrays, Any]:
+def build_functional(
+    config: ConfigDict, statistics: ClassStatistics | None = None
+) -> tuple[Functional, Arrays, Arrays, Any]:
     """The detector of a config with random weights: structure, params, rest and the loss's first state.
+
+    `statistics` of the training set, for losses that use them.
 
     Raises:
       UserError: a value that a part of the detector does not know.
     """
     settings = detector_settings(config)
     try:
-        model = build_model(settings, config.loss.to_dict(), seed=config.train.seed)
+        model = build_model(settings, config.loss.to_dict(), statistics=statistics, seed=config.train.seed)
     except ValueError as error:
         raise UserError(f"config: {error}") from error
     return *Functional.of(model), model.roi_head.init_loss_state()

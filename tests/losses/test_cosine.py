@@ -17,6 +17,7 @@ from c2am_jax.losses import (
     sphereface_lambda,
     sphereface_loss,
 )
+from c2am_jax.losses.statistics import ClassStatistics
 
 N, D, C = 8, 6, 7
 EPS = 1e-5
@@ -243,11 +244,11 @@ def test_every_method_learns_a_separable_problem(name):
     rng = np.random.default_rng(3)
     labels = jnp.asarray(rng.integers(0, 4, 64))
     features = jnp.asarray(np.eye(4)[labels] * 3 + 0.3 * np.abs(rng.standard_normal((64, 4))), jnp.float32)
-    method = make_classification(name)
+    method = make_classification(name, statistics=ClassStatistics.uniform(4))
     outputs = 5 + method.extra_outputs
     weights, state = jnp.ones(64), method.init_state(4)
     kernel = jnp.asarray(0.1 * rng.standard_normal((4, outputs)), jnp.float32)
-    bias = jnp.zeros(outputs) if method.classifier == "linear" else None
+    bias = jnp.full(outputs, method.bias_init) if method.classifier == "linear" else None
 
     @jax.jit
     def step(kernel, state):

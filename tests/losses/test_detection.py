@@ -22,6 +22,11 @@ def test_binary_cross_entropy_is_exact_where_naive_formulas_overflow():
     )
 
 
+def test_binary_cross_entropy_pushes_a_logit_of_zero_both_ways_alike():
+    gradient = jax.vmap(jax.grad(binary_cross_entropy))(jnp.zeros(2), jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(gradient, [0.5, -0.5])
+
+
 def test_smooth_l1_joins_its_two_parts_and_is_l1_for_beta_zero():
     x = jnp.array([-2.0, -0.5, 0.0, 0.5, 2.0])
     np.testing.assert_allclose(smooth_l1(x, 1.0), [1.5, 0.125, 0, 0.125, 1.5])

@@ -1,0 +1,41 @@
+"""How often each class occurs in the training set: what many long-tail losses are made of."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassStatistics:
+    """Counts of the K foreground classes, in label order.
+
+    Attributes:
+      instance_count: float64 [K], annotations of each class.
+      image_count: float64 [K], images with at least one.
+      images: images with any annotation.
+    """
+
+    instance_count: np.ndarray
+    image_count: np.ndarray
+    images: int
+
+    @classmethod
+    def uniform(cls, num_classes: int) -> "ClassStatistics":
+        """All classes alike: for programs that are built before any data is there."""
+        return cls(np.full(num_classes, 100.0), np.full(num_classes, 100.0), 100 * num_classes)
+
+    @property
+    def image_frequency(self) -> np.ndarray:
+        """Share of images that hold each class, [K]."""
+        return self.image_count / max(self.images, 1)
+
+    @property
+    def instances(self) -> np.ndarray:
+        """Instance counts of at least 1, [K]: a class that never occurs divides nothing by zero."""
+        return np.maximum(self.instance_count, 1.0)
+
+
+def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
+    """``(1 - beta) / (1 - beta^n_c)``, normalised to sum K (Cui et al., CVPR 2019): [K]."""
+    weights = (1 - beta) / -np.expm1(np.maximum(counts, 1.0) * np.log(beta))
+    return weights * len(weights) / weights.sum()

@@ -1,0 +1,178 @@
+"""Losses made of class counts and sigmoids: reference vectors, state, and what they are for."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c2am_jax.losses import make_classification
+from c2am_jax.losses.cosine import ldam_margins
+from c2am_jax.losses.methods import METHODS, method_parameters
+from c2am_jax.losses.sigmoid import ecm_terms, eql_loss, eql_v2_weights
+from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
+
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
+PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
+COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
+
+
+def vector(name):
+    if not VECTORS.is_file():
+        pytest.skip(f"the reference vectors are not at {VECTORS}")
+    return next(v for v in json.loads(VECTORS.read_text())["vectors"] if v["id"] == name)
+
+
+def statistics(instances=None, images=None, total=100):
+    """Counts of classes; what a method does not read may be anything."""
+    known = np.asarray(instances if instances is not None else images, np.float64)
+    return ClassStatistics(known, np.asarray(images if images is not None else instances, np.float64), total)
+
+
+def value_and_gradient(method, recorded, dtype, state=None):
+    """Mean loss of the recorded logits and its gradient, jitted; an identity kernel makes features logits."""
+    logits, labels = np.asarray(recorded["inputs"]["logits"], dtype), jnp.asarray(recorded["inputs"]["labels"])
+    columns = logits.shape[1]
+    state = method.init_state(columns - 1 - method.extra_outputs) if state is None else state
+
+    def mean(features):
+        kernel, bias = jnp.eye(columns, dtype=dtype), jnp.zeros(columns, dtype)
+        loss, new = method.loss(features, kernel, bias, labels, jnp.ones(len(labels)), state, None)
+        return loss.mean(), new
+
+    (value, new), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(jnp.asarray(logits))
+    return float(value), np.asarray(gradient), new
+
+
+@PRECISIONS
+@pytest.mark.parametrize(
+    ("name", "method", "of"),
+    [
+        ("softmax_ce", "softmax", None),
+        ("cbl_softmax", "cbl", "instance_counts"),
+        ("eql", "eql", "image_frequency"),
+        ("balanced_sigmoid", "balanced_sigmoid", "image_frequency"),
+        ("ecm", "ecm", "image_counts"),
+    ],
+)
+def test_reference_vector(name, method, of, dtype, bound):
+    recorded = vector(name)
+    given, parameters = recorded["inputs"].get(of), {"eql": {"tail_frequency": 1.77e-3}}.get(name, {})
+    if of == "image_frequency":
+        counts = statistics(images=np.asarray(given) * 1e9, total=10**9)
+    else:
+        counts = statistics(given) if given is not None else None
+    with jax.enable_x64(dtype == np.float64):
+        made = make_classification(method, statistics=counts, **parameters)
+        value, gradient, _ = value_and_gradient(made, recorded, dtype)
+    assert value == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    np.testing.assert_allclose(gradient, recorded["expected"]["dlogits"], atol=bound)
+
+
+@PRECISIONS
+def test_eql_v2_follows_two_recorded_steps(dtype, bound):
+    recorded = vector("eqlv2_two_steps")
+    expected = recorded["expected"]
+    with jax.enable_x64(dtype == np.float64):
+        method, state = make_classification("eql_v2"), None
+        for step in (0, 1):
+            value, _, state = value_and_gradient(method, recorded, dtype, state)
+            assert value == pytest.approx(expected[f"loss_step{step + 1}"], rel=bound)
+            np.testing.assert_allclose(state["positive"], expected["pos_grad"][step], rtol=bound, atol=bound)
+            np.testing.assert_allclose(state["negative"], expected["neg_grad"][step], rtol=bound)
+
+
+@PRECISIONS
+def test_ldam_reference_vector(dtype, bound):
+    recorded = vector("ldam")
+    cosines, labels = np.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
+    margins = ldam_margins(np.asarray(recorded["inputs"]["instance_counts"]))
+    np.testing.assert_allclose(margins, recorded["expected"]["margins"][:-1], rtol=1e-12)
+    with jax.enable_x64(dtype == np.float64):
+        moved = cosines - np.append(margins, 0)[labels][:, None] * np.eye(6)[labels]
+        value = softmax_cross_entropy(30.0 * jnp.asarray(moved.astype(dtype)), labels).mean()
+    assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+
+
+def test_balanced_softmax_reference_vector():
+    recorded = vector("balanced_softmax")
+    logits, labels = jnp.asarray(recorded["inputs"]["logits"]), jnp.asarray(recorded["inputs"]["labels"])
+    method = make_classification("balanced_softmax", statistics=statistics(recorded["inputs"]["counts"]))
+    kernel = jnp.eye(6)
+    features = jnp.concatenate([logits, jnp.full((4, 1), -1e9)], 1)  # no background, as in the recorded form
+    loss, _ = method.loss(features, kernel, jnp.zeros(6), labels, jnp.ones(4), {}, None)
+    assert float(loss.mean()) == pytest.approx(recorded["expected"]["loss"], rel=1e-5)
+
+
+def test_ldam_separates_by_angle_and_rare_classes_by_more():
+    features = jnp.asarray(np.eye(4)[[0, 3]], jnp.float32)
+    method = make_classification("ldam", statistics=statistics(COUNTS[:3]))
+    state = method.init_state(3)
+    loss, state = method.loss(features, jnp.eye(4), None, jnp.array([0, 3]), jnp.ones(2), state, None)
+    plain = softmax_cross_entropy(30 * features, jnp.array([0, 3]))
+    assert float(loss[0]) > float(plain[0]) and float(loss[1]) == pytest.approx(float(plain[1]))
+    assert state["step"] == 1
+
+
+def test_deferred_reweighting_starts_at_its_step():
+    method = make_classification("ldam", statistics=statistics(COUNTS), reweight_from=1)
+    features, labels = jax.random.normal(jax.random.key(0), (3, 6)), jnp.array([0, 4, 5])
+    first, state = method.loss(features, jnp.eye(6), None, labels, jnp.ones(3), method.init_state(5), None)
+    second, _ = method.loss(features, jnp.eye(6), None, labels, jnp.ones(3), state, None)
+    weights = np.append(effective_number_weights(COUNTS, 0.9999), 1.0)[np.asarray(labels)]
+    np.testing.assert_allclose(second, first * weights, rtol=1e-5)
+
+
+def test_tail_classes_are_left_alone_by_foreground_samples_only():
+    logits, labels = jnp.zeros((2, 3)), jnp.array([0, 3])  # the second is background
+    gradient = jax.grad(lambda z: eql_loss(z, labels, jnp.array([0.0, 0.0, 1.0])).sum())(logits)
+    np.testing.assert_allclose(gradient, [[-0.5, 0.5, 0.0], [0.5, 0.5, 0.5]])
+
+
+def test_eql_v2_starts_unweighted_and_helps_classes_with_few_positive_gradients():
+    positive, negative = eql_v2_weights(jnp.array([100.0, 0.8, 0.0]), gamma=12.0, mu=0.8, alpha=4.0)
+    np.testing.assert_allclose(positive, [1, 3, 5], atol=1e-3)
+    np.testing.assert_allclose(negative, [1, 0.5, 0], atol=1e-3)
+
+
+def test_effective_numbers_of_the_reference():
+    weights = vector("cbl_softmax")["expected"]["weights"]
+    np.testing.assert_allclose(effective_number_weights(COUNTS, 0.999), weights[:-1], rtol=1e-10)
+
+
+def test_ecm_terms_of_the_reference():
+    recorded = vector("ecm")
+    counts = np.asarray(recorded["inputs"]["image_counts"])
+    shift, weight = ecm_terms(jnp.asarray(np.append(counts, 6.3313 * counts.sum()), jnp.float32))
+    np.testing.assert_allclose(shift, recorded["expected"]["shift"], rtol=1e-4)
+    np.testing.assert_allclose(weight, recorded["expected"]["class_weight"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_scores_for_each_class_and_background(name):
+    method = make_classification(name, statistics=statistics(COUNTS))
+    kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
+    bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
+    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias)
+    assert scores.shape == (7, 6) and float(scores.min()) >= 0 and float(scores.max()) <= 1
+    assert "statistics" not in method_parameters(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_padding_leaves_every_state_alone(name):
+    method = make_classification(name, statistics=statistics(COUNTS))
+    kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
+    bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
+    features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])
+    weights = jnp.array([1.0, 1.0, 0.0, 0.0])
+
+    def run(n):
+        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None)
+
+    (all_losses, padded), (own_losses, expected) = run(4), run(2)
+    np.testing.assert_allclose(all_losses[:2], own_losses, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(padded), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
