@@ -167,6 +167,11 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
     return _experiment(name, method, settings, data, train, 10)
 
 
+def method(name: str, method: str, data: str = "") -> ConfigDict:
+    """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or on glyphs: `data` "v1" (""), "v05", "glyphs"."""
+    return glyphs(f"glyphs_{name}", method) if data == "glyphs" else lvis(f"maskrcnn_r50_{name}", method, version=data)
+
+
 def train_settings(config: ConfigDict) -> TrainSettings:
     """`config.train` as the dataclass that training takes."""
     return TrainSettings(**config.to_dict()["train"])

@@ -28,6 +28,15 @@ def parsed(monkeypatch):
     return parse
 
 
+@pytest.mark.parametrize("file", sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py")))
+def test_every_config_file_makes_an_experiment(parsed, file):
+    config = parsed(file)
+    assert detector_settings(config).num_classes == config.model.num_classes
+    assert config.name.endswith(Path(file).stem) or Path(file).stem in config.name
+    if file.startswith("methods"):
+        assert parsed(f"{file}:glyphs").data.name == "glyphs" and parsed(f"{file}:v05").model.num_classes == 1230
+
+
 def test_any_value_can_be_overridden(parsed):
     config = parsed(
         "maskrcnn_r50_c2am.py",

@@ -1,0 +1,17 @@
+"""CosFace: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/methods/cosface.py            LVIS v1.0
+python train.py --config configs/methods/cosface.py:v05        LVIS v0.5
+python train.py --config configs/methods/cosface.py:glyphs     the built-in data
+
+Table 1 of the paper: the label's logit is s (cos(theta) - m).
+Recipe: s 30, m 0.35 (0.1 and 0.2 are worth a try).
+Published: None on LVIS.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(data: str = ""):
+    """`data`: "" or "v1", "v05" or "glyphs"."""
+    return method("cosface", "cosface", data)

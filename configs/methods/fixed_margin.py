@@ -1,0 +1,17 @@
+"""Fixed margin: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/methods/fixed_margin.py            LVIS v1.0
+python train.py --config configs/methods/fixed_margin.py:v05        LVIS v0.5
+python train.py --config configs/methods/fixed_margin.py:glyphs     the built-in data
+
+Table 5 of the paper: the same margin for every competitor.
+Recipe: s 30, m 0.2 (the paper does not say which).
+Published: Table 5, LVIS v1.0: mask AP 24.3.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(data: str = ""):
+    """`data`: "" or "v1", "v05" or "glyphs"."""
+    return method("fixed_margin", "fixed_margin", data)

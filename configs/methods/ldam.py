@@ -1,0 +1,18 @@
+"""LDAM: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/methods/ldam.py            LVIS v1.0
+python train.py --config configs/methods/ldam.py:v05        LVIS v0.5
+python train.py --config configs/methods/ldam.py:glyphs     the built-in data
+
+Cao et al., NeurIPS 2019, Eqs. 12-13: the label's cosine minus a margin proportional to n^(-1/4).
+Recipe: Largest margin 0.5, scale 30; deferred re-weighting with --config.loss.reweight_from=STEP (the first drop of
+the learning rate).
+Published: Table 6, LVIS v0.5: mask AP 24.1 (14.6/25.3/26.3), box AP 24.5.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(data: str = ""):
+    """`data`: "" or "v1", "v05" or "glyphs"."""
+    return method("ldam", "ldam", data)

@@ -1,0 +1,17 @@
+"""SphereFace: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/methods/sphereface.py            LVIS v1.0
+python train.py --config configs/methods/sphereface.py:v05        LVIS v0.5
+python train.py --config configs/methods/sphereface.py:glyphs     the built-in data
+
+Table 1 of the paper: |x| psi(theta), annealed.
+Recipe: m 4, lambda from 1000 down to 5.
+Published: None on LVIS.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(data: str = ""):
+    """`data`: "" or "v1", "v05" or "glyphs"."""
+    return method("sphereface", "sphereface", data)
