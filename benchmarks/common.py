@@ -1,23 +1,12 @@
-"""What the benchmarks share: configs by path, random batches, peak memory."""
+"""What the benchmarks share: random batches, peak memory."""
 
-import importlib.util
 import resource
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from c2am_jax.structures import Batch
 
 GROUND_TRUTHS = 8
-
-
-def load_config(path: str) -> ConfigDict:
-    """The experiment of a file in configs/."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
 
 
 def peak_rss_gb() -> float:

@@ -13,7 +13,8 @@ import time
 
 import jax
 
-from benchmarks.common import load_config, peak_rss_gb, random_batch
+from benchmarks.common import peak_rss_gb, random_batch
+from c2am_jax.config import load_config
 from c2am_jax.evaluation.predict import make_predict
 from c2am_jax.training.state import build_functional
 from c2am_jax.training.step import batch_sharding, data_mesh, replicated

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import load_config, peak_rss_gb, random_batch
+from benchmarks.common import peak_rss_gb, random_batch
+from c2am_jax.config import load_config
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
 from c2am_jax.training.optimizer import learning_rate, make_optimizer

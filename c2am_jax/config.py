@@ -6,6 +6,8 @@ parameters, ``config.data`` says where the data is and how batches are made (`da
 """
 
 import dataclasses
+import runpy
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -65,6 +67,7 @@ class TrainSettings:
       eval_every: in steps; -1 once at the end, 0 never.
       keep: checkpoints that stay.
       init: initial weights, see `training.initial`; "" means random.
+      reset_classifier: let classifiers of another class count in `init` start random.
       accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
       compute_dtype: of features, "float32" or "bfloat16".
     """
@@ -86,6 +89,7 @@ class TrainSettings:
     keep: int = 3
     seed: int = 0
     init: str = ""
+    reset_classifier: bool = False
     accumulate: int = 1
     compute_dtype: str = "float32"
 
@@ -170,6 +174,19 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
 def method(name: str, method: str, data: str = "") -> ConfigDict:
     """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or on glyphs: `data` "v1" (""), "v05", "glyphs"."""
     return glyphs(f"glyphs_{name}", method) if data == "glyphs" else lvis(f"maskrcnn_r50_{name}", method, version=data)
+
+
+def load_config(argument: str) -> ConfigDict:
+    """The experiment of a file of configs/, as train.py's flag names it: ``FILE.py`` or ``FILE.py:ARGUMENT``.
+
+    Raises:
+      UserError: no such file.
+    """
+    path, _, given = argument.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"no config file {path}")
+    get_config = runpy.run_path(path)["get_config"]
+    return get_config(given) if given else get_config()
 
 
 def train_settings(config: ConfigDict) -> TrainSettings:

@@ -28,6 +28,7 @@ from c2am_jax.interop.golden_trajectory import compare_trajectory
 from c2am_jax.interop.names import from_torch, torch_name, torch_shape
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Detector, Row, table
+from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
@@ -62,11 +63,17 @@ def build(recording: Recording) -> tuple[Functional, Arrays, Arrays, list[Any]]:
     return *Functional.of(model), model.roi_head.init_loss_state()
 
 
-def filled(recording: Recording) -> tuple[Detector, list[Row]]:
-    """The detector with the values of the recording's weight rule, and how well their sums fit the recorded ones."""
+def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Detector, list[Row]]:
+    """The detector with the values of the recording's weight rule, and how well their sums fit the recorded ones.
+
+    With `weights`, values come from that file, which has to hold all of them under MMDetection's names.
+    """
     functional, params, rest, loss_state = build(recording)
     arrays = params | rest
     shapes = {name: tuple(value.shape) for name, value in arrays.items()}
+    given = to_reference_names(read_weights(weights), source=str(weights)) if weights else {}
+    if given:
+        fit(given, shapes, source=str(weights))
     values, worst = {}, 0.0
     sums = {}
     if "param_abs_sum" in recording:
@@ -75,7 +82,9 @@ def filled(recording: Recording) -> tuple[Detector, list[Row]]:
     def value_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
         nonlocal worst
         graded = recording.kind.endswith("_c2am")
-        value = fill(name, shape, recording.meta["seed"], gains=recording.meta.get("gains", ()), graded=graded)
+        value = given.get(name)
+        if value is None:
+            value = fill(name, shape, recording.meta["seed"], gains=recording.meta.get("gains", ()), graded=graded)
         if "param_abs_sum" in recording:
             total = np.abs(value.astype(np.float64)).sum()
             worst = max(worst, abs(total - sums.pop(name, np.inf)) / max(total, 1e-12))
@@ -94,10 +103,10 @@ def filled(recording: Recording) -> tuple[Detector, list[Row]]:
     return detector, rows
 
 
-def compare(path: str | Path) -> list[Row]:
-    """All rows of one recording."""
+def compare(path: str | Path, weights: str | Path | None = None) -> list[Row]:
+    """All rows of one recording, with the weights of its rule or of a file."""
     recording = Recording(path)
-    detector, rows = filled(recording)
+    detector, rows = filled(recording, weights)
     with jax.default_matmul_precision("highest"):
         if recording.steps:
             return rows + compare_trajectory(recording, detector)
@@ -110,12 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument("--json", metavar="OUT", help="write the rows of all files there")
+    parser.add_argument("--weights", metavar="FILE", help="weights instead of the recordings' rule: an exported file")
     options = parser.parse_args(arguments)
     results = {}
     for file in options.files:
         start = time.time()
         try:
-            rows = compare(file)
+            rows = compare(file, options.weights)
         except UserError as error:
             print(error, file=sys.stderr)
             return 2

@@ -1,5 +1,13 @@
-"""Read weights from files, whatever names they use."""
+"""Weights of other programs: read files safely, translate their names, and fit them to a detector.
 
+Known names: MMDetection's detectors (2.x and 3.x), torchvision's and timm's ResNets, Detectron2's ResNets and
+Mask R-CNNs. Files: ``.safetensors`` and ``.npz`` without torch, ``.pth`` with torch's loader of plain tensors. Nothing
+is ever unpickled freely.
+"""
+
+import dataclasses
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,57 +17,194 @@ import numpy as np
 from c2am_jax.errors import UserError
 from c2am_jax.interop.names import Shapes, from_torch, torch_name, torch_shape
 
+Arrays = dict[str, np.ndarray]
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by name of a ``.npz``, or of a ``.pth`` (needs torch; nothing but tensors is unpickled).
+PIXELS = ("rgb", "bgr")
+STD = (58.395, 57.12, 57.375)  # of ImageNet's red, green and blue values; bgr networks read undivided pixels
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
+# What a file may hold besides a detector's weights: counters, the preprocessor's constants, ImageNet's classifier.
+_IGNORED = re.compile(r"num_batches_tracked$|^data_preprocessor\.|^fc\.(weight|bias)$|cum_samples$|^pixel_(mean|std)$")
+_CLASSIFIERS = re.compile(r"\.(fc_cls|fc_reg|conv_logits)\.")
+_RESNET = re.compile(r"^(conv1|bn1|layer[1-4])\.")
+_DETECTRON2 = re.compile(
+    r"^(backbone\.bottom_up\.)?(stem|res[2-5])\.|^proposal_generator\.|^roi_heads\.|^backbone\.fpn_"
+)
+_DETECTRON2_NAMES = (
+    (r"^backbone\.bottom_up\.", ""),
+    (r"^stem\.conv1\.norm\.", "backbone.bn1."),
+    (r"^stem\.conv1\.", "backbone.conv1."),
+    (r"^res(\d)\.(\d+)\.shortcut\.norm\.", lambda m: f"backbone.layer{int(m[1]) - 1}.{m[2]}.downsample.1."),
+    (r"^res(\d)\.(\d+)\.shortcut\.", lambda m: f"backbone.layer{int(m[1]) - 1}.{m[2]}.downsample.0."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.norm\.", lambda m: f"backbone.layer{int(m[1]) - 1}.{m[2]}.bn{m[3]}."),
+    (r"^res(\d)\.(\d+)\.conv(\d)\.", lambda m: f"backbone.layer{int(m[1]) - 1}.{m[2]}.conv{m[3]}."),
+    (r"^backbone\.fpn_lateral(\d)\.", lambda m: f"neck.lateral_convs.{int(m[1]) - 2}.conv."),
+    (r"^backbone\.fpn_output(\d)\.", lambda m: f"neck.fpn_convs.{int(m[1]) - 2}.conv."),
+    (r"^proposal_generator\.rpn_head\.conv\.", "rpn_head.rpn_conv."),
+    (r"^proposal_generator\.rpn_head\.objectness_logits\.", "rpn_head.rpn_cls."),
+    (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn_head.rpn_reg."),
+    (r"^roi_heads\.box_head\.fc(\d)\.", lambda m: f"roi_head.bbox_head.shared_fcs.{int(m[1]) - 1}."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+    (r"^roi_heads\.mask_head\.mask_fcn(\d)\.", lambda m: f"roi_head.mask_head.convs.{int(m[1]) - 1}.conv."),
+    (r"^roi_heads\.mask_head\.deconv\.", "roi_head.mask_head.upsample."),
+    (r"^roi_heads\.mask_head\.predictor\.", "roi_head.mask_head.conv_logits."),
+)
+
+
+def read_weights(path: str | Path) -> Arrays:
+    """Arrays by name of a ``.safetensors``, ``.npz`` or ``.pth`` (the last needs torch).
 
     Raises:
-      UserError: no such file, a broken one, or one of another kind.
+      UserError: no such file, a broken one, one of another kind, or a pickle with anything but tensors in it.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: not a file of arrays: {error}") from None
-    if path.suffix in (".pth", ".pt"):
-        return _read_torch(path)
-    raise UserError(f"{path}: weights come as .npz, .pth or .pt")
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+    if path.suffix not in readers:
+        raise UserError(f"{path}: weights come as {', '.join(SUFFIXES)}")
+    return readers[path.suffix](path)
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a file of arrays: {error}") from None
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a file of safetensors: {error}") from None
+
+
+def _read_torch(path: Path) -> Arrays:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{path}: reading .pth needs PyTorch: pip install torch") from None
-    import pickle
-
+        raise UserError(f"{path}: reading .pth needs PyTorch: pip install -r requirements-torch.txt") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a state dict of tensors: {str(error).splitlines()[0]}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: not a state dict of plain tensors ({str(error).splitlines()[0]}); a file with other objects "
+            "inside is not opened, save its state_dict alone"
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: not a state dict")
-    return {name: value.numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
+        raise UserError(f"{path}: not a state dict, but a {type(content).__name__}")
+    return {name: value.float().numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def to_ours(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> dict[str, np.ndarray]:
-    """Those arrays that a detector with arrays of `shapes` has, under our names and in our layout.
+def to_reference_names(arrays: Mapping[str, np.ndarray], *, source: str, pixels: str = "") -> Arrays:
+    """The arrays under MMDetection's names, for networks that read normalised RGB pixels.
 
-    Names are MMDetection's, or those of a ResNet alone (torchvision). An array of another shape (another number
-    of classes, say) is left out.
+    Args:
+      arrays: under the names of any program that this module knows.
+      source: the file, for messages.
+      pixels: what the first convolution was trained on: "rgb" (minus the mean, over the standard deviation:
+        torchvision, timm, MMDetection's `pytorch` style) or "bgr" (blue first, minus the mean only: Detectron2's MSRA
+        models, MMDetection's `caffe` style). Detectron2's names come with both, so they have to say.
+
+    Raises:
+      UserError: Detectron2's names without `pixels`, or a value of it that does not exist.
     """
-    bare = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
-    arrays = {f"backbone.{n}" if n.startswith(bare) else n: v for n, v in arrays.items()}
-    found = {}
-    for name in shapes:
-        value = arrays.get(torch_name(name))
-        if value is not None and value.shape == torch_shape(name, shapes):
-            found[name] = np.ascontiguousarray(from_torch(name, value, shapes))
-    return found
+    if pixels and pixels not in PIXELS:
+        raise UserError(f"pixels must be one of {', '.join(PIXELS)}, not {pixels!r}")
+    named = {name.removeprefix("module."): value for name, value in arrays.items()}
+    if any(_DETECTRON2.search(name) for name in named):
+        if not pixels:
+            raise UserError(
+                f"{source}: Detectron2's weights are trained on bgr pixels (MSRA, its model zoo) or on rgb ones "
+                "(converted from torchvision): say which with --pixels"
+            )
+        for pattern, name in _DETECTRON2_NAMES:
+            named = {re.sub(pattern, name, key): value for key, value in named.items()}
+    named = {f"backbone.{n}" if _RESNET.match(n) else n: v for n, v in named.items()}
+    stem = "backbone.conv1.weight"
+    if pixels == "bgr" and stem in named:
+        # W x with x = blue-first pixels minus mean equals W' x' with x' = red-first ones over the deviation.
+        named[stem] = named[stem][:, ::-1] * np.array(STD, np.float32)[None, :, None, None]
+    return {name: value for name, value in named.items() if not _IGNORED.search(name)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Weights that fit a detector, and what does not.
+
+    Attributes:
+      arrays: under our names, in our layout.
+      missing: our arrays that the source does not have; they start random.
+      reset: classifiers of another class count, which start random because that was asked for.
+      unexpected: names of the source that the detector does not have.
+    """
+
+    arrays: Arrays
+    missing: list[str]
+    reset: list[str]
+    unexpected: list[str]
+
+    def summary(self) -> str:
+        """One line."""
+        extra = f", {len(self.reset)} of another class count start random" if self.reset else ""
+        return (
+            f"{len(self.arrays)} arrays matched, {len(self.missing)} are missing and start random{extra}, "
+            f"{len(self.unexpected)} are not part of this detector"
+        )
+
+
+def fit(arrays: Mapping[str, np.ndarray], shapes: Shapes, *, source: str, reset_classifier: bool = False) -> Fitted:
+    """Fit arrays under MMDetection's names to a detector whose arrays have `shapes`.
+
+    Args:
+      arrays: from `to_reference_names`.
+      shapes: by our names.
+      source: the file, for messages.
+      reset_classifier: let classifier, box regression and mask predictor of another class count start random.
+
+    Raises:
+      UserError: nothing fits, a shape differs (the text lists them), or the backbone is another one.
+    """
+    found, missing, reset, wrong = {}, [], [], []
+    for name in sorted(shapes):
+        theirs = torch_name(name)
+        if theirs not in arrays:
+            missing.append(name)
+        elif arrays[theirs].shape != torch_shape(name, shapes):
+            text = f"{theirs} {arrays[theirs].shape} instead of {torch_shape(name, shapes)}"
+            if _CLASSIFIERS.search(name):
+                reset.append((name, text))
+            else:
+                wrong.append(text)
+        else:
+            found[name] = np.ascontiguousarray(from_torch(name, arrays[theirs], shapes).astype(np.float32))
+    unexpected = sorted(set(arrays) - {torch_name(name) for name in shapes})
+    if not found:
+        raise UserError(
+            f"{source}: no array in it fits this detector; is it one of {', '.join(sorted(arrays)[:3])} ...?"
+        )
+    if wrong:
+        raise UserError(f"{source}: {_listed(wrong)}: another model than the config's")
+    if reset and not reset_classifier:
+        raise UserError(
+            f"{source}: {_listed([text for _, text in reset])}: a detector of other classes; to start these at random "
+            "say --reset_classifier (in a config: train.reset_classifier=True)"
+        )
+    of_backbone = lambda names: [n for n in names if n.startswith("backbone.")]  # noqa: E731
+    odd = of_backbone(unexpected) or [torch_name(n) for n in of_backbone(missing)]
+    if of_backbone(found) and odd:
+        raise UserError(f"{source}: {_listed(odd)}: a backbone of another depth or kind than the config's")
+    return Fitted(found, missing, [name for name, _ in reset], unexpected)
+
+
+def _listed(texts: list[str], most: int = 4) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more

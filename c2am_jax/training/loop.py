@@ -88,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
         best = stack.enter_context(BestCheckpoint(workdir, config))
         if not checkpoints.steps and schedule.init:
-            params, rest = load_initial_weights(schedule.init, params, rest)
+            params, rest = load_initial_weights(schedule.init, params, rest, reset_classifier=schedule.reset_classifier)
         state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)

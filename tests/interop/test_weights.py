@@ -6,7 +6,7 @@ import pytest
 from c2am_jax.errors import UserError
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.names import from_torch, state_dict, to_torch, torch_name, torch_shape
-from c2am_jax.interop.weights import read_weights, to_ours
+from c2am_jax.interop.weights import STD, fit, read_weights, to_reference_names
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -77,22 +77,91 @@ def test_the_first_linear_layer_reads_channels_before_positions(arrays):
     np.testing.assert_allclose(weight @ pooled.transpose(2, 0, 1).reshape(-1), ours, atol=1e-5)
 
 
+def fitted(arrays, **options):
+    """What `fit` makes of arrays under any known names."""
+    pixels = options.pop("pixels", "")
+    return fit(to_reference_names(arrays, source="w.npz", pixels=pixels), SHAPES, source="w.npz", **options)
+
+
 def test_a_file_of_the_reference_fills_a_detector(arrays, tmp_path):
     np.savez(tmp_path / "w.npz", **state_dict(arrays), unrelated=np.zeros(3))
-    found = to_ours(read_weights(tmp_path / "w.npz"), SHAPES)
-    assert set(found) == set(SHAPES)
+    found = fitted(read_weights(tmp_path / "w.npz"))
+    assert set(found.arrays) == set(SHAPES) and found.unexpected == ["unrelated"] and not found.missing
     for name, value in arrays.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_array_equal(found.arrays[name], value)
+
+
+def test_wrapped_names_and_what_is_no_weight_are_understood(arrays):
+    theirs = {f"module.{n}": v for n, v in state_dict(arrays).items()}
+    theirs |= {"data_preprocessor.mean": np.zeros(3), "module.backbone.bn1.num_batches_tracked": np.zeros(())}
+    found = fitted(theirs)
+    assert set(found.arrays) == set(SHAPES) and not found.unexpected
 
 
 def test_a_bare_resnet_fills_the_backbone(arrays):
     bare = {n.removeprefix("backbone."): v for n, v in state_dict(arrays).items() if n.startswith("backbone.")}
-    assert set(to_ours(bare, SHAPES)) == {name for name in SHAPES if name.startswith("backbone.")}
+    found = fitted(bare | {"fc.weight": np.zeros((1000, 8)), "fc.bias": np.zeros(1000)})
+    assert set(found.arrays) == {name for name in SHAPES if name.startswith("backbone.")}
+    assert found.missing and not found.unexpected and "missing and start random" in found.summary()
 
 
-def test_arrays_of_another_class_count_are_left_out(arrays):
-    arrays["roi_head.mask_head.conv_logits.kernel"] = np.zeros((9, 7), np.float32)
-    assert set(SHAPES) - set(to_ours(state_dict(arrays), SHAPES)) == {"roi_head.mask_head.conv_logits.kernel"}
+def test_another_class_count_has_to_be_asked_for(arrays):
+    theirs = state_dict(arrays) | {"roi_head.mask_head.conv_logits.weight": np.zeros((9, 7, 1, 1), np.float32)}
+    with pytest.raises(
+        UserError, match=r"conv_logits.weight \(9, 7, 1, 1\) instead of .*reset_classifier"
+    ):
+        fitted(theirs)
+    found = fitted(theirs, reset_classifier=True)
+    assert found.reset == ["roi_head.mask_head.conv_logits.kernel"] and len(found.arrays) == len(SHAPES) - 1
+
+
+def test_other_shapes_and_other_backbones_are_refused(arrays):
+    theirs = state_dict(arrays)
+    with pytest.raises(UserError, match="neck.fpn_convs.0.conv.weight .* another model"):
+        fitted(theirs | {"neck.fpn_convs.0.conv.weight": np.zeros((9, 6, 3, 3), np.float32)})
+    with pytest.raises(UserError, match="backbone.layer3.7.conv1.weight: a backbone of another depth"):
+        fitted(theirs | {"backbone.layer3.7.conv1.weight": np.zeros((2, 2, 1, 1), np.float32)})
+    with pytest.raises(UserError, match="no array in it fits"):
+        fitted({"encoder.weight": np.zeros(3)})
+
+
+def test_networks_for_blue_first_pixels_give_the_same_output_on_our_pixels(arrays):
+    theirs = state_dict(arrays)
+    found = fitted(theirs, pixels="bgr").arrays["backbone.conv1.kernel"]
+    rgb = RNG.normal(size=(7, 7, 3)).astype(np.float32) * 50  # mean removed
+    expected = np.einsum("ocyx,yxc->o", theirs["backbone.conv1.weight"], rgb[..., ::-1])
+    np.testing.assert_allclose(np.einsum("yxco,yxc->o", found, rgb / np.array(STD, np.float32)), expected, rtol=1e-4)
+    with pytest.raises(UserError, match="rgb, bgr"):
+        fitted(theirs, pixels="hsv")
+
+
+DETECTRON2 = {
+    "stem.conv1.weight": "backbone.conv1.weight",
+    "stem.conv1.norm.running_var": "backbone.bn1.running_var",
+    "backbone.bottom_up.res2.0.shortcut.weight": "backbone.layer1.0.downsample.0.weight",
+    "backbone.bottom_up.res5.2.shortcut.norm.bias": "backbone.layer4.2.downsample.1.bias",
+    "res4.22.conv3.norm.weight": "backbone.layer3.22.bn3.weight",
+    "res3.1.conv2.weight": "backbone.layer2.1.conv2.weight",
+    "backbone.fpn_lateral2.weight": "neck.lateral_convs.0.conv.weight",
+    "backbone.fpn_output5.bias": "neck.fpn_convs.3.conv.bias",
+    "proposal_generator.rpn_head.conv.weight": "rpn_head.rpn_conv.weight",
+    "proposal_generator.rpn_head.objectness_logits.bias": "rpn_head.rpn_cls.bias",
+    "proposal_generator.rpn_head.anchor_deltas.weight": "rpn_head.rpn_reg.weight",
+    "roi_heads.box_head.fc1.weight": "roi_head.bbox_head.shared_fcs.0.weight",
+    "roi_heads.box_predictor.cls_score.bias": "roi_head.bbox_head.fc_cls.bias",
+    "roi_heads.box_predictor.bbox_pred.weight": "roi_head.bbox_head.fc_reg.weight",
+    "roi_heads.mask_head.mask_fcn4.weight": "roi_head.mask_head.convs.3.conv.weight",
+    "roi_heads.mask_head.deconv.bias": "roi_head.mask_head.upsample.bias",
+    "roi_heads.mask_head.predictor.weight": "roi_head.mask_head.conv_logits.weight",
+}
+
+
+def test_names_of_detectron2_are_translated_once_the_pixels_are_told():
+    theirs = {name: np.zeros((1, 3, 1, 1), np.float32) for name in DETECTRON2}
+    found = to_reference_names(theirs | {"pixel_mean": np.zeros(3)}, source="model_final.pth", pixels="rgb")
+    assert set(found) == set(DETECTRON2.values())
+    with pytest.raises(UserError, match="model_final.pth: .*--pixels"):
+        to_reference_names(theirs, source="model_final.pth")
 
 
 def test_a_wrong_shape_is_named():
@@ -100,7 +169,11 @@ def test_a_wrong_shape_is_named():
         from_torch("backbone.conv1.kernel", np.zeros((4, 3, 5, 5), np.float32), SHAPES)
 
 
-@pytest.mark.parametrize("name, content", [("a.npz", b"PK nonsense"), ("a.npz", b""), ("a.txt", b"x")])
+BROKEN = [("a.npz", b"PK nonsense"), ("a.npz", b""), ("a.txt", b"x"), ("a.safetensors", b"xx"), ("a.safetensors", b"")]
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN)
+)
 def test_a_file_that_holds_no_weights_is_one_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):

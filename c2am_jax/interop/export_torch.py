@@ -1,0 +1,85 @@
+"""Write a checkpoint as a state dict with MMDetection's names.
+
+    python -m c2am_jax.interop.export_torch --workdir DIR --out FILE.safetensors|FILE.pth|FILE.npz [--step N]
+
+Arrays come in PyTorch's layout. A `.pth` needs torch and holds {"state_dict": ..., "meta": ...}, as MMDetection's do.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from c2am_jax.errors import UserError
+from c2am_jax.interop.names import state_dict
+from c2am_jax.interop.weights import Arrays
+from c2am_jax.training.initial import weights_of_workdir
+
+FORMATS = (".safetensors", ".pth", ".npz")
+
+
+def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:
+    """Write arrays under our names as a state dict of the reference; the file appears whole or not at all.
+
+    Raises:
+      UserError: another kind of file, or torch is missing for a ``.pth``.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path}: state dicts are written as {', '.join(FORMATS)}")
+    content: Arrays = {name: np.ascontiguousarray(value) for name, value in state_dict(arrays).items()}
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(content, partial, metadata=dict(meta or {}))
+    elif path.suffix == ".npz":
+        np.savez(partial, **content)  # pyright: ignore[reportArgumentType]
+    else:
+        try:
+            import torch
+        except ImportError:
+            raise UserError(f"{path}: writing .pth needs PyTorch: pip install -r requirements-torch.txt") from None
+        tensors = {name: torch.from_numpy(value.copy()) for name, value in content.items()}
+        torch.save({"state_dict": tensors, "meta": dict(meta or {})}, partial)
+    os.replace(partial, path)
+
+
+def export_weights(workdir: str | Path, out: str | Path, step: int | None = None) -> int:
+    """Write the checkpoint of `step` (default: the newest) of a workdir; returns the step.
+
+    Raises:
+      UserError: no run there, no such step, another kind of file.
+    """
+    if not (Path(workdir) / "config.json").is_file():
+        raise UserError(f"{workdir}: no run there (config.json is missing)")
+    config = ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
+    arrays, step = weights_of_workdir(Path(workdir), step)
+    write_weights(out, arrays, {"experiment": str(config.name), "step": str(step), "format": "pt"})
+    return step
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="c2am_jax.interop.export_torch", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--out", required=True, metavar="FILE")
+    parser.add_argument("--step", type=int)
+    options = parser.parse_args(arguments)
+    try:
+        step = export_weights(options.workdir, options.out, options.step)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: weights of step {step} under MMDetection's names")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Make a workdir from weights of PyTorch, which train.py starts from and eval.py evaluates.
+
+    python -m c2am_jax.interop.import_torch SRC --config configs/NAME.py --out DIR
+
+SRC is a `.pth`, `.safetensors` or `.npz` of MMDetection, torchvision, timm or Detectron2 (see `interop.weights`). DIR
+gets a checkpoint of step 0, `config.json` and `import.json`, the list of matched, missing and unexpected names. Then:
+
+    python eval.py --config configs/NAME.py --workdir DIR
+    python train.py --config configs/NAME.py --config.train.init=DIR
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from c2am_jax.config import load_config, train_settings
+from c2am_jax.errors import UserError
+from c2am_jax.interop.weights import PIXELS, Fitted, fit, read_weights, to_reference_names
+from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.state import build_functional, init_state
+
+
+def import_weights(
+    source: str | Path, config: ConfigDict, out: str | Path, *, pixels: str = "", reset_classifier: bool = False
+) -> Fitted:
+    """Write a checkpoint of step 0 with the weights of `source` into the workdir `out`.
+
+    Raises:
+      UserError: wrong file, names, shapes, or a workdir that holds a run; nothing is written then.
+    """
+    out = Path(out)
+    if (out / "checkpoints").exists():
+        raise UserError(f"{out} holds a run already: take another --out")
+    arrays = to_reference_names(read_weights(source), source=str(source), pixels=pixels)
+    functional, params, rest, loss_state = build_functional(config)
+    del functional
+    shapes = {name: tuple(value.shape) for name, value in (params | rest).items()}
+    fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
+    take = lambda own: {n: jnp.asarray(fitted.arrays[n]) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
+    schedule = train_settings(config)
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
+    state = init_state(take(params), take(rest), loss_state, optimizer)
+    check_config(out, config)
+    with Checkpoints(out, config=config) as checkpoints:
+        checkpoints.save(jax.block_until_ready(state), 0)
+    report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
+    report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}
+    (out / "import.json").write_text(json.dumps(report, indent=1))
+    return fitted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="c2am_jax.interop.import_torch", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("source", metavar="SRC")
+    parser.add_argument("--config", required=True, help="experiment, a file of configs/ (FILE.py or FILE.py:ARGUMENT)")
+    parser.add_argument("--out", required=True, help="workdir to make")
+    parser.add_argument("--pixels", default="", choices=("", *PIXELS), help="what the first convolution reads")
+    parser.add_argument("--reset_classifier", action="store_true", help="classifiers of other classes start random")
+    options = parser.parse_args(arguments)
+    try:
+        fitted = import_weights(
+            options.source,
+            load_config(options.config),
+            options.out,
+            pixels=options.pixels,
+            reset_classifier=options.reset_classifier,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(fitted.summary())
+    for title, names in (("missing", fitted.missing), ("reset", fitted.reset), ("unexpected", fitted.unexpected)):
+        if names:
+            print(f"{title}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+    print(f"{options.out}: checkpoint of step 0; all names are in import.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
