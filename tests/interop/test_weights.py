@@ -107,9 +107,7 @@ def test_a_bare_resnet_fills_the_backbone(arrays):
 
 def test_another_class_count_has_to_be_asked_for(arrays):
     theirs = state_dict(arrays) | {"roi_head.mask_head.conv_logits.weight": np.zeros((9, 7, 1, 1), np.float32)}
-    with pytest.raises(
-        UserError, match=r"conv_logits.weight \(9, 7, 1, 1\) instead of .*reset_classifier"
-    ):
+    with pytest.raises(UserError, match=r"conv_logits.weight \(9, 7, 1, 1\) instead of .*reset_classifier"):
         fitted(theirs)
     found = fitted(theirs, reset_classifier=True)
     assert found.reset == ["roi_head.mask_head.conv_logits.kernel"] and len(found.arrays) == len(SHAPES) - 1
@@ -173,7 +171,6 @@ BROKEN = [("a.npz", b"PK nonsense"), ("a.npz", b""), ("a.txt", b"x"), ("a.safete
 
 
 @pytest.mark.parametrize(("name", "content"), BROKEN)
-)
 def test_a_file_that_holds_no_weights_is_one_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):

@@ -9,6 +9,7 @@ import pytest
 from tiny import tiny_config
 
 from c2am_jax.errors import UserError
+from c2am_jax.interop.names import state_dict
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
@@ -90,8 +91,10 @@ def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
 
 
 def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):
-    kernel = np.full((8, 8, 3, 3), 0.5, np.float32)  # the reference's layout, a bare backbone's name
-    np.savez(tmp_path / "weights.npz", **{"layer1.0.conv1.weight": kernel, "fc.weight": np.zeros((3, 3))})
+    backbone = {n: np.asarray(v) for n, v in (state.params | state.rest).items() if n.startswith("backbone.")}
+    bare = {name.removeprefix("backbone."): value for name, value in state_dict(backbone).items()}
+    bare["layer1.0.conv1.weight"] = np.full((8, 8, 3, 3), 0.5, np.float32)
+    np.savez(tmp_path / "weights.npz", **bare, **{"fc.weight": np.zeros((3, 3))})
     params, _ = load_initial_weights(str(tmp_path / "weights.npz"), state.params, state.rest)
     assert (params["backbone.layer1.0.conv1.kernel"] == 0.5).all()
     np.testing.assert_array_equal(params["neck.fpn_convs.0.conv.kernel"], state.params["neck.fpn_convs.0.conv.kernel"])
