@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -224,7 +225,7 @@ class PreparedDataset:
     """
 
     name: str
-    folder: epath.Path
+    folder: Path
     categories: lvis.CategoryTable
     image_id: np.ndarray
     image_hw: np.ndarray
@@ -236,7 +237,7 @@ class PreparedDataset:
         return len(self.image_id)
 
     @property
-    def annotations_path(self) -> epath.Path:
+    def annotations_path(self) -> Path:
         """The json that the evaluator reads."""
         return self.folder / "annotations.json"
 
@@ -288,4 +289,4 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
         )
     categories = lvis.category_table(lvis.read_json(folder / "categories.json"))
     with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as index:
-        return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})
+        return PreparedDataset(name, Path(folder), categories, **{key: index[key] for key in index.files})

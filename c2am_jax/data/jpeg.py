@@ -21,7 +21,7 @@ class ImageFault(ValueError):
 
 
 def decode_jpeg(content):
-    """JPEG bytes (a string tensor) -> uint8 [h, w, 3], RGB, by the exact integer transform, as the reference decodes."""
+    """JPEG bytes (a string tensor) -> uint8 [h, w, 3], RGB, by the exact integer transform, as in the reference."""
     from c2am_jax.data.tensorflow_host import tf  # preparation does without: it takes 600 MB and 7 s in every process
 
     return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
@@ -81,7 +81,7 @@ def check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
                 check_size(size)
                 if size != hw:
                     text = f"is {size[0]}x{size[1]}, the json says {hw[0]}x{hw[1]}"
-                    raise ImageFault("image of another size than the json says", text)
+                    raise ImageFault("image of another size", text)
                 picture.draft("L", (1, 1))
                 picture.load()
     except UnidentifiedImageError:

@@ -1,8 +1,8 @@
 """One pass over an annotation json of any size: where every entry is, which can be used, what its layout lacks.
 
-LVIS layout: images tell `neg_category_ids` and `not_exhaustive_category_ids`, categories their `frequency`. COCO layout:
-they don't; every image is then verified for every category, and crowds (`iscrowd`) mark a category as not exhaustively
-annotated in their image. Memory holds some 50 bytes of an annotation and the names and sizes of the images.
+LVIS layout: images tell `neg_category_ids` and `not_exhaustive_category_ids`, categories their `frequency`. COCO
+layout: they don't; every image is then verified for every category, and crowds (`iscrowd`) mark a category as not
+exhaustively annotated in their image. Memory holds some 50 bytes of an annotation and the names and sizes of images.
 """
 
 import array
@@ -197,8 +197,8 @@ def scan(path: str | os.PathLike) -> Scan:
     unknown image or category, non-finite boxes. Crowds are no training instances.
 
     Raises:
-      AnnotationError: missing file, no json, a list missing, a category that is not what it should be, two images or two
-        categories under one id.
+      AnnotationError: missing file, no json, a list missing, a category that is not what it should be, two images or
+        two categories under one id.
     """
     path = os.fspath(path)
     found = _Gatherer(path)

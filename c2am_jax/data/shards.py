@@ -158,7 +158,7 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
     """
     summary = Summary()
     encode = features().encode_example
-    serialise = tfds.core.example_serializer.ExampleSerializer(features().get_serialized_info()).serialize_example
+    serialiser = tfds.core.example_serializer.ExampleSerializer(features().get_serialized_info())
     with _new_records(part) as writer, open_json(part.annotations) as json_file:
         for number, image in enumerate(part.entries):
             advance()
@@ -173,7 +173,7 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
                 "width": image.width,
                 "instances": instances,
             }
-            serialised = serialise(encode(record))
+            serialised = serialiser.get_tf_example(encode(record)).SerializeToString(deterministic=True)
             writer.write(serialised)
             summary.size += len(serialised)
             summary.image_id.append(image.id)
