@@ -36,8 +36,9 @@ class _Reader:
     def fail(self, what: str) -> BrokenJson:
         return BrokenJson(f"{self.path}: not a json file (byte {self._base + self._at}: {what})")
 
-    def _fill(self, size: int = BLOCK) -> None:
-        block = self._file.read(size)
+    def _fill(self) -> None:
+        """Read on; as much again as an entry has already, so that long entries are tried a few times only."""
+        block = self._file.read(max(BLOCK, len(self._text) - self._at))
         self._ended = not block
         self.digest.update(block)
         self._base += self._at
@@ -46,8 +47,9 @@ class _Reader:
 
     def skip_mark(self) -> None:
         """The byte order mark that some editors write."""
-        self._fill()
         mark = codecs.BOM_UTF8.decode("latin-1")
+        while len(self._text) < len(mark) and not self._ended:
+            self._fill()
         self._at = len(mark) if self._text.startswith(mark) else 0
 
     def peek(self) -> str:
@@ -84,7 +86,7 @@ class _Reader:
                 if self._ended or available > LARGEST_ENTRY:
                     what = "the file ends within an entry" if self._ended else "an entry"
                     raise self.fail(f"{what}: {getattr(error, 'msg', error)}") from None
-            self._fill(max(BLOCK, len(self._text) - self._at))
+            self._fill()
         raw, offset = self._text[self._at : end], self._base + self._at
         if not raw.isascii():
             try:
