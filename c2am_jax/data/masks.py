@@ -57,7 +57,10 @@ def _checked_polygon(polygon: Any, hw: tuple[int, int]) -> list[float]:
     """Coordinates x, y, x, y, ... Far ones are refused: the rasteriser walks along every edge."""
     if not isinstance(polygon, list) or not all(type(value) in (int, float) for value in polygon):
         raise BadMask("polygon that is not a list of numbers")
-    points = np.array(polygon, np.float64)
+    try:
+        points = np.array(polygon, np.float64)
+    except OverflowError:  # an integer beyond floats
+        points = np.array([np.inf])
     if len(points) % 2 or not np.isfinite(points).all():
         raise BadMask("polygon with an odd number of coordinates or a non-finite one")
     reach = max(hw)

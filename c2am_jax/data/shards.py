@@ -64,10 +64,10 @@ def features() -> tfds.features.FeaturesDict:
 def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
     """Xyxy clipped to the image, float32 [4]; BadMask for what the reference's filter drops."""
     x, y, w, h = (float(value) for value in xywh)
-    box = np.array([max(x, 0), max(y, 0), min(x + w, hw[1]), min(y + h, hw[0])], np.float32)
-    if w < MIN_SIDE or h < MIN_SIDE or (box[2:] - box[:2] <= 0).any():
+    corners = np.clip([x, y, x + w, y + h], 0, [hw[1], hw[0], hw[1], hw[0]]).astype(np.float32)
+    if w < MIN_SIDE or h < MIN_SIDE or (corners[2:] <= corners[:2]).any():
         raise BadMask("box of less than a pixel or outside the image")
-    return box
+    return corners
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +186,9 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
 def _new_records(part: Part) -> Iterator[Any]:
     """Writer of the shard's file, which takes its name at the end. Remote ones are written here and copied there."""
     remote = os.fspath(part.records).startswith(REMOTE)
-    with tempfile.TemporaryDirectory() as scratch:
-        partial = f"{part.records}.{os.getpid()}.partial"
-        path = epath.Path(scratch) / "records" if remote else epath.Path(partial)
+    partial = f"{part.records}.{os.getpid()}.partial"
+    with tempfile.TemporaryDirectory() if remote else contextlib.nullcontext() as scratch:
+        path = epath.Path(scratch) / "records" if scratch else epath.Path(partial)
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
         try:
             yield writer

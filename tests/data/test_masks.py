@@ -37,6 +37,7 @@ def test_boxes_at_the_border_stay_inside_the_raster():
         ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "not a list of numbers"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, 1e9]], "beyond the image"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, -(10**30)]], "beyond the image"),
+        ([[1, 2, 3, 10**400, 5, 6]], "non-finite"),
         ({"size": [3, 3], "counts": [9]}, "size"),
         ({"size": [10, 10], "counts": [20, 20]}, "do not sum to the 100 pixels"),
         ({"size": [10, 10], "counts": [90, 20]}, "do not sum to the 100 pixels"),
