@@ -75,10 +75,11 @@ def _decoded_counts(text: bytes) -> np.ndarray:
     if not len(code) or code.min() < 0 or code.max() > 63 or code[-1] & 32:
         raise BadMask("RLE whose counts are cut off or hold a wrong character")
     end = np.flatnonzero(code & 32 == 0)
-    digits = np.diff(end, prepend=-1)
+    start = np.empty_like(end)
+    start[0], start[1:] = 0, end[:-1] + 1
+    digits = end - start + 1
     if digits.max() > 8:
         raise BadMask("RLE with a run length that is no count of pixels")
-    start = end - digits + 1
     place = np.arange(len(code)) - np.repeat(start, digits)
     lengths = np.add.reduceat((code & 31) << (5 * place), start)
     lengths -= np.where(code[end] & 16, 1 << (5 * digits), 0)
@@ -92,9 +93,11 @@ def _expanded(lengths: np.ndarray, hw: tuple[int, int], left: int, right: int) -
     height = hw[0]
     ends = np.cumsum(lengths)
     first, last = np.searchsorted(ends, left * height, "right"), np.searchsorted(ends, right * height, "left")
-    ends = np.minimum(ends[first : last + 1], right * height)
+    inside = lengths[first : last + 1].copy()
+    inside[0] = ends[first] - left * height
+    inside[-1] -= ends[last] - right * height
     values = (np.arange(first, last + 1) & 1).astype(np.uint8)
-    return np.repeat(values, np.diff(ends, prepend=left * height)).reshape(right - left, height)
+    return np.repeat(values, inside).reshape(right - left, height)
 
 
 def rasterise(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
@@ -134,15 +137,14 @@ def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.
       size: cells per side.
     """
 
-    def weights(low, high, length):
-        at = low + (np.arange(size) + 0.5) * (high - low) / size - 0.5
-        # Only pixels that the box touches: what lies beside it must not eat into the mask's border.
-        at = np.clip(at, max(np.floor(low), 0), min(np.ceil(high), length) - 1)
-        first = np.clip(np.floor(at).astype(int), 0, max(length - 2, 0))
-        return first, np.minimum(first + 1, length - 1), (at - first).astype(np.float32)
-
-    top, bottom, fy = weights(box[1], box[3], raster.shape[0])
-    left, right, fx = weights(box[0], box[2], raster.shape[1])
+    low, high = np.array([box[1::-1], box[:1:-1]], np.float64)[..., None]  # y, x
+    length = np.array(raster.shape)[:, None]
+    at = low + (np.arange(size) + 0.5) * (high - low) / size - 0.5
+    # Only pixels that the box touches: what lies beside it must not eat into the mask's border.
+    at = np.minimum(np.maximum(at, np.maximum(np.floor(low), 0)), np.minimum(np.ceil(high), length) - 1)
+    first = np.minimum(np.maximum(np.floor(at).astype(int), 0), np.maximum(length - 2, 0))
+    (top, left), (bottom, right) = first, np.minimum(first + 1, length - 1)
+    fy, fx = (at - first).astype(np.float32)
     rows = raster[top] * (1 - fy)[:, None] + raster[bottom] * fy[:, None]
     values = rows.take(left, 1) * (1 - fx) + rows.take(right, 1) * fx
     return (values >= 0.5).astype(np.uint8)

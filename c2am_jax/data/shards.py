@@ -64,10 +64,14 @@ def features() -> tfds.features.FeaturesDict:
 def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
     """Xyxy clipped to the image, float32 [4]; BadMask for what the reference's filter drops."""
     x, y, w, h = (float(value) for value in xywh)
-    corners = np.clip([x, y, x + w, y + h], 0, [hw[1], hw[0], hw[1], hw[0]]).astype(np.float32)
-    if w < MIN_SIDE or h < MIN_SIDE or (corners[2:] <= corners[:2]).any():
+    (left, right), (top, bottom) = (
+        (min(max(low, 0.0), side), min(max(high, 0.0), side))
+        for low, high, side in ((x, x + w, hw[1]), (y, y + h, hw[0]))
+    )
+    box = np.array([left, top, right, bottom], np.float32)
+    if w < MIN_SIDE or h < MIN_SIDE or not (box[:2] < box[2:]).all():
         raise BadMask("box of less than a pixel or outside the image")
-    return corners
+    return box
 
 
 @dataclasses.dataclass(frozen=True)
