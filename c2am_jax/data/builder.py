@@ -133,8 +133,9 @@ def _finish(
     name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary]
 ) -> dict[str, Any]:
     """What stands beside the records; the report last and at once, because it says that all is there."""
-    skipped = Skipped()
+    skipped, noted = Skipped(), Skipped()
     skipped.merge([found.skipped, *(summary.skipped for summary in summaries)])
+    noted.merge(summary.noted for summary in summaries)
     if not any(summary.image_id for summary in summaries):
         folder.rmtree()
         first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
@@ -146,8 +147,9 @@ def _finish(
     (folder / "index.npz").write_bytes(stream.getvalue())
     write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
-    report = _report(name, found, parts[0].images, index, skipped)
-    skipped.log(name)
+    report = _report(name, found, parts[0].images, index, skipped, noted)
+    skipped.log(f"{name}: skipped")
+    noted.log(f"{name}: kept")
     shards.replace_text(folder / "report.json", json.dumps(report, indent=1))
     (folder / "parts").rmtree()
     return report
@@ -181,7 +183,9 @@ def _index(summaries: list[shards.Summary]) -> dict[str, np.ndarray]:
     }
 
 
-def _report(name: str, found: Scan, images: str, index: Mapping[str, np.ndarray], skipped: Skipped) -> dict[str, Any]:
+def _report(
+    name: str, found: Scan, images: str, index: Mapping[str, np.ndarray], skipped: Skipped, noted: Skipped
+) -> dict[str, Any]:
     categories = {group: len(found.categories.group(group)) for group in lvis.FREQUENCIES}
     instances = {group: int(np.isin(index["label"], found.categories.group(group)).sum()) for group in lvis.FREQUENCIES}
     counts = {
@@ -205,6 +209,8 @@ def _report(name: str, found: Scan, images: str, index: Mapping[str, np.ndarray]
         "published": name in published.PUBLISHED,
         "unlike_published": published.differences(name, counts),
         "added_for_evaluation": found.additions,
+        "noted": noted.counts,
+        "noted_entries": noted.entries,
         "skipped": skipped.counts,
         "skipped_entries": skipped.entries,
     }

@@ -79,6 +79,7 @@ def _lines(name: str, report: dict[str, Any]) -> list[str]:
     lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in named.items()))
     lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in named.items()))
     lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
+    lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
     if report["unlike_published"]:
         lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]

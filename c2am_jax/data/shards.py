@@ -102,23 +102,27 @@ class Part:
 
 @dataclasses.dataclass
 class Summary:
-    """What stands in a shard: image ids and sizes, labels of each image, bytes of its records, what was left out."""
+    """What stands in a shard: image ids and sizes, labels of each image, bytes of its records.
+
+    `skipped` was left out; `noted` is there, as the reference has it, but looks wrong.
+    """
 
     image_id: list[int] = dataclasses.field(default_factory=list)
     image_hw: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     labels: list[list[int]] = dataclasses.field(default_factory=list)
     size: int = 0
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
+    noted: Skipped = dataclasses.field(default_factory=Skipped)
 
     def write(self, path: epath.Path) -> None:
         """As json, whole or not at all."""
-        replace_text(path, json.dumps({**vars(self), "skipped": self.skipped.as_dict()}))
+        replace_text(path, json.dumps(vars(self), default=Skipped.as_dict))
 
     @classmethod
     def read(cls, path: epath.Path) -> "Summary":
         """What `write` wrote."""
         values = json.loads(path.read_text())
-        return cls(**{**values, "skipped": Skipped(**values["skipped"])})
+        return cls(**{**values, "skipped": Skipped(**values["skipped"]), "noted": Skipped(**values["noted"])})
 
 
 def parts_of(found: Scan, images: str, folder: epath.Path) -> list[Part]:
@@ -169,7 +173,7 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
             content = _checked_content(image, part.images, summary.skipped)
             if content is None:
                 continue
-            instances = list(_instances(part, number, json_file, summary.skipped))
+            instances = list(_instances(part, number, json_file, summary))
             record = {
                 "image": io.BytesIO(content),
                 "image_id": image.id,
@@ -227,7 +231,7 @@ def _checked_content(image: ImageEntry, folder: str, skipped: Skipped) -> bytes 
     return None
 
 
-def _instances(part: Part, number: int, json_file: BinaryIO, skipped: Skipped) -> Iterator[dict[str, Any]]:
+def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -> Iterator[dict[str, Any]]:
     """What can train of the image's annotations."""
     image = part.entries[number]
     hw = image.height, image.width
@@ -241,14 +245,16 @@ def _instances(part: Part, number: int, json_file: BinaryIO, skipped: Skipped) -
         try:
             box = trainable_box(annotation["bbox"], hw)
         except BadMask as error:
-            skipped.add("degenerate box", f"{name}: {error}")
+            summary.skipped.add("degenerate box", f"{name}: {error}")
             continue
         try:
-            mask = pack(box_mask(annotation["segmentation"], box, hw))
+            mask = box_mask(annotation["segmentation"], box, hw)
         except BadMask as error:
-            skipped.add("mask unusable", f"{name}: {error}")
+            summary.skipped.add("mask unusable", f"{name}: {error}")
             continue
-        yield {"box": box, "label": part.label[i], "mask": mask}
+        if not mask.any():
+            summary.noted.add("mask beside its box", name)
+        yield {"box": box, "label": part.label[i], "mask": pack(mask)}
 
 
 class _Shared:

@@ -34,7 +34,7 @@ class Skipped:
         """{"counts": ..., "entries": ...}, for json."""
         return {"counts": self.counts, "entries": self.entries}
 
-    def log(self, name: str) -> None:
+    def log(self, prefix: str) -> None:
         """One warning for each reason, with an example."""
         for reason, count in self.counts.items():
-            _LOG.warning("%s: skipped, %s: %d, for example: %s", name, reason, count, self.entries[reason][0])
+            _LOG.warning("%s, %s: %d, for example: %s", prefix, reason, count, self.entries[reason][0])

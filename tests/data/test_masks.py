@@ -1,5 +1,7 @@
 """Masks on the host."""
 
+import json
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -130,3 +132,26 @@ def test_polygons_over_the_border_are_rasterised_as_pycocotools_does(polygon):
     hw = (40, 50)
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([polygon, [5, 5, 9, 5, 9, 9]], *hw)))
     np.testing.assert_array_equal(rasterise([polygon, [5, 5, 9, 5, 9, 9], [1.0, 2.0]], hw), expected)
+
+
+@pytest.mark.slow
+def test_masks_pasted_back_are_those_of_the_real_instances(shared):
+    from c2am_jax.data.shards import trainable_box
+    from c2am_jax.ops.masks import paste
+
+    content = json.loads((shared / "data" / "lvis_api" / "lvis_val_100.json").read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    overlap, area = [], []
+    for annotation in content["annotations"]:
+        hw = sizes[annotation["image_id"]]
+        box = trainable_box(annotation["bbox"], hw)
+        raster = rasterise(annotation["segmentation"], hw)
+        region, (top, left) = paste(box_mask(annotation["segmentation"], box, hw), box, hw)
+        common = (raster[top : top + region.shape[0], left : left + region.shape[1]] & region).sum()
+        overlap.append(common / (raster.sum() + region.sum() - common))
+        area.append(raster.sum())
+    overlap, small = np.array(overlap), np.array(area) < 32**2
+    assert len(overlap) == 977 and 500 < small.sum() < 600
+    assert overlap[small].mean() >= 0.97 and overlap[~small].mean() >= 0.97
+    # 13 boxes of two images do not belong to their polygons: a fault of the file.
+    assert (overlap < 0.5).sum() == 13 and np.percentile(overlap[overlap >= 0.5], 1) > 0.9

@@ -82,3 +82,11 @@ def test_incomplete_options_are_a_usage_error(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         prepare.main([*arguments, "--out", str(tmp_path)])
     assert ended.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_masks_that_lie_beside_their_box_are_kept_and_told(tiny, tmp_path, capsys):
+    content, write = tiny
+    content["annotations"][0]["bbox"] = [40.0, 30.0, 10.0, 10.0]
+    assert prepare.main(options_of(*write(), tmp_path / "d")) == 0
+    assert "kept, mask beside its box: 1" in capsys.readouterr().out
+    assert len(builder.load("t", tmp_path / "d").label) == 4
