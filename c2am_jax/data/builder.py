@@ -25,6 +25,7 @@ from etils import epath
 from c2am_jax.data import lvis, published, shards
 from c2am_jax.data.lvis_scan import Scan, scan, write_evaluation_json
 from c2am_jax.data.skipped import Skipped
+from c2am_jax.data.storage import is_remote, local_file, remote_errors, replace_text
 from c2am_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class UnreadableRecord(UserError):
 
 
 def _digest(path: str | os.PathLike) -> str:
-    with epath.Path(path).open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -60,7 +61,7 @@ def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
 def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
     """Processes of one machine that write the same data set take turns; in a remote folder nobody waits."""
     epath.Path(data_dir).mkdir(parents=True, exist_ok=True)
-    if os.fspath(data_dir).startswith(shards.REMOTE):
+    if is_remote(data_dir):
         yield
         return
     with open(os.path.join(data_dir, f".{name}.lock"), "w") as file:
@@ -96,22 +97,28 @@ def prepare(
       AnnotationError: the json is not usable.
       PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name.
       WorkerDied: a process was killed.
+      RemoteError: remote storage does not answer.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PreparationError(f"{name!r} is no name of a data set: letters, digits, '_', '-' and '.' only")
-    if not epath.Path(images).is_dir():
-        raise PreparationError(f"{images}: no such folder of images")
-    folder = folder_of(name, data_dir)
-    with turns(name, data_dir):
-        if is_prepared(name, data_dir) and not replace:
-            return json.loads((folder / "report.json").read_text())
-        found = scan(annotations)  # before anything is written
-        if not found.images:
-            raise PreparationError(f"{found.path}: the list 'images' is empty or has no usable entry")
-        _make_folder(folder, found, os.fspath(images))
-        parts = shards.parts_of(found, os.fspath(images), folder)
-        summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name)
-        return _finish(name, folder, found, parts, summaries)
+    with remote_errors():
+        if not epath.Path(images).is_dir():
+            raise PreparationError(f"{images}: no such folder of images")
+        with turns(name, data_dir):
+            if is_prepared(name, data_dir) and not replace:
+                return json.loads((folder_of(name, data_dir) / "report.json").read_text())
+            with local_file(annotations) as local:
+                found = scan(local, annotations)
+                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers)
+
+
+def _prepare(found: Scan, images: str, name: str, folder: epath.Path, workers: int | None) -> dict[str, Any]:
+    if not found.images:
+        raise PreparationError(f"{found.name}: the list 'images' is empty or has no usable entry")
+    _make_folder(folder, found, images)
+    parts = shards.parts_of(found, images, folder)
+    summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name)
+    return _finish(name, folder, found, parts, summaries)
 
 
 def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
@@ -126,7 +133,7 @@ def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
     if folder.exists():
         folder.rmtree()
     record.parent.mkdir(parents=True)
-    shards.replace_text(record, json.dumps(plan))
+    replace_text(record, json.dumps(plan))
 
 
 def _finish(
@@ -139,7 +146,7 @@ def _finish(
     if not any(summary.image_id for summary in summaries):
         folder.rmtree()
         first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
-        raise PreparationError(f"{found.path}: not one of its images is usable in {parts[0].images}: {first}")
+        raise PreparationError(f"{found.name}: not one of its images is usable in {parts[0].images}: {first}")
     _write_metadata(folder, summaries)
     index = _index(summaries)
     stream = io.BytesIO()
@@ -150,7 +157,7 @@ def _finish(
     report = _report(name, found, parts[0].images, index, skipped, noted)
     skipped.log(f"{name}: skipped")
     noted.log(f"{name}: kept")
-    shards.replace_text(folder / "report.json", json.dumps(report, indent=1))
+    replace_text(folder / "report.json", json.dumps(report, indent=1))
     (folder / "parts").rmtree()
     return report
 
@@ -196,7 +203,7 @@ def _report(
         "frequent": categories["f"],
     }
     return {
-        "annotations": found.path,
+        "annotations": found.name,
         "annotations_sha256": found.sha256,
         "layout": found.layout,
         "image_folder": images,
@@ -281,10 +288,12 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
     """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
 
     Raises:
-      PreparationError: nothing (finished) is there.
+      PreparationError: nothing (finished) is there, or it is there in remote storage.
       AnnotationError: it was prepared from another annotation file.
     """
-    folder = folder_of(name, data_dir)
+    folder = Path(folder_of(name, data_dir))
+    if is_remote(data_dir):
+        raise PreparationError(f"{folder_of(name, data_dir)}: records are read from local folders only; copy it to one")
     if not is_prepared(name, data_dir):
         raise PreparationError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
     report = json.loads((folder / "report.json").read_text())
@@ -294,5 +303,5 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
             "choose another data.name"
         )
     categories = lvis.category_table(lvis.read_json(folder / "categories.json"))
-    with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as index:
-        return PreparedDataset(name, Path(folder), categories, **{key: index[key] for key in index.files})
+    with np.load(folder / "index.npz") as index:
+        return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})

@@ -41,7 +41,8 @@ class Scan:
     """A scanned file: N usable images in file order, A annotations that can train, image by image.
 
     Attributes:
-      path: of the file.
+      path: of the file, local.
+      name: of the file in messages.
       sha256: of its bytes.
       layout: "lvis" or "coco".
       images: N entries.
@@ -57,6 +58,7 @@ class Scan:
     """
 
     path: str
+    name: str
     sha256: str
     layout: str
     images: list[ImageEntry]
@@ -121,8 +123,8 @@ def _annotation_fault(annotation: Any) -> str:
 class _Gatherer:
     """Takes the entries as they come; lists may stand in any order in the file."""
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, name: str):
+        self.name = name
         self.skipped = Skipped()
         self.unusable: set[int] = set()
         self.images: dict[int, ImageEntry] = {}
@@ -147,13 +149,13 @@ class _Gatherer:
         known = self.images.setdefault(entry.id, entry)
         if known is not entry:
             if known != entry:
-                raise AnnotationError(f"{self.path}: images: id {entry.id} stands for two different images")
+                raise AnnotationError(f"{self.name}: images: id {entry.id} stands for two different images")
             self._skip("image listed twice", offset, f"image {entry.id} at byte {offset}")
 
     def category(self, category: Any, offset: int, length: int) -> None:
         if not isinstance(category, dict) or not _is_id(category.get("id")):
-            raise AnnotationError(f"{self.path}: categories: the entry at byte {offset} has no integer id")
-        where = f"{self.path}: category {category['id']}"
+            raise AnnotationError(f"{self.name}: categories: the entry at byte {offset} has no integer id")
+        where = f"{self.name}: category {category['id']}"
         if not isinstance(category.get("name", ""), str):
             raise AnnotationError(f"{where}: its name {category['name']!r} is no text")
         if category.get("frequency") not in (None, *FREQUENCIES):
@@ -164,7 +166,7 @@ class _Gatherer:
         known = self.categories.setdefault(category["id"], category)
         if known is not category:
             if known != category:
-                raise AnnotationError(f"{self.path}: categories: id {category['id']} stands for two categories")
+                raise AnnotationError(f"{self.name}: categories: id {category['id']} stands for two categories")
             self._skip("category listed twice", offset, f"category {category['id']} at byte {offset}")
 
     def annotation(self, annotation: Any, offset: int, length: int) -> None:
@@ -190,8 +192,8 @@ def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
     return np.where(known_array[order[at]] == values, order[at], -1)
 
 
-def scan(path: str | os.PathLike) -> Scan:
-    """Read a json of the LVIS or COCO layout once.
+def scan(path: str | os.PathLike, name: str | os.PathLike = "") -> Scan:
+    """Read a local json of the LVIS or COCO layout once; messages call it `name`, or else by its path.
 
     Entries that can't be used are skipped and counted: broken ones, later ones of the same id, annotations of an
     unknown image or category, non-finite boxes. Crowds are no training instances.
@@ -201,7 +203,8 @@ def scan(path: str | os.PathLike) -> Scan:
         two categories under one id.
     """
     path = os.fspath(path)
-    found = _Gatherer(path)
+    name = os.fspath(name) or path
+    found = _Gatherer(name)
     handlers: dict[str, Handler] = {
         "images": found.image,
         "annotations": found.annotation,
@@ -209,28 +212,28 @@ def scan(path: str | os.PathLike) -> Scan:
     }
     with open_json(path) as file:
         try:
-            listed, sha256 = read_lists(file, path, handlers)
+            listed, sha256 = read_lists(file, name, handlers)
         except BrokenJson as error:
             raise AnnotationError(str(error)) from None
     for key in _LISTS:
         if key not in listed:
-            raise AnnotationError(f"{path}: no list {key!r}: neither the LVIS nor the COCO layout")
+            raise AnnotationError(f"{name}: no list {key!r}: neither the LVIS nor the COCO layout")
     if not found.categories:
-        raise AnnotationError(f"{path}: the list 'categories' is empty")
-    return _arranged(found, {key: listed[key] for key in _LISTS}, sha256)
+        raise AnnotationError(f"{name}: the list 'categories' is empty")
+    return _arranged(found, path, {key: listed[key] for key in _LISTS}, sha256)
 
 
 def open_json(path: str) -> BinaryIO:
     """Open for reading; AnnotationError if it is not there."""
     try:
-        return epath.Path(path).open("rb")
+        return open(path, "rb")
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such file") from None
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _arranged(found: _Gatherer, listed: dict[str, int], sha256: str) -> Scan:
+def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) -> Scan:
     """Annotations sorted to their images; the rest of the faults, which show only when all is known."""
     ids, image_ids, category_ids, offset, length = (
         np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)
@@ -271,7 +274,8 @@ def _arranged(found: _Gatherer, listed: dict[str, int], sha256: str) -> Scan:
     if crowds:
         additions.append(f"not_exhaustive_category_ids and ignore of {len(crowded)} crowd regions")
     return Scan(
-        path=found.path,
+        path=path,
+        name=found.name,
         sha256=sha256,
         layout="lvis" if told else "coco",
         images=list(found.images.values()),
@@ -335,7 +339,7 @@ class _Completion:
     def write(self, source: BinaryIO) -> None:
         changes = {"images": self._image, "annotations": self._annotation, "categories": self._category}
         self._file.write(b"{")
-        read_lists(source, self._found.path, {key: self._writer(key, changes[key]) for key in _LISTS})
+        read_lists(source, self._found.name, {key: self._writer(key, changes[key]) for key in _LISTS})
         for key in _LISTS:
             if key not in self._written:  # nothing of it is usable
                 self._begin(key)

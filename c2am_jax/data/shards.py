@@ -30,11 +30,11 @@ from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, pack
 from c2am_jax.data.skipped import Skipped
+from c2am_jax.data.storage import is_remote, remote_errors, replace_text
 from c2am_jax.errors import UserError
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
-REMOTE = ("gs://", "s3://", "az://", "hf://")
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
 _MAY_APPEAR = ("image file missing", "image file unreadable")
 
@@ -193,25 +193,18 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
 @contextlib.contextmanager
 def _new_records(part: Part) -> Iterator[Any]:
     """Writer of the shard's file, which takes its name at the end. Remote ones are written here and copied there."""
-    remote = os.fspath(part.records).startswith(REMOTE)
-    partial = f"{part.records}.{os.getpid()}.partial"
-    with tempfile.TemporaryDirectory() if remote else contextlib.nullcontext() as scratch:
-        path = epath.Path(scratch) / "records" if scratch else epath.Path(partial)
+    remote = is_remote(part.folder)
+    with tempfile.TemporaryDirectory() if remote else contextlib.nullcontext(part.folder) as folder:
+        path = epath.Path(folder) / f"{part.records.name}.{os.getpid()}.partial"
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
         try:
             yield writer
         finally:
             writer.close()
         if remote:
-            path = path.copy(partial, overwrite=True)
-        path.replace(part.records)
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-    """Write a small file so that it is either whole or not there."""
-    partial = path.parent / f"{path.name}.{os.getpid()}.partial"
-    partial.write_text(text)
-    partial.replace(path)
+            path.copy(part.records, overwrite=True)
+        else:
+            path.replace(part.records)
 
 
 def _checked_content(image: ImageEntry, folder: str, skipped: Skipped) -> bytes | None:
@@ -288,7 +281,8 @@ def _start_worker(shared: _Shared) -> None:
 
 
 def _write_in_worker(part: Part) -> None:
-    write_shard(part, _shared.advance)
+    with remote_errors():  # TensorFlow's own do not survive the way to the parent
+        write_shard(part, _shared.advance)
 
 
 def write_shards(parts: list[Part], *, workers: int, name: str) -> list[Summary]:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -297,3 +299,50 @@ def test_a_shard_without_one_usable_image_does_no_harm(tiny, tmp_path, monkeypat
     _, dataset = prepared(tiny, tmp_path)
     read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(3)]
     assert read == [1, 3, 4] == dataset.image_id.tolist()
+
+
+SLOW_WORKERS = """
+import os, sys, time
+from c2am_jax.data import builder, shards
+annotations, images, data_dir = sys.argv[1:]
+shards.IMAGES_PER_SHARD = 1
+check = shards.check_jpeg
+def slow(content, hw):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(0.1)
+    check(content, hw)
+shards.check_jpeg = slow
+if __name__ == "__main__":
+    builder.prepare(annotations, images, "tiny", data_dir, workers=2)
+"""
+
+
+def alive(process):
+    """Whether it runs; what nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc")
+def test_killed_at_any_moment_all_processes_end_and_the_rest_is_made(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 1)
+    annotations, images = larger(tiny)
+    builder.prepare(annotations, images, "tiny", tmp_path / "whole", workers=1)
+    (tmp_path / "script.py").write_text(SLOW_WORKERS)
+    command = [sys.executable, str(tmp_path / "script.py"), str(annotations), str(images), str(tmp_path / "data")]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        workers = {int(process.stdout.readline()) for _ in range(4)}
+        time.sleep(np.random.default_rng().uniform(0, 0.6))
+        process.kill()
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers)), "processes that nobody waits for go on"
+    folder = builder.folder_of("tiny", tmp_path / "data")
+    done = len(list(folder.glob("parts/000*.json")))
+    assert 0 < done < 20 and not builder.is_prepared("tiny", tmp_path / "data")
+    builder.prepare(annotations, images, "tiny", tmp_path / "data", workers=1)
+    assert bytes_of(folder) == bytes_of(builder.folder_of("tiny", tmp_path / "whole"))
