@@ -70,11 +70,11 @@ def target_iou(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], rois: np.
         group = found[start : start + GROUP]
         full = np.zeros((GROUP, CANVAS, CANVAS), np.uint8)
         stored = np.zeros((GROUP, MASK_SIZE, MASK_SIZE), np.uint8)
-        frames, roi = np.tile(np.float32([0, 0, 1, 1]), (2, GROUP, 1))
+        frames, roi = np.tile(np.array([0, 0, 1, 1], np.float32), (2, GROUP, 1))
         for i, (raster, box, frame) in enumerate(group):
             full[i, : raster.shape[0], : raster.shape[1]] = raster
             stored[i], frames[i], roi[i] = frame, box, rois[start + i]
-        index, whole = jnp.arange(GROUP), np.tile(np.float32([0, 0, CANVAS, CANVAS]), (GROUP, 1))
+        index, whole = jnp.arange(GROUP), np.tile(np.array([0, 0, CANVAS, CANVAS], np.float32), (GROUP, 1))
         pairs = np.asarray(make(stored, frames, index, roi)), np.asarray(make(full, whole, index, roi))
         values += [iou(a, b) for a, b in zip(*pairs, strict=True)][: len(group)]
     return np.array(values)

@@ -150,7 +150,7 @@ def _finish(
     _write_metadata(folder, summaries)
     index = _index(summaries)
     stream = io.BytesIO()
-    np.savez(stream, **index)
+    np.savez(stream, **index)  # pyright: ignore[reportArgumentType]
     (folder / "index.npz").write_bytes(stream.getvalue())
     write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))

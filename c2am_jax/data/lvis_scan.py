@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -305,9 +305,12 @@ def _completed_categories(
     images, instances = counted(image, label, len(class_ids))
     rows, lacking = [], defaultdict(int)
     for k, category in enumerate(found.categories[i] for i in class_ids):
-        row = {"image_count": int(images[k]), "instance_count": int(instances[k])}
-        row |= {key: category[key] for key in row if key in category}
-        row["frequency"] = category.get("frequency") or frequency_of(row["image_count"])
+        image_count = category.get("image_count", int(images[k]))
+        row = {
+            "frequency": category.get("frequency") or frequency_of(image_count),
+            "image_count": image_count,
+            "instance_count": category.get("instance_count", int(instances[k])),
+        }
         for key in row:
             lacking[key] += category.get(key) is None
         rows.append({"id": category["id"], "name": category.get("name", str(category["id"])), **row})
@@ -329,7 +332,7 @@ def write_evaluation_json(found: Scan, target: epath.Path) -> None:
 class _Completion:
     """Streams a scanned file into one that has all that the LVIS layout needs."""
 
-    def __init__(self, found: Scan, file: BinaryIO):
+    def __init__(self, found: Scan, file: IO[bytes]):
         self._found, self._file = found, file
         self._open, self._written = "", set()  # the list that is being written, and all so far
         self._ids = found.categories.ids.tolist()

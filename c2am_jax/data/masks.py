@@ -32,8 +32,8 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         polygons = [polygon for polygon in polygons if len(polygon) >= 6]
         if not polygons:
             raise BadMask("no polygon with at least 3 points")
-        rles = coco_mask.frPyObjects(polygons, *hw)
-        rle = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
+        rles: list[Any] = coco_mask.frPyObjects(polygons, *hw)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        rle: Any = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
         return _decoded_counts(rle["counts"])
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise BadMask("segmentation is neither polygons nor RLE")
