@@ -239,3 +239,24 @@ def test_an_evaluation_file_of_which_nothing_is_left_is_still_one(tiny, tmp_path
 @pytest.fixture(autouse=True)
 def quiet(caplog):
     caplog.set_level(logging.ERROR)
+
+
+def test_memory_does_not_grow_with_the_polygons(tiny, monkeypatch):
+    import tracemalloc
+
+    from c2am_jax.data import json_stream
+
+    monkeypatch.setattr(json_stream, "BLOCK", 1 << 14)
+    content, write = tiny
+    polygon = [float(value) for value in range(400)]
+    first = {**content["annotations"][0], "segmentation": [polygon]}
+    content["annotations"] = [{**first, "id": number} for number in range(1000)]
+    path, _ = write()
+    assert path.stat().st_size > 2_600_000
+    tracemalloc.start()
+    try:
+        found = scan(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.label) == 1000 and peak < 700_000
