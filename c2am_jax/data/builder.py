@@ -25,7 +25,7 @@ from etils import epath
 from c2am_jax.data import lvis, published, shards
 from c2am_jax.data.lvis_scan import Scan, scan, write_evaluation_json
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import is_remote, local_file, remote_errors, replace_text
+from c2am_jax.data.storage import is_remote, local_file, replace_text, storage_errors
 from c2am_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def prepare(
       AnnotationError: the json is not usable.
       PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name.
       WorkerDied: a process was killed.
-      RemoteError: remote storage does not answer.
+      StorageError: a disk is full, or a storage refuses or does not answer.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PreparationError(f"{name!r} is no name of a data set: letters, digits, '_', '-' and '.' only")
-    with remote_errors():
+    with storage_errors(data_dir):
         if not epath.Path(images).is_dir():
             raise PreparationError(f"{images}: no such folder of images")
         with turns(name, data_dir):

@@ -30,7 +30,7 @@ from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, pack
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import is_remote, remote_errors, replace_text
+from c2am_jax.data.storage import StorageError, is_remote, replace_text, storage_errors
 from c2am_jax.errors import UserError
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
@@ -198,9 +198,12 @@ def _new_records(part: Part) -> Iterator[Any]:
         path = epath.Path(folder) / f"{part.records.name}.{os.getpid()}.partial"
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
         try:
-            yield writer
-        finally:
-            writer.close()
+            try:
+                yield writer
+            finally:
+                writer.close()
+        except RuntimeError as error:  # the writer's only exception
+            raise StorageError(f"{part.folder}: {error}") from None
         if remote:
             path.copy(part.records, overwrite=True)
         else:
@@ -281,7 +284,7 @@ def _start_worker(shared: _Shared) -> None:
 
 
 def _write_in_worker(part: Part) -> None:
-    with remote_errors():  # TensorFlow's own do not survive the way to the parent
+    with storage_errors(part.folder):  # TensorFlow's own do not survive the way to the parent
         write_shard(part, _shared.advance)
 
 

@@ -13,8 +13,8 @@ from c2am_jax.errors import UserError
 _SCHEMES = ("gs://", "s3://", "az://", "hf://")
 
 
-class RemoteError(UserError):
-    """Remote storage that does not answer or refuses; the text is its own."""
+class StorageError(UserError):
+    """A disk or a remote storage that is full, refuses, or does not answer; the text is its own."""
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -23,25 +23,29 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def remote_errors() -> Iterator[None]:
-    """TensorFlow's errors about remote files become one line."""
+def storage_errors(place: str | os.PathLike) -> Iterator[None]:
+    """What the system or TensorFlow (for remote files) says becomes one line; `place` is named if they name none."""
     try:
         yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{error.filename or os.fspath(place)}: {error.strerror or error}") from None
     except Exception as error:
         tensorflow = sys.modules.get("tensorflow")
         if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
             raise
-        raise RemoteError(f"remote storage: {error.message.splitlines()[0]}") from None
+        raise StorageError(f"{os.fspath(place)}: remote storage: {error.message.splitlines()[0]}") from None
 
 
 @contextlib.contextmanager
 def local_file(path: str | os.PathLike) -> Iterator[str]:
-    """A local file itself; of a remote one a copy, which lasts as long as the context. RemoteError without it."""
+    """A local file itself; of a remote one a copy, which lasts as long as the context. StorageError without it."""
     if not is_remote(path):
         yield os.fspath(path)
         return
     if not epath.Path(path).exists():
-        raise RemoteError(f"{os.fspath(path)}: no such file")
+        raise StorageError(f"{os.fspath(path)}: no such file")
     with tempfile.TemporaryDirectory() as scratch:
         yield os.fspath(epath.Path(path).copy(os.path.join(scratch, "copy"), overwrite=True))
 

@@ -1,6 +1,7 @@
-"""Preparation from and to remote folders, by a stand-in for the remote storage."""
+"""Storage that fails, and remote folders, by a stand-in for the remote storage."""
 
 import inspect
+import os
 
 import pytest
 from etils.epath import backend, gpath
@@ -71,5 +72,31 @@ def test_remote_storage_that_fails_is_one_line(tiny, tmp_path, bucket):
     with pytest.raises(UserError, match="gs://none.json: no such file"):
         builder.prepare("gs://none.json", images, "tiny", tmp_path / "d")
     bucket.down = True
-    with pytest.raises(UserError, match="remote storage: no route to the bucket$"):
+    with pytest.raises(UserError, match="d: remote storage: no route to the bucket$"):
         builder.prepare(annotations, "gs://images", "tiny", tmp_path / "d")
+
+
+def test_a_full_disk_is_one_line_and_a_later_start_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    arguments = (*tiny[1](), "tiny", tmp_path / "d")
+    writer, opened = shards.array_record_module.ArrayRecordWriter, []
+
+    def full(path, options):
+        opened.append(path)
+        return writer(path if len(opened) == 1 else "/dev/full", options)
+
+    monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", full)
+    with pytest.raises(UserError, match="tiny/1.1.0: .*No space left"):
+        builder.prepare(*arguments, workers=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    done = builder.folder_of("tiny", tmp_path / "d") / "lvis_layout-data.array_record-00000-of-00002"
+    stamp = os.stat(done).st_mtime_ns
+    assert builder.prepare(*arguments, workers=1)["images"] == 4
+    assert os.stat(done).st_mtime_ns == stamp  # not made again
+
+
+def test_a_folder_that_cannot_be_is_one_line(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file.*: (Not a directory|File exists)"):
+        builder.prepare(*tiny[1](), "tiny", tmp_path / "file")
