@@ -260,3 +260,21 @@ def test_memory_does_not_grow_with_the_polygons(tiny, monkeypatch):
     finally:
         tracemalloc.stop()
     assert len(found.label) == 1000 and peak < 700_000
+
+
+def test_coco_ap_of_the_completed_file_is_that_of_the_original(shared, tmp_path, capsys):
+    from pycocotools.cocoeval import COCOeval
+
+    folder = shared / "data" / "cocoapi_val2014_100"
+    write_evaluation_json(scan(folder / "instances_val2014_100.json"), epath.Path(tmp_path / "evaluation.json"))
+    stats = []
+    for path in (folder / "instances_val2014_100.json", tmp_path / "evaluation.json"):
+        truth = COCO(str(path))
+        protocol = COCOeval(truth, truth.loadRes(str(folder / "instances_val2014_fakebbox100_results.json")), "bbox")
+        protocol.evaluate()
+        protocol.accumulate()
+        protocol.summarize()
+        stats.append(protocol.stats)
+    capsys.readouterr()
+    np.testing.assert_array_equal(*stats)
+    assert round(stats[0][0], 3) == 0.505
