@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -313,7 +314,9 @@ def slow(content, hw):
     check(content, hw)
 shards.check_jpeg = slow
 if __name__ == "__main__":
-    builder.prepare(annotations, images, "tiny", data_dir, workers=2)
+    from c2am_jax.data import prepare
+    options = ["--annotations", annotations, "--images", images, "--name", "tiny", "--out", data_dir, "--workers", "2"]
+    sys.exit(prepare.main(options))
 """
 
 
@@ -346,3 +349,17 @@ def test_killed_at_any_moment_all_processes_end_and_the_rest_is_made(tiny, tmp_p
     assert 0 < done < 20 and not builder.is_prepared("tiny", tmp_path / "data")
     builder.prepare(annotations, images, "tiny", tmp_path / "data", workers=1)
     assert bytes_of(folder) == bytes_of(builder.folder_of("tiny", tmp_path / "whole"))
+
+
+def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, tmp_path):
+    annotations, images = larger(tiny)
+    (tmp_path / "script.py").write_text(SLOW_WORKERS)
+    command = [sys.executable, str(tmp_path / "script.py"), str(annotations), str(images), str(tmp_path / "data")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        workers = {int(process.stdout.readline()) for _ in range(4)}
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.decode().splitlines()[-1].startswith("interrupted: start again")
+    assert b"Traceback" not in said and not any(map(alive, workers))
