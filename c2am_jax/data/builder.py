@@ -77,6 +77,7 @@ def prepare(
     *,
     replace: bool = True,
     workers: int | None = None,
+    training: str | os.PathLike = "",
 ) -> dict[str, Any]:
     """Write records, index and report of one json of the LVIS or COCO layout; returns the report.
 
@@ -92,6 +93,8 @@ def prepare(
       data_dir: folder of prepared data sets, local or remote (training reads local ones).
       replace: prepare anew what is finished.
       workers: processes; None for one per core.
+      training: local json of the training split, whose groups and counts stand in for those that a validation json
+        does not tell.
 
     Raises:
       AnnotationError: the json is not usable.
@@ -108,7 +111,7 @@ def prepare(
             if is_prepared(name, data_dir) and not replace:
                 return json.loads((folder_of(name, data_dir) / "report.json").read_text())
             with local_file(annotations) as local:
-                found = scan(local, annotations)
+                found = scan(local, annotations, training)
                 return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers)
 
 

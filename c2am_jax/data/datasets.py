@@ -58,7 +58,9 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
     if not builder.is_prepared(name, data_dir):
         check_sources(config["name"], annotations, images, split)
         _LOG.info("preparing %s from %s (once)", name, annotations)
-        builder.prepare(annotations, images, name, data_dir, replace=False)
+        training = sources(config, "train")[0] if split == "val" else Path()
+        known = training if training.is_file() else ""
+        builder.prepare(annotations, images, name, data_dir, replace=False, training=known)
     elif named and not annotations.is_file():
         raise MissingDataset(_missing(config["name"], annotations, images, split))
     # Prepared records do without their source, but if it is there, it must be the one they were made from.

@@ -129,6 +129,7 @@ class _Gatherer:
         self.unusable: set[int] = set()
         self.images: dict[int, ImageEntry] = {}
         self.categories: dict[int, dict[str, Any]] = {}
+        self.training: dict[int, dict[str, Any]] = {}  # category rows of the training file, if needed
         self.verified = {"neg_category_ids": 0, "not_exhaustive_category_ids": 0}  # images that tell
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
@@ -192,11 +193,16 @@ def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
     return np.where(known_array[order[at]] == values, order[at], -1)
 
 
-def scan(path: str | os.PathLike, name: str | os.PathLike = "") -> Scan:
-    """Read a local json of the LVIS or COCO layout once; messages call it `name`, or else by its path.
+def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | os.PathLike = "") -> Scan:
+    """Read a json of the LVIS or COCO layout once.
 
     Entries that can't be used are skipped and counted: broken ones, later ones of the same id, annotations of an
     unknown image or category, non-finite boxes. Crowds are no training instances.
+
+    Args:
+      path: of the file, local.
+      name: of the file in messages; its path if empty.
+      training: json whose frequencies and counts stand in for absent ones, read only then; the file's own if empty.
 
     Raises:
       AnnotationError: missing file, no json, a list missing, a category that is not what it should be, two images or
@@ -220,6 +226,8 @@ def scan(path: str | os.PathLike, name: str | os.PathLike = "") -> Scan:
             raise AnnotationError(f"{name}: no list {key!r}: neither the LVIS nor the COCO layout")
     if not found.categories:
         raise AnnotationError(f"{name}: the list 'categories' is empty")
+    if training and any(category.get("frequency") is None for category in found.categories.values()):
+        found.training = {row["id"]: row for row in scan(training).categories.as_dicts()}
     return _arranged(found, path, {key: listed[key] for key in _LISTS}, sha256)
 
 
@@ -305,15 +313,13 @@ def _completed_categories(
     images, instances = counted(image, label, len(class_ids))
     rows, lacking = [], defaultdict(int)
     for k, category in enumerate(found.categories[i] for i in class_ids):
-        image_count = category.get("image_count", int(images[k]))
-        row = {
-            "frequency": category.get("frequency") or frequency_of(image_count),
-            "image_count": image_count,
-            "instance_count": category.get("instance_count", int(instances[k])),
-        }
-        for key in row:
+        counts = {"image_count": int(images[k]), "instance_count": int(instances[k])}
+        row = {"frequency": None, **counts, **found.training.get(category["id"], {})}
+        row |= {key: category[key] for key in row if category.get(key) is not None}
+        row["frequency"] = row["frequency"] or frequency_of(row["image_count"])
+        for key in ("frequency", "image_count", "instance_count"):
             lacking[key] += category.get(key) is None
-        rows.append({"id": category["id"], "name": category.get("name", str(category["id"])), **row})
+        rows.append({**row, "id": category["id"], "name": category.get("name", str(category["id"]))})
     return category_table(rows), [f"{key} of {count} categories" for key, count in lacking.items() if count]
 
 

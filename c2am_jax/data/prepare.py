@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", help="folder of its JPEGs (searched by file_name or coco_url), local or gs://")
     parser.add_argument("--name", help="data.name with _train or _val, for example birds_train")
     parser.add_argument("--out", required=True, help="folder of prepared data sets, config.data.dir")
+    parser.add_argument(
+        "--training", default="", help="json of the training split, for groups that --annotations lacks"
+    )
     parser.add_argument("--workers", type=int, help="processes; default: one per core")
     options = parser.parse_args(arguments)
     if options.workers is not None and options.workers < 1:
@@ -64,7 +67,7 @@ def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
 def _prepare(annotations: str, images: str, name: str, options: argparse.Namespace) -> None:
     from c2am_jax.data import builder  # TFDS takes a second to import: not for --help
 
-    report = builder.prepare(annotations, images, name, options.out, workers=options.workers)
+    report = builder.prepare(annotations, images, name, options.out, workers=options.workers, training=options.training)
     for line in _lines(name, report):
         print(line)
     print(f"written to {builder.folder_of(name, options.out)} (report.json lists what was skipped)")

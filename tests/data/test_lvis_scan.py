@@ -164,6 +164,26 @@ def test_a_frequency_follows_from_a_count_that_is_there(tiny):
     assert scan(write()[0]).categories.frequency == ("r", "f", "c")
 
 
+def test_groups_of_a_validation_file_are_those_of_training(tiny, tmp_path):
+    content, write = tiny
+    training = tmp_path / "train.json"
+    training.write_text(write()[0].read_text())
+    told = {key: content["categories"][0].pop(key) for key in ("frequency", "image_count")}
+    content["categories"][1]["image_count"] = 77
+    content["categories"].append({"id": 9, "name": "not in training"})
+    path, _ = write()
+    assert told == {"frequency": "r", "image_count": 1}
+    rows = {row["id"]: row for row in scan(path, training=training).categories.as_dicts()}
+    assert (rows[2]["frequency"], rows[2]["image_count"]) == ("r", 1)
+    assert (rows[7]["frequency"], rows[7]["image_count"]) == ("c", 77)  # what the file tells stays
+    assert (rows[9]["frequency"], rows[9]["image_count"], rows[9]["name"]) == ("r", 0, "not in training")
+    for category in content["categories"]:
+        category["frequency"] = "f"
+    write()
+    training.unlink()  # read only where it is needed
+    assert scan(path, training=training).categories.frequency == ("f", "f", "f", "f")
+
+
 def test_categories_without_annotations_are_rare(tiny):
     content, write = tiny
     content["annotations"] = []
