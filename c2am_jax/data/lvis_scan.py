@@ -300,7 +300,7 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     )
 
 
-def counted(image: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _counted(image: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and instances of each class: two int64 [K] of instances with these image numbers and labels."""
     pairs = np.unique(image * classes + label)
     return np.bincount(pairs % classes, minlength=classes), np.bincount(label, minlength=classes)
@@ -310,7 +310,7 @@ def _completed_categories(
     found: _Gatherer, class_ids: list[int], image: np.ndarray, label: np.ndarray
 ) -> tuple[CategoryTable, list[str]]:
     """The table, with what the file does not tell counted in it; and which keys that was."""
-    images, instances = counted(image, label, len(class_ids))
+    images, instances = _counted(image, label, len(class_ids))
     rows, lacking = [], defaultdict(int)
     for k, category in enumerate(found.categories[i] for i in class_ids):
         counts = {"image_count": int(images[k]), "instance_count": int(instances[k])}
