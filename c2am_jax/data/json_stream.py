@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from c2am_jax.errors import UserError
 
@@ -16,6 +16,14 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 Handler = Callable[[Any, int, int], None]
 
 
+class ByteSource(Protocol):
+    """What is read from: a file opened in binary mode, or something around one."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
+
+
 class BrokenJson(UserError):
     """A file that is not json, or not an object at its top level; the text names it and the place."""
 
@@ -23,7 +31,7 @@ class BrokenJson(UserError):
 class _Reader:
     """A window on the file. Text is latin-1, one character per byte, so that positions are those of the file."""
 
-    def __init__(self, file: BinaryIO, path: str):
+    def __init__(self, file: ByteSource, path: str):
         self.path = path
         self.digest = hashlib.sha256()
         self._file = file
@@ -97,7 +105,7 @@ class _Reader:
         return value, offset, len(raw)
 
 
-def read_lists(file: BinaryIO, path: str, handlers: Mapping[str, Handler]) -> tuple[dict[str, int], str]:
+def read_lists(file: ByteSource, path: str, handlers: Mapping[str, Handler]) -> tuple[dict[str, int], str]:
     """Call ``handlers[key](entry, offset, length)`` for every entry of the list under `key` of the top-level object.
 
     ``file[offset : offset + length]`` is the entry's own json, in UTF-8. Other keys are checked and passed over.

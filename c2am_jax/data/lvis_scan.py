@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from etils import epath
+from tqdm import tqdm
 
 from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
 from c2am_jax.data.lvis import FREQUENCIES, AnnotationError, CategoryTable, category_table, frequency_of
@@ -217,8 +218,10 @@ def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | 
         "categories": found.category,
     }
     with open_json(path) as file:
+        bar = {"desc": f"read {os.path.basename(name)}", "total": os.path.getsize(path), "delay": 2, "disable": None}
         try:
-            listed, sha256 = read_lists(file, name, handlers)
+            with tqdm.wrapattr(file, "read", **bar) as shown:
+                listed, sha256 = read_lists(shown, name, handlers)
         except BrokenJson as error:
             raise AnnotationError(str(error)) from None
     for key in _LISTS:
