@@ -1,11 +1,10 @@
-"""LVIS json + JPEGs -> TFDS records (ArrayRecord, random access), with an index beside them.
+"""Annotation json + JPEGs -> TFDS records (ArrayRecord, random access), with an index beside them.
 
 A prepared folder holds the records, `index.npz` (what samplers need of every image), `categories.json`,
 `annotations.json` (for the evaluator) and `report.json` (what was kept and skipped, and why), written last: without
-it the folder is unfinished.
+it the folder is unfinished, and the next preparation from the same files goes on where that one stopped.
 """
 
-import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -13,27 +12,26 @@ import functools
 import hashlib
 import io
 import json
-import logging
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+import tensorflow_datasets as tfds
+from etils import epath
 
-from c2am_jax.data import lvis
-from c2am_jax.data.jpeg import check_jpeg
-from c2am_jax.data.masks import MASK_SIZE, BadMask, box_frame, pack, rasterise
-from c2am_jax.data.tensorflow_host import tf, tfds
+from c2am_jax.data import lvis, published, shards
+from c2am_jax.data.lvis_scan import Scan, scan, write_evaluation_json
+from c2am_jax.data.skipped import Skipped
+from c2am_jax.data.storage import is_remote, local_file, replace_text, storage_errors
 from c2am_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
-SPLIT = "data"
-MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+VERSION = "1.1.0"  # of the records and what stands beside them
 
 
 class PreparationError(UserError, FileNotFoundError):
@@ -44,117 +42,14 @@ class UnreadableRecord(UserError):
     """A record that storage damaged after its preparation; the text names the image."""
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Source(tfds.core.BuilderConfig):
-    annotations: str = ""
-    images: str = ""
-
-
-class _LvisLayout(tfds.core.GeneratorBasedBuilder):
-    """Records of one LVIS-layout json; example i is image i of the index."""
-
-    name = "lvis_layout"
-    VERSION = tfds.core.Version("1.1.0")
-    pkg_dir_path = tfds.core.Path(__file__).parent
-
-    def __init__(self, **options):
-        """As any TFDS builder; `found` must be set before, `index` and `skipped` fill up while examples are made."""
-        self.found: lvis.Annotations | None = None
-        self.skipped = collections.defaultdict(list)
-        self.index = []
-        super().__init__(**options)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        instance = {
-            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-            "label": tfds.features.Scalar(np.int32),
-            "mask": tfds.features.Tensor(shape=(MASK_SIZE, MASK_SIZE // 8), dtype=np.uint8, encoding="bytes"),
-        }
-        features = {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "image_id": tfds.features.Scalar(np.int64),
-            "height": tfds.features.Scalar(np.int32),
-            "width": tfds.features.Scalar(np.int32),
-            "instances": tfds.features.Sequence(instance),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        return {SPLIT: self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        source = self.builder_config
-        assert self.found is not None
-        class_of = self.found.categories.class_of
-        for image in tqdm(self.found.images, desc=f"prepare {source.name}", unit="image", disable=None):
-            try:
-                content = lvis.image_file(image, source.images).read_bytes()
-                check_jpeg(content, (image["height"], image["width"]))
-            except FileNotFoundError as error:
-                self.skipped["image file missing"].append(str(error))
-                continue
-            except (OSError, ValueError) as error:
-                self.skipped["image file broken"].append(f"image {image['id']}: {error}")
-                continue
-            instances = list(self._instances(image, class_of))
-            self.index.append((image["id"], image["height"], image["width"], [i["label"] for i in instances]))
-            yield (
-                len(self.index) - 1,
-                {
-                    "image": io.BytesIO(content),
-                    "image_id": image["id"],
-                    "height": image["height"],
-                    "width": image["width"],
-                    "instances": instances,
-                },
-            )
-
-    def _instances(self, image, class_of) -> Iterator[dict[str, Any]]:
-        hw = image["height"], image["width"]
-        for annotation in self.found.by_image.get(image["id"], ()):
-            name = f"annotation {annotation['id']} of image {image['id']}"
-            try:
-                box = _box(annotation["bbox"], hw)
-                raster = rasterise(annotation["segmentation"], hw)
-                if not raster.any():
-                    raise BadMask("mask lies outside the image")
-            except (TypeError, ValueError, OverflowError) as error:  # BadMask, or what pycocotools says to non-numbers
-                self.skipped["annotation dropped"].append(f"{name}: {error}")
-                continue
-            yield {
-                "box": box,
-                "label": class_of[annotation["category_id"]],
-                "mask": pack(box_frame(raster, box)),
-            }
-
-
-def _box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
-    """Xyxy clipped to the image; BadMask for what the reference's filter drops."""
-    x, y, w, h = (float(v) for v in xywh)
-    if not np.isfinite([x, y, w, h]).all():
-        raise BadMask("box with a non-finite number")
-    box = np.array([max(x, 0), max(y, 0), min(x + w, hw[1]), min(y + h, hw[0])], np.float32)
-    if w < MIN_SIDE or h < MIN_SIDE or (box[2:] - box[:2] <= 0).any():
-        raise BadMask("box of zero size or outside the image")
-    return box
-
-
 def _digest(path: str | os.PathLike) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _builder(name: str, data_dir: str | os.PathLike, annotations: str = "", images: str = "") -> _LvisLayout:
-    source = _Source(name=name, annotations=str(annotations), images=str(images))
-    return _LvisLayout(config=source, data_dir=str(data_dir), file_format="array_record")
-
-
-def folder_of(name: str, data_dir: str | os.PathLike) -> Path:
+def folder_of(name: str, data_dir: str | os.PathLike) -> epath.Path:
     """Where `prepare` puts the records of a data set."""
-    return Path(data_dir) / _LvisLayout.name / name / str(_LvisLayout.VERSION)
+    return epath.Path(data_dir) / shards.DATASET / name / VERSION
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
@@ -164,9 +59,12 @@ def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
-    """Processes of one machine that write the same data set take turns."""
-    Path(data_dir).mkdir(parents=True, exist_ok=True)
-    with open(Path(data_dir) / f".{name}.lock", "w") as file:
+    """Processes of one machine that write the same data set take turns; in a remote folder nobody waits."""
+    epath.Path(data_dir).mkdir(parents=True, exist_ok=True)
+    if is_remote(data_dir):
+        yield
+        return
+    with open(os.path.join(data_dir, f".{name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -178,83 +76,154 @@ def prepare(
     data_dir: str | os.PathLike,
     *,
     replace: bool = True,
+    workers: int | None = None,
+    training: str | os.PathLike = "",
 ) -> dict[str, Any]:
-    """Write records, index and report of one LVIS-layout json; returns the report.
+    """Write records, index and report of one json of the LVIS or COCO layout; returns the report.
 
-    Images whose file is missing, broken or of another size and annotations that the reference's filter drops are
-    skipped, counted and listed in `report.json`. An interrupted preparation starts anew. Unless `replace`, a finished
-    one is left as it is, also one that another process finished while this one waited for its turn.
+    Images and annotations that can't be used are skipped, counted and listed in `report.json` (docs/data.md says which
+    condition has which consequence). An interrupted preparation goes on with the shards that are missing and gives the
+    same bytes. Unless `replace`, a finished one is left as it is, also one that another process finished while this one
+    waited for its turn.
+
+    Args:
+      annotations: the json, local or remote (gs://).
+      images: folder of the image files, local or remote.
+      name: of the data set, a folder name; checked against the published counts if it is e.g. "lvis_v1_train".
+      data_dir: folder of prepared data sets, local or remote (training reads local ones).
+      replace: prepare anew what is finished.
+      workers: processes; None for one per core.
+      training: local json of the training split, whose groups and counts stand in for those that a validation json
+        does not tell.
 
     Raises:
       AnnotationError: the json is not usable.
-      PreparationError: no folder `images`, or not one of the images is in it, or a name that is no folder name.
+      PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name.
+      WorkerDied: a process was killed.
+      StorageError: a disk is full, or a storage refuses or does not answer.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PreparationError(f"{name!r} is no name of a data set: letters, digits, '_', '-' and '.' only")
-    if not Path(images).is_dir():
-        raise PreparationError(f"{images}: no such folder of images")
-    found = lvis.read_annotations(annotations)  # before anything is written
-    folder = folder_of(name, data_dir)
-    with turns(name, data_dir):
-        if is_prepared(name, data_dir) and not replace:
-            return json.loads((folder / "report.json").read_text())
-        for old in (folder, *folder.parent.glob(f"incomplete.*_{folder.name}")):  # the latter of a killed preparation
-            shutil.rmtree(old, ignore_errors=True)
-        builder = _builder(name, data_dir, str(annotations), str(images))
-        builder.found = found
-        _write_records(builder)
-        return _write_index(builder, folder)
+    with storage_errors(data_dir):
+        if not epath.Path(images).is_dir():
+            raise PreparationError(f"{images}: no such folder of images")
+        with turns(name, data_dir):
+            if is_prepared(name, data_dir) and not replace:
+                return json.loads((folder_of(name, data_dir) / "report.json").read_text())
+            with local_file(annotations) as local:
+                found = scan(local, annotations, training)
+                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers)
 
 
-def _write_records(builder: _LvisLayout) -> None:
-    source = builder.builder_config
-    assert builder.found is not None
-    if not builder.found.images:
-        raise PreparationError(f"{source.annotations}: the list 'images' is empty")
-    try:
-        # Nothing is downloaded, TFDS wants the folder; and it prints about downloads.
-        with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(file_format="array_record", download_dir=downloads)
-    except AssertionError:  # TFDS refuses to write a split without examples
-        if builder.index or not builder.skipped:
-            raise
-        first = next(iter(builder.skipped.values()))[0]
-        text = f"{source.annotations}: not one of its images is usable in {source.images}: {first}"
-        raise PreparationError(text) from None
+def _prepare(found: Scan, images: str, name: str, folder: epath.Path, workers: int | None) -> dict[str, Any]:
+    if not found.images:
+        raise PreparationError(f"{found.name}: the list 'images' is empty or has no usable entry")
+    _make_folder(folder, found, images)
+    parts = shards.parts_of(found, images, folder)
+    summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name)
+    return _finish(name, folder, found, parts, summaries)
 
 
-def _write_index(builder: _LvisLayout, folder: Path) -> dict[str, Any]:
+def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
+    """An empty folder, or the one of an interrupted preparation of the same."""
+    plan = {"annotations_sha256": found.sha256, "images": images, "images_per_shard": shards.IMAGES_PER_SHARD}
+    record = folder / "parts" / "plan.json"
+    same = record.is_file() and json.loads(record.read_text()) == plan
+    if same and not (folder / "report.json").is_file():
+        for partial in (*folder.glob("*.partial"), *folder.glob("parts/*.partial")):
+            partial.unlink()
+        return
+    if folder.exists():
+        folder.rmtree()
+    record.parent.mkdir(parents=True)
+    replace_text(record, json.dumps(plan))
+
+
+def _finish(
+    name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary]
+) -> dict[str, Any]:
     """What stands beside the records; the report last and at once, because it says that all is there."""
-    source, found, index = builder.builder_config, builder.found, builder.index
-    assert found is not None
-    counts = {reason: len(entries) for reason, entries in builder.skipped.items()}
-    for reason, count in counts.items():
-        _LOG.warning("%s: %s: %d, for example: %s", source.name, reason, count, builder.skipped[reason][0])
-    lengths = [len(labels) for _, _, _, labels in index]
-    np.savez(
-        folder / "index.npz",
-        image_id=np.array([i for i, _, _, _ in index], np.int64),
-        image_hw=np.array([(h, w) for _, h, w, _ in index], np.int32),
-        label=np.array([label for _, _, _, labels in index for label in labels], np.int32),
-        label_offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
-    shutil.copyfile(source.annotations, folder / "annotations.json")
+    skipped, noted = Skipped(), Skipped()
+    skipped.merge([found.skipped, *(summary.skipped for summary in summaries)])
+    noted.merge(summary.noted for summary in summaries)
+    if not any(summary.image_id for summary in summaries):
+        folder.rmtree()
+        first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
+        raise PreparationError(f"{found.name}: not one of its images is usable in {parts[0].images}: {first}")
+    _write_metadata(folder, summaries)
+    index = _index(summaries)
+    stream = io.BytesIO()
+    np.savez(stream, **index)  # pyright: ignore[reportArgumentType]
+    (folder / "index.npz").write_bytes(stream.getvalue())
+    write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
-    report = {
-        "annotations": source.annotations,
-        "annotations_sha256": _digest(folder / "annotations.json"),
-        "image_folder": source.images,
-        "images": len(index),
-        "images_without_annotations": lengths.count(0),
-        "instances": int(sum(lengths)),
-        "categories": {g: len(found.categories.group(g)) for g in lvis.FREQUENCIES},
-        "skipped": counts,
-        "skipped_entries": builder.skipped,
-    }
-    partial = folder / "report.json.partial"
-    partial.write_text(json.dumps(report, indent=1))
-    partial.replace(folder / "report.json")
+    report = _report(name, found, parts[0].images, index, skipped, noted)
+    skipped.log(f"{name}: skipped")
+    noted.log(f"{name}: kept")
+    replace_text(folder / "report.json", json.dumps(report, indent=1))
+    (folder / "parts").rmtree()
     return report
+
+
+def _write_metadata(folder: epath.Path, summaries: list[shards.Summary]) -> None:
+    """By which TFDS reads the records."""
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=shards.DATASET, split=shards.SPLIT, filetype_suffix="array_record"
+    )
+    split = tfds.core.SplitInfo(
+        name=shards.SPLIT,
+        shard_lengths=[len(summary.image_id) for summary in summaries],
+        num_bytes=sum(summary.size for summary in summaries),
+        filename_template=template,
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=shards.features(), split_infos=[split], version=VERSION, check_data=False
+    )
+
+
+def _index(summaries: list[shards.Summary]) -> dict[str, np.ndarray]:
+    """The arrays of `PreparedDataset`."""
+    labels = [labels for summary in summaries for labels in summary.labels]
+    lengths = [len(of_image) for of_image in labels]
+    return {
+        "image_id": np.array([i for summary in summaries for i in summary.image_id], np.int64),
+        "image_hw": np.array([hw for summary in summaries for hw in summary.image_hw], np.int32),
+        "label": np.array([label for of_image in labels for label in of_image], np.int32),
+        "label_offset": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    }
+
+
+def _report(
+    name: str, found: Scan, images: str, index: Mapping[str, np.ndarray], skipped: Skipped, noted: Skipped
+) -> dict[str, Any]:
+    categories = {group: len(found.categories.group(group)) for group in lvis.FREQUENCIES}
+    instances = {group: int(np.isin(index["label"], found.categories.group(group)).sum()) for group in lvis.FREQUENCIES}
+    counts = {
+        **found.listed,
+        "images_with_annotations": int((np.diff(found.start) > 0).sum()),
+        "rare": categories["r"],
+        "common": categories["c"],
+        "frequent": categories["f"],
+    }
+    return {
+        "annotations": found.name,
+        "annotations_sha256": found.sha256,
+        "layout": found.layout,
+        "image_folder": images,
+        "images": len(index["image_id"]),
+        "images_without_annotations": int((np.diff(index["label_offset"]) == 0).sum()),
+        "instances": len(index["label"]),
+        "categories": categories,
+        "instances_of_group": instances,
+        "in_the_file": counts,
+        "published": name in published.PUBLISHED,
+        "unlike_published": published.differences(name, counts),
+        "added_for_evaluation": found.additions,
+        "noted": noted.counts,
+        "noted_entries": noted.entries,
+        "skipped": skipped.counts,
+        "skipped_entries": skipped.entries,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +254,7 @@ class PreparedDataset:
 
     @property
     def annotations_path(self) -> Path:
-        """The LVIS json that the evaluator reads."""
+        """The json that the evaluator reads."""
         return self.folder / "annotations.json"
 
     def labels_of(self, index: int) -> np.ndarray:
@@ -293,14 +262,13 @@ class PreparedDataset:
         return self.label[self.label_offset[index] : self.label_offset[index + 1]]
 
     @functools.cached_property
-    def _builder(self) -> _LvisLayout:
-        data_dir = self.folder.parent.parent.parent
-        return _builder(self.name, data_dir)
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds.builder_from_directory(self.folder)
 
     @functools.cached_property
     def _source(self):
         method = tfds.decode.DeserializeMethod.RAW_BYTES
-        return self._builder.as_data_source(split=SPLIT, deserialize_method=method)  # pyright: ignore[reportCallIssue]
+        return self._builder.as_data_source(split=shards.SPLIT, deserialize_method=method)  # pyright: ignore[reportCallIssue]
 
     def read(self, index: int) -> bytes:
         """The serialised record of image `index`. Raises UnreadableRecord if the disk holds other bytes by now."""
@@ -310,8 +278,10 @@ class PreparedDataset:
             name = f"record {int(index)} (image {self.image_id[index]})"
             raise UnreadableRecord(f"{self.folder}: {name}: {error}; delete the folder to prepare it anew") from None
 
-    def parse(self, record: tf.Tensor) -> Any:
+    def parse(self, record: "tf.Tensor") -> Any:
         """A record as tensors; "image" stays JPEG bytes (graph mode)."""
+        from c2am_jax.data.tensorflow_host import tfds  # preparation does without TensorFlow
+
         features = self._builder.info.features
         assert features is not None
         return features.deserialize_example(record, decoders={"image": tfds.decode.SkipDecoding()})
@@ -321,10 +291,12 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
     """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
 
     Raises:
-      PreparationError: nothing (finished) is there.
+      PreparationError: nothing (finished) is there, or it is there in remote storage.
       AnnotationError: it was prepared from another annotation file.
     """
-    folder = folder_of(name, data_dir)
+    folder = Path(folder_of(name, data_dir))
+    if is_remote(data_dir):
+        raise PreparationError(f"{folder_of(name, data_dir)}: records are read from local folders only; copy it to one")
     if not is_prepared(name, data_dir):
         raise PreparationError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
     report = json.loads((folder / "report.json").read_text())

@@ -32,6 +32,12 @@ def sources(config: Mapping[str, Any], split: str) -> tuple[Path, Path]:
     return Path(annotations), Path(images)
 
 
+def check_sources(name: str, annotations: Path, images: Path, split: str) -> None:
+    """Raise MissingDataset unless file and folder exist; its text says what to download where."""
+    if not annotations.is_file() or not images.is_dir():
+        raise MissingDataset(_missing(name, annotations, images, split))
+
+
 def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDataset:
     """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
 
@@ -50,10 +56,11 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
         annotations, images = _drawn_glyphs(Path(data_dir) / "glyphs", split)
     named = config["annotations" if split == "train" else "val_annotations"]
     if not builder.is_prepared(name, data_dir):
-        if not annotations.is_file() or not images.is_dir():
-            raise MissingDataset(_missing(config["name"], annotations, images, split))
+        check_sources(config["name"], annotations, images, split)
         _LOG.info("preparing %s from %s (once)", name, annotations)
-        builder.prepare(annotations, images, name, data_dir, replace=False)
+        training = sources(config, "train")[0] if split == "val" else Path()
+        known = training if training.is_file() else ""
+        builder.prepare(annotations, images, name, data_dir, replace=False, training=known)
     elif named and not annotations.is_file():
         raise MissingDataset(_missing(config["name"], annotations, images, split))
     # Prepared records do without their source, but if it is there, it must be the one they were made from.

@@ -6,10 +6,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from c2am_jax.errors import UserError
 
@@ -70,7 +71,8 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _frequency(image_count: int) -> str:
+def frequency_of(image_count: int) -> str:
+    """LVIS's group of a category that so many training images contain: "r", "c" or "f"."""
     return "r" if image_count <= 10 else "c" if image_count <= 100 else "f"
 
 
@@ -81,7 +83,7 @@ def category_table(categories: Sequence[Mapping[str, Any]]) -> CategoryTable:
     return CategoryTable(
         ids=np.array([c["id"] for c in ordered], np.int64),
         names=tuple(c.get("name", str(c["id"])) for c in ordered),
-        frequency=tuple(c.get("frequency") or _frequency(n) for c, n in zip(ordered, images, strict=True)),
+        frequency=tuple(c.get("frequency") or frequency_of(n) for c, n in zip(ordered, images, strict=True)),
         image_count=images,
         instance_count=np.array([c.get("instance_count", 0) for c in ordered], np.int64),
     )
@@ -141,29 +143,51 @@ def read_annotations(path: str | os.PathLike) -> Annotations:
     return Annotations(path, content["images"], by_image, categories)
 
 
+class ImageNotFound(FileNotFoundError):
+    """No file for an image; `reason` is a line of the report, the text names the image and the places."""
+
+    def __init__(self, reason: str, text: str):
+        """`reason` is the kind of fault."""
+        super().__init__(text)
+        self.reason = reason
+
+
 def _relative_places(image: Mapping[str, Any]) -> list[str]:
     """Where an image may be inside its folder, the likeliest place first; nothing climbs out of the folder."""
     names = [image.get("file_name"), "/".join((image.get("coco_url") or "").split("/")[-2:])]
     places = []
     for name in filter(None, names):
         path = PurePosixPath(name)
-        if ".." not in path.parts and not path.is_absolute():
+        if ".." in path.parts:
+            continue
+        if not path.is_absolute():
             places.append(name)
         places.append(path.name)
     # LVIS v0.5 names the 2014 files; the same pictures are in COCO's 2017 archives under their number.
     for old in filter(None, [re.fullmatch(r"COCO_(\w+2014)_(\d+\.jpg)", place) for place in places]):
         places += [f"{old[1]}/{old[0]}", f"train2017/{old[2]}", f"val2017/{old[2]}", old[2]]
-    return [place for place in dict.fromkeys(places) if place not in ("", "..")]
+    return [place for place in dict.fromkeys(places) if place]
 
 
-def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> Path:
+def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> epath.Path:
     """Where an image's file is: `file_name` or the last two parts of `coco_url`, with or without its own folder.
 
+    Args:
+      image: "id" and one of "file_name" and "coco_url".
+      folder: of the images, local or remote (gs://).
+
     Raises:
-      FileNotFoundError: none of these exists; the text names the image and the places.
+      ImageNotFound: none of these exists, or all climb out of the folder by "..".
     """
-    candidates = [Path(folder) / place for place in _relative_places(image)]
+    candidates = [epath.Path(folder) / place for place in _relative_places(image)]
+    if not candidates:
+        named = image.get("file_name") or image.get("coco_url")
+        raise ImageNotFound("image path outside the folder", f"image {image['id']}: {named!r} leads out of {folder}")
     for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"image {image['id']}: no file {' or '.join(map(str, candidates))}")
+        try:
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError):  # no possible name of a file: too long, or with a character that no file has
+            continue
+    places = " or ".join(map(os.fspath, candidates))
+    raise ImageNotFound("image file missing", f"image {image['id']}: no file {places}")

@@ -1,35 +1,94 @@
-"""`python -m c2am_jax.data.prepare --annotations A.json --images DIR --name NAME --out DIR`: LVIS json -> records."""
+"""Annotation json and JPEGs -> records. What is skipped is counted, listed, and explained in docs/data.md.
+
+python -m c2am_jax.data.prepare lvis_v1 --out DIR       (or lvis_v05; files in DIR/lvis_v1, or --annotations, --images)
+python -m c2am_jax.data.prepare --annotations A.json --images DIR --name NAME --out DIR   (LVIS or COCO layout)
+"""
 
 import argparse
 import sys
+from typing import Any
 
 from c2am_jax.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare one split; prints the report, returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m c2am_jax.data.prepare", description=__doc__)
-    parser.add_argument("--annotations", required=True, help="json in the LVIS layout")
-    parser.add_argument("--images", required=True, help="folder of its JPEGs (searched by file_name or coco_url)")
-    parser.add_argument("--name", required=True, help="data.name with _train or _val, for example lvis_v1_train")
+    """Prepare one json, or both splits of a published set; prints the reports, returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m c2am_jax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", nargs="?", choices=("lvis_v1", "lvis_v05"), help="a published set")
+    parser.add_argument("--split", choices=("train", "val"), help="of the published set; default: both")
+    parser.add_argument("--annotations", help="json in the LVIS or COCO layout, local or gs://")
+    parser.add_argument("--images", help="folder of its JPEGs (searched by file_name or coco_url), local or gs://")
+    parser.add_argument("--name", help="data.name with _train or _val, for example birds_train")
     parser.add_argument("--out", required=True, help="folder of prepared data sets, config.data.dir")
+    parser.add_argument(
+        "--training", default="", help="json of the training split, for groups that --annotations lacks"
+    )
+    parser.add_argument("--workers", type=int, help="processes; default: one per core")
     options = parser.parse_args(arguments)
-    from c2am_jax.data import builder  # TensorFlow takes seconds to import: not for --help
-
+    if options.workers is not None and options.workers < 1:
+        parser.error("--workers must be at least 1")
     try:
-        report = builder.prepare(options.annotations, options.images, options.name, options.out)
+        for annotations, images, name in _sources(parser, options):
+            _prepare(annotations, images, name, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.name}: {report['images']} images, {report['instances']} instances")
-    if report["images_without_annotations"]:
-        print(f"without annotations, for evaluation only: {report['images_without_annotations']} images")
-    groups = report["categories"]
-    print(f"categories: {groups['r']} rare, {groups['c']} common, {groups['f']} frequent")
-    for reason, count in report["skipped"].items():
-        print(f"skipped, {reason}: {count}")
-    print(f"written to {builder.folder_of(options.name, options.out)} (report.json lists what was skipped)")
+    except KeyboardInterrupt:
+        print("interrupted: start again to go on, finished shards are kept", file=sys.stderr)
+        return 130
     return 0
+
+
+def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """(annotations, images, name) of what is to be prepared; all must be there before the first begins."""
+    if not options.dataset:
+        for key in ("annotations", "images", "name"):
+            if not getattr(options, key):
+                parser.error(f"either a published set or --{key} is needed")
+        return [(options.annotations, options.images, options.name)]
+    if options.name or (options.annotations and not options.split):
+        parser.error("a published set has its own name, and --annotations needs --split")
+    from c2am_jax.data import datasets
+
+    config = {"name": options.dataset, "dir": options.out, "images": options.images or "", "val_images": ""}
+    config |= dict.fromkeys(("annotations", "val_annotations"), options.annotations or "")
+    found = []
+    for split in [options.split] if options.split else ["train", "val"]:
+        annotations, images = datasets.sources(config, split)
+        datasets.check_sources(options.dataset, annotations, images, split)
+        found.append((str(annotations), str(images), f"{options.dataset}_{split}"))
+    return found
+
+
+def _prepare(annotations: str, images: str, name: str, options: argparse.Namespace) -> None:
+    from c2am_jax.data import builder  # TFDS takes a second to import: not for --help
+
+    report = builder.prepare(annotations, images, name, options.out, workers=options.workers, training=options.training)
+    for line in _lines(name, report):
+        print(line)
+    print(f"written to {builder.folder_of(name, options.out)} (report.json lists what was skipped)")
+
+
+def _lines(name: str, report: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: {report['images']:,} images, {report['instances']:,} instances ({report['layout']} layout)"]
+    if report["images_without_annotations"]:
+        lines.append(f"without annotations, for evaluation only: {report['images_without_annotations']:,} images")
+    groups, instances = report["categories"], report["instances_of_group"]
+    named = {"r": "rare", "c": "common", "f": "frequent"}
+    lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in named.items()))
+    lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in named.items()))
+    lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
+    lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
+    lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
+    if report["unlike_published"]:
+        lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]
+    elif report["published"]:
+        lines.append(f"the file's counts are those of the published {name}")
+    return lines
 
 
 if __name__ == "__main__":

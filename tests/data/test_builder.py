@@ -3,15 +3,20 @@
 import fcntl
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import annotation
 from pictures import jpeg_of
 from PIL import Image
 
-from c2am_jax.data import builder
+from c2am_jax.data import builder, shards
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.errors import UserError
 
@@ -43,7 +48,13 @@ def test_bad_images_and_annotations_are_skipped_counted_and_listed(tiny, tmp_pat
     content["annotations"][0]["bbox"] = [4.0, 6.0, 0.0, 16.0]
     content["annotations"][1]["segmentation"] = [[500.0, 500.0, 510.0, 500.0, 510.0, 510.0]]
     report, dataset = prepared(tiny, tmp_path)
-    assert report["skipped"] == {"image file missing": 1, "image file broken": 2, "annotation dropped": 2}
+    assert report["skipped"] == {
+        "degenerate box": 1,
+        "mask unusable": 1,
+        "image file truncated or corrupt": 1,
+        "image file missing": 1,
+        "image of another size": 1,
+    }
     listed = json.dumps(report["skipped_entries"])
     for named in ("image 2", "image 3", "image 4", "the json says", "annotation 1", "annotation 2"):
         assert named in listed
@@ -78,7 +89,7 @@ def test_an_unfinished_preparation_does_not_open(tiny, tmp_path):
 def test_a_file_that_only_calls_itself_jpeg_is_skipped(tiny, tmp_path):
     (tmp_path / "images" / "train2017" / "000000000001.jpg").write_bytes(jpeg_of((48, 64), kind="PNG"))
     report, _ = prepared(tiny, tmp_path)
-    assert report["skipped"] == {"image file broken": 1}
+    assert report["skipped"] == {"image file not a JPEG": 1}
 
 
 def test_a_cameras_picture_with_a_second_one_inside_is_a_jpeg(tiny, tmp_path):
@@ -92,13 +103,22 @@ def test_a_cameras_picture_with_a_second_one_inside_is_a_jpeg(tiny, tmp_path):
     assert report["skipped"] == {} and dataset.parse(dataset.read(0))["image"].numpy() == stream.getvalue()
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_picture_too_large_to_decode_is_skipped(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)  # stands in for the bomb limit of 179 Mpx
-    report, _ = prepared(tiny, tmp_path)
-    assert (
-        report["skipped"] == {"image file broken": 1} and "image 4" in report["skipped_entries"]["image file broken"][0]
-    )
+@pytest.mark.parametrize("told", [True, False])
+def test_a_picture_of_100_megapixels_is_skipped_before_it_is_decoded(tiny, tmp_path, monkeypatch, told):
+    stream = io.BytesIO()
+    Image.new("L", (12_500, 8_000)).save(stream, "JPEG", quality=1)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    (tmp_path / "images" / "train2017" / "000000000001.jpg").write_bytes(stream.getvalue())
+    if told:
+        tiny[0]["images"][0].update(height=8_000, width=12_500)
+        tiny[0]["images"][1:], tiny[0]["annotations"][2:] = [], []
+        with pytest.raises(UserError, match="image 1: 8000x12500 is more than 50 megapixels"):
+            prepared(tiny, tmp_path)
+    else:
+        from c2am_jax.data.jpeg import ImageFault, check_jpeg
+
+        with pytest.raises(ImageFault, match="8000x12500"):
+            check_jpeg(stream.getvalue(), (48, 64))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +128,8 @@ def test_a_picture_too_large_to_decode_is_skipped(tiny, tmp_path, monkeypatch):
 def test_segmentations_that_are_no_numbers_are_dropped_by_name(tiny, tmp_path, segmentation):
     tiny[0]["annotations"][0]["segmentation"] = segmentation
     report, dataset = prepared(tiny, tmp_path)
-    assert report["skipped"] == {"annotation dropped": 1} and len(dataset.labels_of(0)) == 1
-    assert "annotation 1 of image 1" in report["skipped_entries"]["annotation dropped"][0]
+    assert report["skipped"] == {"mask unusable": 1} and len(dataset.labels_of(0)) == 1
+    assert "annotation 1 of image 1" in report["skipped_entries"]["mask unusable"][0]
 
 
 def test_images_without_annotations_are_kept_and_counted(tiny, tmp_path):
@@ -134,43 +154,114 @@ def test_a_record_damaged_after_preparation_is_named_and_never_read_wrongly(tiny
     assert named
 
 
-START_PREPARING = """
-import sys, time
-from c2am_jax.data import builder
-box = builder.box_frame
-builder.box_frame = lambda *a: print("writing", file=sys.__stdout__, flush=True) or time.sleep(60) or box(*a)
-builder.prepare(*sys.argv[1:])
+PREPARE_AND_DIE = """
+import os, sys
+from c2am_jax.data import builder, shards
+annotations, images, data_dir, workers, at = sys.argv[1:]
+shards.IMAGES_PER_SHARD = 3
+check, seen = shards.check_jpeg, 0
+def die(content, hw):
+    global seen
+    seen += 1
+    if seen == int(at):
+        os.kill(os.getpid(), 9)
+    check(content, hw)
+shards.check_jpeg = die
+if __name__ == "__main__":
+    builder.prepare(annotations, images, "tiny", data_dir, workers=int(workers))
 """
 
 
-def test_a_killed_preparation_starts_anew_and_leaves_nothing(tiny, tmp_path):
-    annotations, images = tiny[1]()
-    arguments = [str(annotations), str(images), "tiny", str(tmp_path / "data")]
-    command = [sys.executable, "-c", START_PREPARING, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout.readline() == "writing\n"
-        process.kill()
+def larger(tiny, images=20):
+    """The tiny set several times over; (annotations, images)."""
+    content, write = tiny
+    rng = np.random.default_rng(4)
+    content["images"] = [{**content["images"][i % 4], "id": 100 + i} for i in range(images)]
+    content["annotations"] = [
+        annotation(number, 100 + int(rng.integers(images)), int(rng.choice([2, 5, 7])), [4.0, 6.0, 20.5, 16.25])
+        for number in range(5 * images)
+    ]
+    return write()
+
+
+def bytes_of(folder):
+    """Of all files but the report, which may tell of other paths."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".npz"}
+
+
+def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 3)
+    annotations, images = larger(tiny)
+    builder.prepare(annotations, images, "tiny", tmp_path / "whole")
+    whole = builder.folder_of("tiny", tmp_path / "whole")
+    at = int(np.random.default_rng().integers(1, 21))  # another moment in every run; any must do
+    arguments = [str(annotations), str(images), str(tmp_path / "data"), "1", str(at)]
+    killed = subprocess.run([sys.executable, "-c", PREPARE_AND_DIE, *arguments], capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
     folder = builder.folder_of("tiny", tmp_path / "data")
-    assert list(folder.parent.iterdir()) and not builder.is_prepared("tiny", tmp_path / "data")
-    report, _ = prepared(tiny, tmp_path)
-    assert report["images"] == 4 and [p.name for p in folder.parent.iterdir()] == [folder.name]
+    assert not builder.is_prepared("tiny", tmp_path / "data")
+    done = {path: os.stat(path).st_mtime_ns for path in folder.glob("*of-00007")}
+    assert len(done) == sum(at > edge for edge in (2, 5, 8, 11, 14, 17)), at
+    builder.prepare(annotations, images, "tiny", tmp_path / "data")
+    assert all(os.stat(path).st_mtime_ns == time for path, time in done.items()), "a finished shard was made again"
+    assert bytes_of(folder) == bytes_of(whole), f"killed at image {at}"
+    assert not list(folder.glob("*partial")) and not (folder / "parts").exists()
 
 
-def test_records_without_their_index_are_not_a_data_set(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "_write_index", lambda *_: 1 / 0)
+def test_several_processes_give_the_bytes_of_one(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 5)
+    annotations, images = larger(tiny)
+    reports = [builder.prepare(annotations, images, "tiny", tmp_path / str(n), workers=n) for n in (1, 2)]
+    assert reports[0] == reports[1] and reports[0]["images"] == 20
+    one, two = (bytes_of(builder.folder_of("tiny", tmp_path / str(n))) for n in (1, 2))
+    assert one == two and len([name for name in one if "array_record" in name]) == 4
+
+
+def test_a_killed_worker_is_one_line_and_costs_only_its_shard(tiny, tmp_path):
+    annotations, images = larger(tiny)
+    arguments = [str(annotations), str(images), str(tmp_path / "data"), "2", "2"]
+    (tmp_path / "script.py").write_text(PREPARE_AND_DIE)
+    command = [sys.executable, str(tmp_path / "script.py"), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    assert ended.returncode == 1 and "WorkerDied" in ended.stderr.splitlines()[-1]
+    assert "with fewer --workers" in ended.stderr
+
+
+def test_images_that_were_missing_are_looked_for_again(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    annotations, images = tiny[1]()
+    missing = images / "train2017" / "000000000002.jpg"
+    content = missing.read_bytes()
+    missing.unlink()
+    monkeypatch.setattr(builder, "_finish", lambda *_: 1 / 0)  # interrupted after the last shard
+    with pytest.raises(ZeroDivisionError):
+        builder.prepare(annotations, images, "tiny", tmp_path / "data")
+    monkeypatch.undo()
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    missing.write_bytes(content)
+    report, dataset = prepared(tiny, tmp_path)
+    assert report["skipped"] == {} and dataset.image_id.tolist() == [1, 2, 3, 4]
+
+
+def test_an_interrupted_preparation_of_other_files_is_dropped(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "_finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepared(tiny, tmp_path)
     assert builder.folder_of("tiny", tmp_path / "data").is_dir() and not builder.is_prepared("tiny", tmp_path / "data")
+    monkeypatch.undo()
+    tiny[0]["annotations"].pop(0)
+    report, dataset = prepared(tiny, tmp_path)
+    assert report["instances"] == 3 and dataset.labels_of(0).tolist() == [0]
 
 
 def test_what_another_process_finished_is_left_alone_unless_it_is_to_be_replaced(tiny, tmp_path):
     prepared(tiny, tmp_path)
     stamp = builder.folder_of("tiny", tmp_path / "data") / "report.json"
-    before = stamp.stat().st_mtime_ns
+    before = os.stat(stamp).st_mtime_ns
     builder.prepare(*tiny[1](), "tiny", tmp_path / "data", replace=False)
-    assert stamp.stat().st_mtime_ns == before
+    assert os.stat(stamp).st_mtime_ns == before
     builder.prepare(*tiny[1](), "tiny", tmp_path / "data")
-    assert stamp.stat().st_mtime_ns > before
+    assert os.stat(stamp).st_mtime_ns > before
 
 
 def test_writers_of_one_data_set_take_turns(tmp_path):
@@ -193,12 +284,82 @@ def test_names_that_are_no_folder_names_and_empty_files_are_refused(tiny, tmp_pa
 
 
 def test_records_keep_the_order_of_the_index_over_several_shards(tiny, tmp_path, monkeypatch):
-    whole = builder._LvisLayout.download_and_prepare
-    three = builder.tfds.download.DownloadConfig(num_shards=3)
-    monkeypatch.setattr(
-        builder._LvisLayout, "download_and_prepare", lambda self, **o: whole(self, download_config=three, **o)
-    )
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    (tmp_path / "images" / "train2017" / "000000000002.jpg").unlink()
+    tiny[0]["images"].reverse()
     _, dataset = prepared(tiny, tmp_path)
-    assert len(list(dataset.folder.glob("*array_record*"))) == 3
-    read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(4)]
-    np.testing.assert_array_equal(read, dataset.image_id)
+    assert len(list(dataset.folder.glob("*array_record*"))) == 2
+    read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(3)]
+    np.testing.assert_array_equal(read, [4, 3, 1])
+    np.testing.assert_array_equal(dataset.image_id, read)
+
+
+def test_a_shard_without_one_usable_image_does_no_harm(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 1)
+    (tmp_path / "images" / "train2017" / "000000000002.jpg").unlink()
+    _, dataset = prepared(tiny, tmp_path)
+    read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(3)]
+    assert read == [1, 3, 4] == dataset.image_id.tolist()
+
+
+SLOW_WORKERS = """
+import os, sys, time
+from c2am_jax.data import builder, shards
+annotations, images, data_dir = sys.argv[1:]
+shards.IMAGES_PER_SHARD = 1
+check = shards.check_jpeg
+def slow(content, hw):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(0.1)
+    check(content, hw)
+shards.check_jpeg = slow
+if __name__ == "__main__":
+    from c2am_jax.data import prepare
+    options = ["--annotations", annotations, "--images", images, "--name", "tiny", "--out", data_dir, "--workers", "2"]
+    sys.exit(prepare.main(options))
+"""
+
+
+def alive(process):
+    """Whether it runs; what nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc")
+def test_killed_at_any_moment_all_processes_end_and_the_rest_is_made(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 1)
+    annotations, images = larger(tiny)
+    builder.prepare(annotations, images, "tiny", tmp_path / "whole", workers=1)
+    (tmp_path / "script.py").write_text(SLOW_WORKERS)
+    command = [sys.executable, str(tmp_path / "script.py"), str(annotations), str(images), str(tmp_path / "data")]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        workers = {int(process.stdout.readline()) for _ in range(4)}
+        time.sleep(np.random.default_rng().uniform(0, 0.6))
+        process.kill()
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers)), "processes that nobody waits for go on"
+    folder = builder.folder_of("tiny", tmp_path / "data")
+    done = len(list(folder.glob("parts/000*.json")))
+    assert 0 < done < 20 and not builder.is_prepared("tiny", tmp_path / "data")
+    builder.prepare(annotations, images, "tiny", tmp_path / "data", workers=1)
+    assert bytes_of(folder) == bytes_of(builder.folder_of("tiny", tmp_path / "whole"))
+
+
+def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, tmp_path):
+    annotations, images = larger(tiny)
+    (tmp_path / "script.py").write_text(SLOW_WORKERS)
+    command = [sys.executable, str(tmp_path / "script.py"), str(annotations), str(images), str(tmp_path / "data")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        workers = {int(process.stdout.readline()) for _ in range(4)}
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.decode().splitlines()[-1].startswith("interrupted: start again")
+    assert b"Traceback" not in said and not any(map(alive, workers))

@@ -63,3 +63,17 @@ def test_other_data_in_the_place_of_the_glyphs_is_an_error_of_one_line(tmp_path)
     (tmp_path / "data" / "glyphs").mkdir(parents=True)
     with pytest.raises(UserError, match="holds other data"):
         open_dataset(config_of(tmp_path, name="glyphs"), "train")
+
+
+def test_a_validation_file_without_groups_takes_those_of_training(tiny, tmp_path):
+    content, write = tiny
+    annotations, images = write()
+    training = annotations.rename(tmp_path / "train.json")
+    for category in content["categories"]:
+        del category["frequency"]
+    validation, _ = write()
+    config = config_of(
+        tmp_path, name="mine", annotations=str(training), val_annotations=str(validation), images=str(images)
+    )
+    groups = [open_dataset(config, split).categories.frequency for split in ("train", "val")]
+    assert groups == [("r", "f", "c")] * 2

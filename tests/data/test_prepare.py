@@ -1,15 +1,92 @@
 """The command that prepares a data set."""
 
-from c2am_jax.data import prepare
+import json
+import logging
+import shutil
+
+import pytest
+
+from c2am_jax.data import builder, prepare, published
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.ERROR)
+
+
+def options_of(annotations, images, out, name="t"):
+    return ["--annotations", str(annotations), "--images", str(images), "--name", name, "--out", str(out)]
 
 
 def test_the_command_reports_and_names_wrong_input(tiny, tmp_path, capsys):
-    annotations, images = tiny[1]()
-    options = ["--annotations", str(annotations), "--images", str(images), "--name", "t", "--out", str(tmp_path / "d")]
+    options = options_of(*tiny[1](), tmp_path / "d")
     assert prepare.main(options) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("t: 4 images, 4 instances")  # nothing of TFDS's own
+    assert printed.startswith("t: 4 images, 4 instances (lvis layout)")  # nothing of TFDS's own
     assert "without annotations, for evaluation only: 1 images" in printed and "1 rare, 1 common, 1 frequent" in printed
+    assert "instances: 1 rare, 1 common, 2 frequent" in printed
     options[1] = str(tmp_path / "none.json")
     assert prepare.main(options) == 2
     assert "none.json: no such file" in capsys.readouterr().err
+
+
+def test_the_command_prints_what_was_skipped(tiny, tmp_path, capsys):
+    content, write = tiny
+    content["annotations"][0]["category_id"] = 99
+    content["annotations"][1]["iscrowd"] = 1
+    content["images"][2]["coco_url"] = "http://images.cocodataset.org/../7.jpg"
+    assert prepare.main(options_of(*write(), tmp_path / "d")) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "skipped, annotation of an unknown category: 1",
+        "skipped, crowd region, evaluation ignores it: 1",
+        "skipped, image path outside the folder: 1",
+        "added for evaluation: not_exhaustive_category_ids and ignore of 1 crowd regions",
+    ):
+        assert line in printed
+
+
+def test_a_published_set_is_found_in_its_standard_place_and_checked(tiny, tmp_path, capsys, monkeypatch):
+    annotations, images = tiny[1]()
+    home = tmp_path / "d" / "lvis_v1"
+    shutil.copytree(images, home / "images")
+    shutil.copy(annotations, home / "lvis_v1_train.json")
+    assert prepare.main(["lvis_v1", "--out", str(tmp_path / "d")]) == 2
+    assert "lvis_v1_val.json" in capsys.readouterr().err
+    assert not builder.is_prepared("lvis_v1_train", tmp_path / "d")  # all must be there before the first begins
+    assert prepare.main(["lvis_v1", "--split", "train", "--out", str(tmp_path / "d")]) == 0
+    printed = capsys.readouterr().out
+    assert "NOT the published lvis_v1_train: images: 4 in the file, 100,170 published" in printed
+    tiny_counts = {"images": 4, "annotations": 4, "categories": 3, "rare": 1, "images_with_annotations": 3}
+    monkeypatch.setitem(published.PUBLISHED, "lvis_v1_train", tiny_counts)
+    assert prepare.main(["lvis_v1", "--split", "train", "--out", str(tmp_path / "d")]) == 0
+    assert "the file's counts are those of the published lvis_v1_train" in capsys.readouterr().out
+
+
+def test_published_counts_are_those_of_the_tables(shared):
+    for name, table in (("lvis_v1_train", "v1"), ("lvis_v05_train", "v0.5")):
+        rows = json.loads((shared / "data" / "lvis_tables" / f"lvis_{table}_train_cat_info.json").read_text())
+        groups = [row["frequency"] for row in rows]
+        counts = {
+            "categories": len(rows),
+            "annotations": sum(row["instance_count"] for row in rows),
+            **{word: groups.count(word[0]) for word in ("rare", "common", "frequent")},
+        }
+        assert {key: published.PUBLISHED[name][key] for key in counts} == counts
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--annotations", "a.json"], ["lvis_v1", "--annotations", "a.json"], ["--workers", "0"]]
+)
+def test_incomplete_options_are_a_usage_error(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        prepare.main([*arguments, "--out", str(tmp_path)])
+    assert ended.value.code == 2 and "error" in capsys.readouterr().err
+
+
+def test_masks_that_lie_beside_their_box_are_kept_and_told(tiny, tmp_path, capsys):
+    content, write = tiny
+    content["annotations"][0]["bbox"] = [40.0, 30.0, 10.0, 10.0]
+    assert prepare.main(options_of(*write(), tmp_path / "d")) == 0
+    assert "kept, mask beside its box: 1" in capsys.readouterr().out
+    assert len(builder.load("t", tmp_path / "d").label) == 4

@@ -1,0 +1,392 @@
+"""One pass over an annotation json of any size: where every entry is, which can be used, what its layout lacks.
+
+LVIS layout: images tell `neg_category_ids` and `not_exhaustive_category_ids`, categories their `frequency`. COCO
+layout: they don't; every image is then verified for every category, and crowds (`iscrowd`) mark a category as not
+exhaustively annotated in their image. Memory holds some 50 bytes of an annotation and the names and sizes of images.
+"""
+
+import array
+import json
+import math
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
+from c2am_jax.data.lvis import FREQUENCIES, AnnotationError, CategoryTable, category_table, frequency_of
+from c2am_jax.data.skipped import LISTED, Skipped
+
+_LISTS = ("images", "annotations", "categories")
+_LARGEST_ID = 2**63 - 1
+
+
+class ImageEntry(NamedTuple):
+    """What records need of an entry of `images`."""
+
+    id: int
+    height: int
+    width: int
+    file_name: str
+    coco_url: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scanned file: N usable images in file order, A annotations that can train, image by image.
+
+    Attributes:
+      path: of the file, local.
+      name: of the file in messages.
+      sha256: of its bytes.
+      layout: "lvis" or "coco".
+      images: N entries.
+      start: int64 [N + 1]; image i has the annotations start[i]..start[i + 1], in file order.
+      offset, length: int64 [A], bytes of the annotation in the file.
+      label: int32 [A], class.
+      categories: with frequencies and counts, the file's own or else counted.
+      listed: entries of each list of the file.
+      additions: what the file lacks for LVIS AP, in words.
+      skipped: entries that can't be used at all, and crowds.
+      unusable: offsets of those entries but crowds.
+      crowds: classes of the crowd regions by image id.
+    """
+
+    path: str
+    name: str
+    sha256: str
+    layout: str
+    images: list[ImageEntry]
+    start: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    label: np.ndarray
+    categories: CategoryTable
+    listed: dict[str, int]
+    additions: list[str]
+    skipped: Skipped
+    unusable: set[int]
+    crowds: dict[int, set[int]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether LVIS AP can be computed with the file as it is."""
+        return not self.additions and not self.unusable
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) <= _LARGEST_ID
+
+
+def _image_fault(image: Any) -> str:
+    """Why an entry of `images` can't be used; "" if it can."""
+    if not isinstance(image, dict) or not _is_id(image.get("id")):
+        return "no integer id"
+    for key in ("height", "width"):
+        if type(image.get(key)) is not int or not 0 < image[key] < 2**31:
+            return f"no positive integer {key!r}"
+    names = [image.get(key) or "" for key in ("file_name", "coco_url")]
+    if not all(isinstance(name, str) for name in names) or not any(names):
+        return "neither 'file_name' nor 'coco_url' says where its file is"
+    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        if not isinstance(image.get(key, []), list) or not all(map(_is_id, image.get(key, []))):
+            return f"{key!r} is no list of ids"
+    return ""
+
+
+def _annotation_fault(annotation: Any) -> str:
+    """Why an entry of `annotations` can't be used; "" if it can."""
+    if not isinstance(annotation, dict) or not _is_id(annotation.get("id")):
+        return "no integer id"
+    for key in ("image_id", "category_id"):
+        if not _is_id(annotation.get(key)):
+            return f"no integer {key!r}"
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        return "bbox is not [x, y, width, height]"
+    try:
+        finite = all(map(math.isfinite, box))
+    except OverflowError:  # an integer beyond floats
+        finite = False
+    if not finite:
+        return "bbox with a non-finite number"
+    if "segmentation" not in annotation:
+        return "no 'segmentation'"
+    return ""
+
+
+class _Gatherer:
+    """Takes the entries as they come; lists may stand in any order in the file."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.skipped = Skipped()
+        self.unusable: set[int] = set()
+        self.images: dict[int, ImageEntry] = {}
+        self.categories: dict[int, dict[str, Any]] = {}
+        self.training: dict[int, dict[str, Any]] = {}  # category rows of the training file, if needed
+        self.verified = {"neg_category_ids": 0, "not_exhaustive_category_ids": 0}  # images that tell
+        self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
+        self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
+
+    def _skip(self, reason: str, offset: int, name: str) -> None:
+        self.skipped.add(reason, name)
+        self.unusable.add(offset)
+
+    def image(self, image: Any, offset: int, length: int) -> None:
+        fault = _image_fault(image)
+        if fault:
+            name = image.get("id") if isinstance(image, dict) else None
+            return self._skip("image entry unusable", offset, f"image {name!r} at byte {offset}: {fault}")
+        for key in self.verified:
+            self.verified[key] += key in image
+        names = image.get("file_name") or "", image.get("coco_url") or ""
+        entry = ImageEntry(image["id"], image["height"], image["width"], *names)
+        known = self.images.setdefault(entry.id, entry)
+        if known is not entry:
+            if known != entry:
+                raise AnnotationError(f"{self.name}: images: id {entry.id} stands for two different images")
+            self._skip("image listed twice", offset, f"image {entry.id} at byte {offset}")
+
+    def category(self, category: Any, offset: int, length: int) -> None:
+        if not isinstance(category, dict) or not _is_id(category.get("id")):
+            raise AnnotationError(f"{self.name}: categories: the entry at byte {offset} has no integer id")
+        where = f"{self.name}: category {category['id']}"
+        if not isinstance(category.get("name", ""), str):
+            raise AnnotationError(f"{where}: its name {category['name']!r} is no text")
+        if category.get("frequency") not in (None, *FREQUENCIES):
+            raise AnnotationError(f"{where}: frequency {category['frequency']!r} is not r, c or f")
+        for key in ("image_count", "instance_count"):
+            if type(category.get(key, 0)) is not int or not 0 <= category.get(key, 0) <= _LARGEST_ID:
+                raise AnnotationError(f"{where}: {key} {category[key]!r} is no count")
+        known = self.categories.setdefault(category["id"], category)
+        if known is not category:
+            if known != category:
+                raise AnnotationError(f"{self.name}: categories: id {category['id']} stands for two categories")
+            self._skip("category listed twice", offset, f"category {category['id']} at byte {offset}")
+
+    def annotation(self, annotation: Any, offset: int, length: int) -> None:
+        fault = _annotation_fault(annotation)
+        if fault:
+            name = annotation.get("id") if isinstance(annotation, dict) else None
+            return self._skip("annotation unusable", offset, f"annotation {name!r} at byte {offset}: {fault}")
+        self.ids.append(annotation["id"])
+        self.image_ids.append(annotation["image_id"])
+        self.category_ids.append(annotation["category_id"])
+        self.offsets.append(offset)
+        self.lengths.append(length)
+        self.crowd.append(bool(annotation.get("iscrowd")))
+
+
+def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
+    """Where each value is in the list `known` of unique integers; -1 for those that are not."""
+    known_array = np.array(known, np.int64)
+    if not len(known_array):
+        return np.full(len(values), -1)
+    order = np.argsort(known_array)
+    at = np.minimum(np.searchsorted(known_array, values, sorter=order), len(known_array) - 1)
+    return np.where(known_array[order[at]] == values, order[at], -1)
+
+
+def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | os.PathLike = "") -> Scan:
+    """Read a json of the LVIS or COCO layout once.
+
+    Entries that can't be used are skipped and counted: broken ones, later ones of the same id, annotations of an
+    unknown image or category, non-finite boxes. Crowds are no training instances.
+
+    Args:
+      path: of the file, local.
+      name: of the file in messages; its path if empty.
+      training: json whose frequencies and counts stand in for absent ones, read only then; the file's own if empty.
+
+    Raises:
+      AnnotationError: missing file, no json, a list missing, a category that is not what it should be, two images or
+        two categories under one id.
+    """
+    path = os.fspath(path)
+    name = os.fspath(name) or path
+    found = _Gatherer(name)
+    handlers: dict[str, Handler] = {
+        "images": found.image,
+        "annotations": found.annotation,
+        "categories": found.category,
+    }
+    with open_json(path) as file:
+        bar = {"desc": f"read {os.path.basename(name)}", "total": os.path.getsize(path), "delay": 2, "disable": None}
+        try:
+            with tqdm.wrapattr(file, "read", **bar) as shown:
+                listed, sha256 = read_lists(shown, name, handlers)
+        except BrokenJson as error:
+            raise AnnotationError(str(error)) from None
+    for key in _LISTS:
+        if key not in listed:
+            raise AnnotationError(f"{name}: no list {key!r}: neither the LVIS nor the COCO layout")
+    if not found.categories:
+        raise AnnotationError(f"{name}: the list 'categories' is empty")
+    if training and any(category.get("frequency") is None for category in found.categories.values()):
+        found.training = {row["id"]: row for row in scan(training).categories.as_dicts()}
+    return _arranged(found, path, {key: listed[key] for key in _LISTS}, sha256)
+
+
+def open_json(path: str) -> BinaryIO:
+    """Open for reading; AnnotationError if it is not there."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise AnnotationError(f"{path}: no such file") from None
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) -> Scan:
+    """Annotations sorted to their images; the rest of the faults, which show only when all is known."""
+    ids, image_ids, category_ids, offset, length = (
+        np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)
+        for values in (found.ids, found.image_ids, found.category_ids, found.offsets, found.lengths)
+    )
+    crowd = np.frombuffer(found.crowd, np.int8).astype(bool) if found.crowd else np.zeros(0, bool)
+    image = _positions(image_ids, list(found.images))
+    class_ids = sorted(found.categories)
+    label = _positions(category_ids, class_ids)
+    first = np.zeros(len(ids), bool)
+    first[np.unique(ids, return_index=True)[1]] = True
+    usable = np.ones(len(ids), bool)
+    for reason, wrong, name in (
+        ("annotation of an unknown image", image < 0, lambda i: f"image id {image_ids[i]} is not in 'images'"),
+        ("annotation of an unknown category", label < 0, lambda i: f"category id {category_ids[i]} is not known"),
+        ("annotation id used twice", ~first, lambda i: f"again at byte {offset[i]}"),
+    ):
+        bad = np.flatnonzero(wrong & usable)
+        usable[bad] = False
+        found.unusable.update(offset[bad].tolist())
+        names = [f"annotation {ids[i]}: {name(i)}" for i in bad[:LISTED]]
+        found.skipped.add(reason, *names, count=len(bad))
+    crowded = np.flatnonzero(crowd & usable)
+    names = [f"annotation {ids[i]} of image {image_ids[i]}" for i in crowded[:LISTED]]
+    found.skipped.add("crowd region, evaluation ignores it", *names, count=len(crowded))
+    crowds = defaultdict(set)
+    for i in crowded:
+        crowds[int(image_ids[i])].add(int(label[i]))
+
+    kept = np.flatnonzero(usable & ~crowd)
+    kept = kept[np.argsort(image[kept], kind="stable")]
+    start = np.searchsorted(image[kept], np.arange(len(found.images) + 1)).astype(np.int64)
+    categories, additions = _completed_categories(found, class_ids, image[kept], label[kept])
+    told = found.verified["neg_category_ids"] > 0
+    for key, count in found.verified.items():
+        if count < len(found.images):
+            additions.append(f"{key} of {len(found.images) - count} images")
+    if crowds:
+        additions.append(f"not_exhaustive_category_ids and ignore of {len(crowded)} crowd regions")
+    return Scan(
+        path=path,
+        name=found.name,
+        sha256=sha256,
+        layout="lvis" if told else "coco",
+        images=list(found.images.values()),
+        start=start,
+        offset=offset[kept],
+        length=length[kept],
+        label=label[kept].astype(np.int32),
+        categories=categories,
+        listed=listed,
+        additions=additions,
+        skipped=found.skipped,
+        unusable=found.unusable,
+        crowds=dict(crowds),
+    )
+
+
+def _counted(image: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and instances of each class: two int64 [K] of instances with these image numbers and labels."""
+    pairs = np.unique(image * classes + label)
+    return np.bincount(pairs % classes, minlength=classes), np.bincount(label, minlength=classes)
+
+
+def _completed_categories(
+    found: _Gatherer, class_ids: list[int], image: np.ndarray, label: np.ndarray
+) -> tuple[CategoryTable, list[str]]:
+    """The table, with what the file does not tell counted in it; and which keys that was."""
+    images, instances = _counted(image, label, len(class_ids))
+    rows, lacking = [], defaultdict(int)
+    for k, category in enumerate(found.categories[i] for i in class_ids):
+        counts = {"image_count": int(images[k]), "instance_count": int(instances[k])}
+        row = {"frequency": None, **counts, **found.training.get(category["id"], {})}
+        row |= {key: category[key] for key in row if category.get(key) is not None}
+        row["frequency"] = row["frequency"] or frequency_of(row["image_count"])
+        for key in ("frequency", "image_count", "instance_count"):
+            lacking[key] += category.get(key) is None
+        rows.append({**row, "id": category["id"], "name": category.get("name", str(category["id"]))})
+    return category_table(rows), [f"{key} of {count} categories" for key, count in lacking.items() if count]
+
+
+def write_evaluation_json(found: Scan, target: epath.Path) -> None:
+    """Write what LVIS AP and COCO AP read: a copy of the file, or one with its faults left out and its gaps filled.
+
+    Categories get `frequency`, `image_count` and `instance_count`; images `neg_category_ids` (COCO layout: all that are
+    absent) and `not_exhaustive_category_ids`; crowds get "ignore": 1 besides their `iscrowd`.
+    """
+    with open_json(found.path) as source, target.open("wb") as file:
+        if found.complete:
+            return shutil.copyfileobj(source, file, 1 << 20)
+        _Completion(found, file).write(source)
+
+
+class _Completion:
+    """Streams a scanned file into one that has all that the LVIS layout needs."""
+
+    def __init__(self, found: Scan, file: IO[bytes]):
+        self._found, self._file = found, file
+        self._open, self._written = "", set()  # the list that is being written, and all so far
+        self._ids = found.categories.ids.tolist()
+        self._rows = {row["id"]: row for row in found.categories.as_dicts()}
+        self._number = {image.id: i for i, image in enumerate(found.images)}
+
+    def write(self, source: BinaryIO) -> None:
+        changes = {"images": self._image, "annotations": self._annotation, "categories": self._category}
+        self._file.write(b"{")
+        read_lists(source, self._found.name, {key: self._writer(key, changes[key]) for key in _LISTS})
+        for key in _LISTS:
+            if key not in self._written:  # nothing of it is usable
+                self._begin(key)
+        self._file.write(b"]}")
+
+    def _begin(self, key: str) -> None:
+        self._file.write(f'{"], " if self._open else ""}"{key}": ['.encode())
+        self._open = key
+        self._written.add(key)
+
+    def _writer(self, key: str, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Handler:
+        def write(entry: Any, offset: int, length: int) -> None:
+            if offset in self._found.unusable:
+                return
+            if key == self._open:
+                self._file.write(b", ")
+            else:
+                self._begin(key)
+            self._file.write(json.dumps(change(entry)).encode())
+
+        return write
+
+    def _category(self, category: Mapping[str, Any]) -> dict[str, Any]:
+        return {**category, **self._rows[category["id"]]}
+
+    def _annotation(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        return {**annotation, "ignore": 1} if annotation.get("iscrowd") else dict(annotation)
+
+    def _image(self, image: Mapping[str, Any]) -> dict[str, Any]:
+        number = self._number[image["id"]]
+        crowds = self._found.crowds.get(image["id"], set())
+        present = set(self._found.label[self._found.start[number] : self._found.start[number + 1]].tolist()) | crowds
+        negative = image.get("neg_category_ids")
+        if negative is None:
+            verified = self._found.layout == "coco"
+            negative = [i for k, i in enumerate(self._ids) if k not in present] if verified else []
+        partial = set(image.get("not_exhaustive_category_ids", ())) | {self._ids[k] for k in crowds}
+        return {**image, "neg_category_ids": negative, "not_exhaustive_category_ids": sorted(partial)}

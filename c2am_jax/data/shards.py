@@ -1,0 +1,331 @@
+"""One shard of records after the other, each a function of its part of the json and of the image files.
+
+Processes share nothing but a counter. A finished shard has its summary beside it in `parts/`, so that an interrupted
+preparation goes on where it was; the bytes of a shard do not depend on who writes it. No TensorFlow is imported here
+(unless a JPEG asks for it): a worker takes about 100 MB.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from typing import Any, BinaryIO
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from etils import epath
+from tqdm import tqdm
+
+from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size
+from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
+from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
+from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, pack
+from c2am_jax.data.skipped import Skipped
+from c2am_jax.data.storage import StorageError, is_remote, replace_text, storage_errors
+from c2am_jax.errors import UserError
+
+IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
+DATASET, SPLIT = "lvis_layout", "data"
+MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
+_MAY_APPEAR = ("image file missing", "image file unreadable")
+
+
+class WorkerDied(UserError):
+    """A process of the pool was killed from outside; the text says what to do."""
+
+
+def features() -> tfds.features.FeaturesDict:
+    """What a record holds."""
+    instance = {
+        "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+        "label": tfds.features.Scalar(np.int32),
+        "mask": tfds.features.Tensor(shape=(MASK_SIZE, MASK_SIZE // 8), dtype=np.uint8, encoding="bytes"),
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "image_id": tfds.features.Scalar(np.int64),
+            "height": tfds.features.Scalar(np.int32),
+            "width": tfds.features.Scalar(np.int32),
+            "instances": tfds.features.Sequence(instance),
+        }
+    )
+
+
+def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
+    """Xyxy clipped to the image, float32 [4]; BadMask for what the reference's filter drops."""
+    x, y, w, h = (float(value) for value in xywh)
+    (left, right), (top, bottom) = (
+        (min(max(low, 0.0), side), min(max(high, 0.0), side))
+        for low, high, side in ((x, x + w, hw[1]), (y, y + h, hw[0]))
+    )
+    box = np.array([left, top, right, bottom], np.float32)
+    if w < MIN_SIDE or h < MIN_SIDE or not (box[:2] < box[2:]).all():
+        raise BadMask("box of less than a pixel or outside the image")
+    return box
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a process needs to write shard `number` of `total`; arrays as in `Scan`, of the part's own images."""
+
+    number: int
+    total: int
+    folder: str
+    annotations: str
+    images: str
+    entries: list[ImageEntry]
+    start: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    label: np.ndarray
+
+    @property
+    def records(self) -> epath.Path:
+        """The shard's file, named as TFDS names it."""
+        return epath.Path(self.folder) / f"{DATASET}-{SPLIT}.array_record-{self.number:05d}-of-{self.total:05d}"
+
+    @property
+    def summary(self) -> epath.Path:
+        """There when the shard is finished."""
+        return epath.Path(self.folder) / "parts" / f"{self.number:05d}.json"
+
+
+@dataclasses.dataclass
+class Summary:
+    """What stands in a shard: image ids and sizes, labels of each image, bytes of its records.
+
+    `skipped` was left out; `noted` is there, as the reference has it, but looks wrong.
+    """
+
+    image_id: list[int] = dataclasses.field(default_factory=list)
+    image_hw: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    labels: list[list[int]] = dataclasses.field(default_factory=list)
+    size: int = 0
+    skipped: Skipped = dataclasses.field(default_factory=Skipped)
+    noted: Skipped = dataclasses.field(default_factory=Skipped)
+
+    def write(self, path: epath.Path) -> None:
+        """As json, whole or not at all."""
+        replace_text(path, json.dumps(vars(self), default=Skipped.as_dict))
+
+    @classmethod
+    def read(cls, path: epath.Path) -> "Summary":
+        """What `write` wrote."""
+        values = json.loads(path.read_text())
+        return cls(**{**values, "skipped": Skipped(**values["skipped"]), "noted": Skipped(**values["noted"])})
+
+
+def parts_of(found: Scan, images: str, folder: epath.Path) -> list[Part]:
+    """Equal parts of the images, in file order."""
+    total = max(1, -(-len(found.images) // IMAGES_PER_SHARD))
+    edges = np.linspace(0, len(found.images), total + 1).astype(int)
+    parts = []
+    for number in range(total):
+        own = slice(edges[number], edges[number + 1])
+        start = found.start[edges[number] : edges[number + 1] + 1]
+        inside = slice(start[0], start[-1])
+        parts.append(
+            Part(
+                number=number,
+                total=total,
+                folder=os.fspath(folder),
+                annotations=found.path,
+                images=images,
+                entries=found.images[own],
+                start=start - start[0],
+                offset=found.offset[inside],
+                length=found.length[inside],
+                label=found.label[inside],
+            )
+        )
+    return parts
+
+
+def finished(part: Part) -> bool:
+    """Whether the shard is there and need not be made again: image files that were missing may be there by now."""
+    if not part.summary.is_file() or not part.records.is_file():
+        return False
+    return not any(reason in _MAY_APPEAR for reason in Summary.read(part.summary).skipped.counts)
+
+
+def write_shard(part: Part, advance: Callable[[], Any]) -> None:
+    """Write a shard and then its summary, each whole or not at all; `advance` is called for every image.
+
+    Raises:
+      AnnotationError: the json is not any more what was scanned.
+    """
+    summary = Summary()
+    encode = features().encode_example
+    serialiser = tfds.core.example_serializer.ExampleSerializer(features().get_serialized_info())
+    with _new_records(part) as writer, open_json(part.annotations) as json_file:
+        for number, image in enumerate(part.entries):
+            advance()
+            content = _checked_content(image, part.images, summary.skipped)
+            if content is None:
+                continue
+            instances = list(_instances(part, number, json_file, summary))
+            record = {
+                "image": io.BytesIO(content),
+                "image_id": image.id,
+                "height": image.height,
+                "width": image.width,
+                "instances": instances,
+            }
+            serialised = serialiser.get_tf_example(encode(record)).SerializeToString(deterministic=True)
+            writer.write(serialised)
+            summary.size += len(serialised)
+            summary.image_id.append(image.id)
+            summary.image_hw.append((image.height, image.width))
+            summary.labels.append([int(instance["label"]) for instance in instances])
+    summary.write(part.summary)
+
+
+@contextlib.contextmanager
+def _new_records(part: Part) -> Iterator[Any]:
+    """Writer of the shard's file, which takes its name at the end. Remote ones are written here and copied there."""
+    remote = is_remote(part.folder)
+    with tempfile.TemporaryDirectory() if remote else contextlib.nullcontext(part.folder) as folder:
+        path = epath.Path(folder) / f"{part.records.name}.{os.getpid()}.partial"
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+        try:
+            try:
+                yield writer
+            finally:
+                writer.close()
+        except RuntimeError as error:  # the writer's only exception
+            raise StorageError(f"{part.folder}: {error}") from None
+        if remote:
+            path.copy(part.records, overwrite=True)
+        else:
+            path.replace(part.records)
+
+
+def _checked_content(image: ImageEntry, folder: str, skipped: Skipped) -> bytes | None:
+    """The JPEG's bytes; None, counted, if training could not decode them."""
+    try:
+        check_size((image.height, image.width))
+        content = image_file(image._asdict(), folder).read_bytes()
+        check_jpeg(content, (image.height, image.width))
+    except ImageNotFound as error:
+        skipped.add(error.reason, str(error))
+    except ImageFault as error:
+        skipped.add(error.reason, f"image {image.id}: {error}")
+    except OSError as error:
+        skipped.add("image file unreadable", f"image {image.id}: {error}")
+    else:
+        return content
+    return None
+
+
+def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -> Iterator[dict[str, Any]]:
+    """What can train of the image's annotations."""
+    image = part.entries[number]
+    hw = image.height, image.width
+    for i in range(part.start[number], part.start[number + 1]):
+        json_file.seek(part.offset[i])
+        try:
+            annotation = json.loads(json_file.read(part.length[i]))
+        except ValueError:
+            raise AnnotationError(f"{part.annotations}: the file was changed while it was read") from None
+        name = f"annotation {annotation['id']} of image {image.id}"
+        try:
+            box = trainable_box(annotation["bbox"], hw)
+        except BadMask as error:
+            summary.skipped.add("degenerate box", f"{name}: {error}")
+            continue
+        try:
+            mask = box_mask(annotation["segmentation"], box, hw)
+        except BadMask as error:
+            summary.skipped.add("mask unusable", f"{name}: {error}")
+            continue
+        if not mask.any():
+            summary.noted.add("mask beside its box", name)
+        yield {"box": box, "label": part.label[i], "mask": pack(mask)}
+
+
+class _Shared:
+    """Between the processes of a pool: the number of images done, and whether to stop."""
+
+    def __init__(self, context: Any):
+        self.done, self.stop = context.Value("q", 0), context.Value("b", 0)
+
+    def advance(self) -> None:
+        with self.done.get_lock():
+            self.done.value += 1
+        if self.stop.value:
+            raise KeyboardInterrupt
+
+
+_shared: _Shared  # of a worker process
+
+
+def _start_worker(shared: _Shared) -> None:
+    global _shared
+    _shared = shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow():
+        parent.join()
+        os._exit(1)  # killed: nobody waits for this shard
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _write_in_worker(part: Part) -> None:
+    with storage_errors(part.folder):  # TensorFlow's own do not survive the way to the parent
+        write_shard(part, _shared.advance)
+
+
+def write_shards(parts: list[Part], *, workers: int, name: str) -> list[Summary]:
+    """Write the shards that are not finished, `workers` at a time (1: in this process); summaries of all, in order.
+
+    Raises:
+      WorkerDied: a process was killed, for want of memory perhaps; finished shards stay.
+      AnnotationError: as `write_shard`.
+    """
+    for part in parts:
+        part.summary.parent.mkdir(parents=True, exist_ok=True)
+    todo = [part for part in parts if not finished(part)]
+    total = sum(len(part.entries) for part in parts)
+    done = total - sum(len(part.entries) for part in todo)
+    with tqdm(total=total, initial=done, desc=f"prepare {name}", unit="image", disable=None) as bar:
+        if min(workers, len(todo)) > 1:
+            _write_in_pool(todo, min(workers, len(todo)), bar)
+        else:
+            for part in todo:
+                write_shard(part, bar.update)
+    return [Summary.read(part.summary) for part in parts]
+
+
+def _write_in_pool(todo: list[Part], workers: int, bar: tqdm) -> None:
+    # Fresh interpreters: a fork of a process with threads (TensorFlow's, JAX's) may hang.
+    context = multiprocessing.get_context("spawn")
+    shared = _Shared(context)
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shared,)) as pool:
+        waiting = {pool.submit(_write_in_worker, part) for part in todo}
+        counted = 0
+        try:
+            while waiting:
+                done, waiting = concurrent.futures.wait(waiting, 0.5, concurrent.futures.FIRST_EXCEPTION)
+                before, counted = counted, shared.done.value
+                bar.update(counted - before)
+                for future in done:
+                    future.result()
+        except BrokenProcessPool:
+            text = "a worker process was killed, perhaps for want of memory: start again (finished shards are kept)"
+            raise WorkerDied(f"{todo[0].folder}: {text}, with fewer --workers") from None
+        finally:
+            shared.stop.value = 1
+            pool.shutdown(wait=True, cancel_futures=True)

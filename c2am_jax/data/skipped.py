@@ -1,0 +1,40 @@
+"""What a preparation leaves out: counted by reason, the first ones named."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_LOG = logging.getLogger(__name__)
+LISTED = 1000  # names kept of each reason: a file that is wrong throughout must not fill the memory
+
+
+class Skipped:
+    """Counts and names by reason."""
+
+    def __init__(self, counts: Mapping[str, int] | None = None, entries: Mapping[str, list[str]] | None = None):
+        """Empty, or what `as_dict` gave."""
+        self.counts = dict(counts or {})
+        self.entries = {reason: list(names) for reason, names in (entries or {}).items()}
+
+    def add(self, reason: str, *names: str, count: int | None = None) -> None:
+        """Count `names`, or `count` of which these are the first."""
+        count = len(names) if count is None else count
+        if count:
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            listed = self.entries.setdefault(reason, [])
+            listed.extend(names[: LISTED - len(listed)])
+
+    def merge(self, others: Iterable["Skipped"]) -> None:
+        """Add those of other parts, in order."""
+        for other in others:
+            for reason, count in other.counts.items():
+                self.add(reason, *other.entries[reason], count=count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """{"counts": ..., "entries": ...}, for json."""
+        return {"counts": self.counts, "entries": self.entries}
+
+    def log(self, prefix: str) -> None:
+        """One warning for each reason, with an example."""
+        for reason, count in self.counts.items():
+            _LOG.warning("%s, %s: %d, for example: %s", prefix, reason, count, self.entries[reason][0])
