@@ -1,9 +1,11 @@
 """Evaluate a checkpoint, or score a LVIS results file.
 
 python eval.py --config configs/NAME.py [--workdir DIR] [--step N]
-python eval.py --annotations GT.json --predictions DT.json --iou_type bbox|segm [--output metrics.json]
+python eval.py --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
+               [--fixed] [--categories table.csv] [--protocol coco]
 """
 
+import csv
 import json
 from pathlib import Path
 
@@ -18,18 +20,43 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score against, without any model.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "LVIS results json to score.")
-_IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm"], "What overlaps: boxes or masks.")
+_IOU_TYPE = flags.DEFINE_enum(
+    "iou_type", "bbox", ["bbox", "segm", "boundary"], "What overlaps: boxes, masks, contours."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as json.")
+_FIXED = flags.DEFINE_bool(
+    "fixed", False, "AP-fixed: the 10,000 best of each category count, without a limit per image."
+)
+_CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for COCO-layout annotations."
+)
 
 
 def score() -> None:
     """Score a results file."""
-    from c2am_jax.evaluation.lvis_ap import evaluate_file
-    from c2am_jax.evaluation.report import ap_table
+    from c2am_jax.evaluation.report import ap_table, threshold_line
 
-    found = evaluate_file(_ANNOTATIONS.value, _PREDICTIONS.value, _IOU_TYPE.value).metrics()
-    metrics = {f"{_IOU_TYPE.value}/{name}": value for name, value in found.items()}
+    kind = _IOU_TYPE.value
+    if _PROTOCOL.value == "coco":
+        from c2am_jax.evaluation.coco_ap import evaluate_coco_file
+
+        found = evaluate_coco_file(_ANNOTATIONS.value, _PREDICTIONS.value, kind)
+    else:
+        from c2am_jax.evaluation.lvis_ap import evaluate_file
+
+        scored = evaluate_file(_ANNOTATIONS.value, _PREDICTIONS.value, kind, fixed=_FIXED.value)
+        found = scored.metrics()
+        if _CATEGORIES.value:
+            rows = scored.category_table()
+            with Path(_CATEGORIES.value).open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+    metrics = {f"{kind}/{name}": value for name, value in found.items()}
     print(ap_table(metrics))
+    if _PROTOCOL.value == "lvis":
+        print(threshold_line(scored.thresholds()))
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
 

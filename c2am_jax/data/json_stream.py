@@ -157,3 +157,19 @@ def _read_list(reader: _Reader, handler: Handler | None) -> int:
             handler(*entry)
         if reader.expect(",]") == "]":
             return count
+
+
+def read_list(file: ByteSource, path: str, handler: Handler) -> int:
+    """Call ``handler(entry, offset, length)`` for every entry of a file that is one list; returns how many there are.
+
+    Raises:
+      BrokenJson: as `read_lists`, or the top level is no list.
+    """
+    reader = _Reader(file, path)
+    reader.skip_mark()
+    if reader.peek() != "[":
+        raise BrokenJson(f"{path}: not a json file whose top level is a list")
+    count = _read_list(reader, handler)
+    if reader.peek():
+        raise reader.fail("something follows the end of the list")
+    return count

@@ -24,7 +24,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Predict, score, write ``eval/STEP/`` in the workdir and print both tables; returns the metrics.
 
-    Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json and weight_norms.json.
+    Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
+    category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
     """
     dataset = open_dataset(config.data, "val")
     if len(dataset.categories) != config.model.num_classes:
@@ -39,15 +40,17 @@ def evaluate(
     folder = Path(workdir) / "eval" / str(step)
     write_predictions(predict, params, rest, dataset, settings, mesh, folder, batch_size=batch_size)
 
-    metrics, category_ap = {}, {}
+    metrics, category_ap, thresholds = {}, {}, {}
     for iou_type in IOU_TYPES:
         _LOG.info("scoring %s", iou_type)
         scored = evaluate_file(dataset.annotations_path, folder / f"detections_{iou_type}.json", iou_type)
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
-        category_ap[iou_type] = dict(zip(dataset.categories.ids.tolist(), scored.category_ap().tolist(), strict=True))
+        category_ap[iou_type] = scored.category_table()
+        thresholds[iou_type] = scored.thresholds()
     norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in classifier_norms(params).items()}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
+    (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
     print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n")
     for stage, table in norms.items():

@@ -6,6 +6,7 @@ from typing import Any
 from c2am_jax.evaluation.weight_norms import QUANTILES
 
 AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
+COCO_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,12 +23,24 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def ap_table(metrics: Mapping[str, float]) -> str:
     """One line per IoU type, in per cent; "-" where the annotations have nothing to count."""
+    protocol, columns = ("LVIS", AP_COLUMNS) if any(n.endswith("/APf") for n in metrics) else ("COCO", COCO_COLUMNS)
+    if any(name.endswith("/AR@all") for name in metrics):
+        columns = (*columns[:-1], "AR@all")
     rows = []
-    for iou_type in ("bbox", "segm"):
+    for iou_type in ("bbox", "segm", "boundary"):
         if f"{iou_type}/AP" in metrics:
-            values = [metrics[f"{iou_type}/{column}"] for column in AP_COLUMNS]
+            values = [metrics[f"{iou_type}/{column}"] for column in columns]
             rows.append([iou_type, *(f"{100 * v:.1f}" if v >= 0 else "-" for v in values)])
-    return _table(["LVIS", *AP_COLUMNS], rows)
+    return _table([protocol, *columns], rows)
+
+
+def threshold_line(rows: Sequence[Mapping[str, float]]) -> str:
+    """The score threshold with the best F1 at IoU 0.5, for who wants to look at detections."""
+    best = max(rows, key=lambda row: row["f1"])
+    return (
+        f"best score threshold {best['threshold']:.2f}: precision {100 * best['precision']:.1f}, "
+        f"recall {100 * best['recall']:.1f} at IoU 0.5"
+    )
 
 
 def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:

@@ -48,11 +48,11 @@ def import_weights(
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
     state = init_state(take(params), take(rest), loss_state, optimizer)
     check_config(out, config)
-    with Checkpoints(out, config=config) as checkpoints:
-        checkpoints.save(jax.block_until_ready(state), 0)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}
     (out / "import.json").write_text(json.dumps(report, indent=1))
+    with Checkpoints(out, config=config) as checkpoints:
+        checkpoints.save(jax.block_until_ready(state), 0)
     return fitted
 
 
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("--config", required=True, help="experiment, a file of configs/ (FILE.py or FILE.py:ARGUMENT)")
     parser.add_argument("--out", required=True, help="workdir to make")
-    parser.add_argument("--pixels", default="", choices=("", *PIXELS), help="what the first convolution reads")
+    parser.add_argument(
+        "--pixels", default="", choices=("", *PIXELS), help="of Detectron2's names: what the network was made for"
+    )
     parser.add_argument("--reset_classifier", action="store_true", help="classifiers of other classes start random")
     options = parser.parse_args(arguments)
     try:

@@ -20,7 +20,6 @@ from c2am_jax.interop.names import Shapes, from_torch, torch_name, torch_shape
 Arrays = dict[str, np.ndarray]
 
 PIXELS = ("rgb", "bgr")
-STD = (58.395, 57.12, 57.375)  # of ImageNet's red, green and blue values; bgr networks read undivided pixels
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 # What a file may hold besides a detector's weights: counters, the preprocessor's constants, ImageNet's classifier.
 _IGNORED = re.compile(r"num_batches_tracked$|^data_preprocessor\.|^fc\.(weight|bias)$|cum_samples$|^pixel_(mean|std)$")
@@ -110,29 +109,32 @@ def to_reference_names(arrays: Mapping[str, np.ndarray], *, source: str, pixels:
     Args:
       arrays: under the names of any program that this module knows.
       source: the file, for messages.
-      pixels: what the first convolution was trained on: "rgb" (minus the mean, over the standard deviation:
-        torchvision, timm, MMDetection's `pytorch` style) or "bgr" (blue first, minus the mean only: Detectron2's MSRA
-        models, MMDetection's `caffe` style). Detectron2's names come with both, so they have to say.
+      pixels: what a network with Detectron2's names was trained on: "rgb" (minus the mean, over the standard deviation,
+        stride in the 3x3 convolutions: converted from torchvision) or "bgr" (MSRA's models, Detectron2's default).
 
     Raises:
-      UserError: Detectron2's names without `pixels`, or a value of it that does not exist.
+      UserError: Detectron2's names without `pixels`, or MSRA's models: they have the stride in the 1x1 convolutions, so
+        the same shapes compute something else; torchvision's Mask R-CNN, whose background is the first class.
     """
     if pixels and pixels not in PIXELS:
         raise UserError(f"pixels must be one of {', '.join(PIXELS)}, not {pixels!r}")
+    if pixels == "bgr":
+        raise UserError(
+            f"{source}: models for bgr pixels (MSRA, `caffe` style) have the stride in the 1x1 convolutions, the "
+            "detectors here in the 3x3 ones: take weights of torchvision or of MMDetection's `pytorch` style"
+        )
     named = {name.removeprefix("module."): value for name, value in arrays.items()}
+    if any(name.startswith("backbone.body.") for name in named):
+        raise UserError(f"{source}: torchvision's detectors are not supported; its ResNets are")
     if any(_DETECTRON2.search(name) for name in named):
         if not pixels:
             raise UserError(
-                f"{source}: Detectron2's weights are trained on bgr pixels (MSRA, its model zoo) or on rgb ones "
-                "(converted from torchvision): say which with --pixels"
+                f"{source}: Detectron2's weights are made for bgr pixels (MSRA, its model zoo) or for rgb ones "
+                "(converted from torchvision): say which with --pixels of c2am_jax.interop.import_torch"
             )
         for pattern, name in _DETECTRON2_NAMES:
             named = {re.sub(pattern, name, key): value for key, value in named.items()}
     named = {f"backbone.{n}" if _RESNET.match(n) else n: v for n, v in named.items()}
-    stem = "backbone.conv1.weight"
-    if pixels == "bgr" and stem in named:
-        # W x with x = blue-first pixels minus mean equals W' x' with x' = red-first ones over the deviation.
-        named[stem] = named[stem][:, ::-1] * np.array(STD, np.float32)[None, :, None, None]
     return {name: value for name, value in named.items() if not _IGNORED.search(name)}
 
 

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import logging
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from pycocotools import mask as coco_mask
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import evaluate_file
+from c2am_jax.evaluation.matching import boundary
 from c2am_jax.evaluation.report import ap_table
 
 RECORDED = [f"{name}/{kind}" for name in ("v05", "v1", "v1_tail", "pseudo_k40") for kind in ("bbox", "segm")]
@@ -26,7 +30,150 @@ def test_every_recorded_number(name, shared, tmp_path):
     found = evaluate_file(folder.parent / entry["gt"], predictions, entry["iou"]).metrics()
     assert set(found) == set(entry["LVISEval"])
     for metric, expected in entry["LVISEval"].items():
-        assert found[metric] == pytest.approx(expected, abs=1e-9), metric
+        assert found[metric] == pytest.approx(expected, abs=1e-12), metric
+
+
+@pytest.fixture(scope="module")
+def official():
+    """``(annotations, results, iou type) -> metrics`` of the `lvis` package, which needs an old name of numpy."""
+    if not hasattr(np, "float"):
+        np.float = float
+    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # for drawing, which nothing here does
+    from lvis.eval import LVISEval
+    from lvis.lvis import LVIS
+
+    logging.getLogger("lvis").setLevel(logging.ERROR)
+
+    def score(annotations, results, iou_type):
+        scored = LVISEval(LVIS(str(annotations)), json.loads(results.read_text()), iou_type)
+        scored.run()
+        return scored.results
+
+    yield score
+    del np.float
+
+
+def random_set(folder, seed):
+    """Empty images, unverified and incompletely annotated categories, ties, ignored boxes."""
+    rng = np.random.default_rng(seed)
+    classes, hw = 6, (60, 80)
+    images, annotations, detections = [], [], []
+    for image in range(1, 13):
+        known = rng.permutation(classes)[: rng.integers(0, classes)] + 1
+        present, negative = known[: len(known) // 2 + 1], known[len(known) // 2 + 1 :]
+        incomplete = [int(c) for c in present if rng.random() < 0.3]
+        names = {"neg_category_ids": negative.tolist(), "not_exhaustive_category_ids": incomplete}
+        images.append({"id": image * 7, "height": hw[0], "width": hw[1], **names})
+        for category in present:
+            for _ in range(rng.integers(0, 5)):
+                corner, size = rng.integers(0, 30, 2), rng.integers(3, 30, 2)
+                box = [*map(int, corner), *map(int, size)]
+                entry = {"image_id": image * 7, "category_id": int(category), "bbox": box, "segmentation": rle(box, hw)}
+                ignored = {"ignore": 1} if rng.random() < 0.1 else {}
+                annotations.append({"id": len(annotations) + 1, "area": box[2] * box[3], **entry, **ignored})
+                for _ in range(rng.integers(0, 4)):
+                    near = np.maximum(np.array(box) + rng.integers(-3, 4, 4), [0, 0, 1, 1]).tolist()
+                    label = int(category) if rng.random() < 0.8 else int(rng.integers(1, classes + 1))
+                    near = [*near[:2], min(near[2], 80 - near[0]), min(near[3], 60 - near[1])]
+                    score = round(float(rng.random()), 1)  # many ties
+                    detections.append({**entry, "category_id": label, "bbox": near, "score": score})
+                    detections[-1]["segmentation"] = rle(near, hw)
+    categories = [
+        {"id": i, "name": str(i), "frequency": f, "image_count": 1, "instance_count": 1}
+        for i, f in enumerate("rrccff", 1)
+    ]
+    order = rng.permutation(len(detections))
+    (folder / "gt.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    (folder / "dt.json").write_text(json.dumps([detections[i] for i in order]))
+    return folder / "gt.json", folder / "dt.json"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_sets_score_as_the_package_scores_them(tmp_path, official, seed):
+    files = random_set(tmp_path, seed)
+    for kind in ("bbox", "segm"):
+        found, expected = evaluate_file(*files, kind).metrics(), official(*files, kind)
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(float(value), abs=1e-12), (kind, name)
+
+
+def test_the_best_of_an_image_count_as_in_the_package(tmp_path, official, monkeypatch):
+    """More than 300 detections in an image, with ties at the border."""
+    annotations, results = random_set(tmp_path, 3)
+    few = json.loads(results.read_text())
+    many = [{**d, "score": round(d["score"] * (1 - 0.05 * (i % 9)), 2)} for i in range(40) for d in few]
+    results.write_text(json.dumps(many))
+    found, expected = evaluate_file(annotations, results, "bbox").metrics(), official(annotations, results, "bbox")
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), abs=1e-12), name
+
+
+def test_several_processes_score_as_one(tmp_path):
+    files = random_set(tmp_path, 4)
+    one, two = evaluate_file(*files, "segm", workers=1), evaluate_file(*files, "segm", workers=2)
+    assert one.metrics() == two.metrics() and one.thresholds() == two.thresholds()
+
+
+def test_ap_fixed_has_no_limit_for_images_but_one_for_categories(files, monkeypatch):
+    ground_truth, write = files
+    clutter = [detection(1, 2, [i % 50, i % 40, 5, 5], 0.9) for i in range(320)]  # of a category known to be absent
+    path = write([*clutter, detection(1, 1, [0, 0, 40, 40], 0.5), detection(1, 3, [5, 5, 50, 50], 0.4)])
+    usual, fixed = evaluate_file(ground_truth, path, "bbox"), evaluate_file(ground_truth, path, "bbox", fixed=True)
+    assert usual.metrics()["APr"] == 0 and fixed.metrics()["APr"] == pytest.approx(1.0)
+    assert "AR@all" in fixed.metrics()
+    monkeypatch.setattr("c2am_jax.evaluation.lvis_ap.FIXED_PER_CATEGORY", 1)
+    first = write([detection(1, 1, [60, 0, 9, 9], 0.9), detection(1, 1, [0, 0, 40, 40], 0.5)])
+    assert evaluate_file(ground_truth, first, "bbox", fixed=True).metrics()["APf"] == 0
+
+
+def test_boundary_ap_is_stricter_than_mask_ap_and_one_for_exact_masks(files):
+    ground_truth, write = files
+    exact = [
+        detection(1, 1, [0, 0, 40, 40], 0.9),
+        detection(1, 1, [41, 0, 36, 40], 0.9),
+        detection(2, 1, [10, 10, 40, 40], 0.9),
+    ]
+    assert evaluate_file(ground_truth, write(exact), "boundary").metrics()["APf"] == pytest.approx(1.0)
+    shrunk = [
+        detection(d["image_id"], 1, [d["bbox"][0] + 2, d["bbox"][1] + 2, *(v - 4 for v in d["bbox"][2:])], 0.9)
+        for d in exact
+    ]
+    path = write(shrunk)
+    mask, edge = (evaluate_file(ground_truth, path, kind).metrics()["APf"] for kind in ("segm", "boundary"))
+    assert 0 <= edge < mask < 1
+
+
+def test_the_boundary_is_the_mask_without_its_erosion():
+    mask = np.zeros((100, 100), np.uint8, order="F")
+    mask[0:60, 20:80] = 1
+    edge = coco_mask.decode(boundary(coco_mask.encode(mask)))
+    expected = mask.copy()
+    expected[3:57, 23:77] = 0  # 2 % of the diagonal are 2.83, so 3 pixels; the image's border is a contour too
+    np.testing.assert_array_equal(edge, expected)
+
+
+def test_thresholds_tell_precision_and_recall_of_what_counts(files):
+    ground_truth, write = files
+    path = write(
+        [
+            detection(1, 1, [0, 0, 40, 40], 0.9),  # hit
+            detection(1, 1, [0, 45, 30, 10], 0.6),  # false
+            detection(2, 1, [60, 0, 20, 20], 0.95),  # incompletely annotated there: does not count
+        ]
+    )
+    rows = {row["threshold"]: row for row in evaluate_file(ground_truth, path, "bbox").thresholds()}
+    assert rows[0.7]["precision"] == 1 and rows[0.7]["recall"] == pytest.approx(1 / 5)
+    assert rows[0.5]["precision"] == pytest.approx(0.5) and rows[0.95]["precision"] == 0
+
+
+def test_the_table_of_categories(files):
+    ground_truth, write = files
+    rows = evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), "bbox").category_table()
+    assert [row["ground_truths"] for row in rows] == [3, 1, 1, 0]
+    assert rows[0]["frequency"] == "f" and rows[0]["AP50"] == pytest.approx(34 / 101) and rows[3]["AP"] == -1
 
 
 def rle(box, hw=(60, 80)):
@@ -136,9 +283,9 @@ def test_category_ap_averages_to_ap(files):
 @pytest.mark.parametrize(
     ("detections", "iou_type", "named"),
     [
-        ('{"a": 1}', "bbox", "must be a list"),
+        ('{"a": 1}', "bbox", "whose top level is a list"),
         ("[[1, 2]]", "bbox", "detection 0: not an object"),
-        ("[1", "bbox", "not a json file"),
+        ('[{"image_id": 1', "bbox", "not a json file"),
         ([{"image_id": 1, "category_id": 1, "score": 0.5}], "bbox", "detection 0: no 'bbox'"),
         ([detection(1, 1, [0, 0, 9, 9], 0.5), detection(7, 1, [0, 0, 9, 9], 0.5)], "bbox", "detection 1: image id 7"),
         ([detection(1, 9, [0, 0, 9, 9], 0.5)], "bbox", "detection 0: category id 9"),

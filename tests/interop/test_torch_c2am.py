@@ -1,5 +1,8 @@
 """The PyTorch head against the JAX loss: values and gradients."""
 
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_logits
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -r requirements-torch.txt")
+from c2am_jax.interop import torch_c2am  # noqa: E402  needs torch
 from c2am_jax.interop.torch_c2am import C2AMLoss, CosinePredictor  # noqa: E402  needs torch
 
 
@@ -65,3 +69,51 @@ def test_zero_features_and_dead_classes_have_finite_gradients():
     features = torch.zeros(2, 4, requires_grad=True)
     C2AMLoss()(predictor(features), predictor.weight, torch.tensor([0, 1])).sum().backward()
     assert torch.isfinite(features.grad).all() and torch.isfinite(predictor.weight.grad).all()
+
+
+def test_the_head_of_mmdetection_gets_predictor_and_loss(monkeypatch):
+    """With a stand-in for the parts of MMDetection 3.3 that the head touches."""
+
+    class Shared2FCBBoxHead(torch.nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.num_classes, self.fc_cls = num_classes, torch.nn.Linear(16, num_classes + 1)
+            self.init_cfg = [
+                {"type": "Normal", "override": {"name": "fc_cls"}},
+                {"type": "Normal", "override": {"name": "fc_reg"}},
+                {"type": "Xavier", "override": [{"name": "shared_fcs"}, {"name": "cls_fcs"}]},
+            ]
+
+        def loss(self, cls_score, bbox_pred, rois, labels, label_weights, *args, **kwargs):
+            return {"loss_cls": torch.tensor(-1.0), "loss_bbox": torch.tensor(2.0)}
+
+    registered = {}
+
+    class Registry:
+        def register_module(self):
+            return lambda cls: registered.setdefault(cls.__name__, cls)
+
+    names = ("mmdet", "mmdet.models", "mmdet.models.roi_heads", "mmdet.models.roi_heads.bbox_heads", "mmdet.registry")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["mmdet.models.roi_heads.bbox_heads"].Shared2FCBBoxHead = Shared2FCBBoxHead
+    sys.modules["mmdet.registry"].MODELS = Registry()
+    torch_c2am._register()
+
+    head = registered["C2AMBBoxHead"](num_classes=11, c2am={"alpha": 1.0})
+    assert [entry["override"] for entry in head.init_cfg] == [
+        {"name": "fc_reg"},
+        [{"name": "shared_fcs"}, {"name": "cls_fcs"}],
+    ]
+    x, weight, labels = problem()
+    with torch.no_grad():
+        head.fc_cls.weight.copy_(torch.from_numpy(weight))
+    scores = head.fc_cls(torch.from_numpy(x).float())
+    weights = torch.ones(len(labels))
+    weights[:5] = 0
+    losses = head.loss(scores, None, None, torch.from_numpy(labels), weights)
+    expected = c2am_loss(
+        jnp.asarray(x, jnp.float32), jnp.asarray(weight.T, jnp.float32), jnp.asarray(labels), alpha=1.0
+    )
+    assert float(losses["loss_cls"].detach()) == pytest.approx(float(expected[5:].mean()), rel=1e-4)
+    assert float(losses["loss_bbox"]) == 2

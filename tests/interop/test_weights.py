@@ -6,7 +6,7 @@ import pytest
 from c2am_jax.errors import UserError
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.names import from_torch, state_dict, to_torch, torch_name, torch_shape
-from c2am_jax.interop.weights import STD, fit, read_weights, to_reference_names
+from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -123,14 +123,13 @@ def test_other_shapes_and_other_backbones_are_refused(arrays):
         fitted({"encoder.weight": np.zeros(3)})
 
 
-def test_networks_for_blue_first_pixels_give_the_same_output_on_our_pixels(arrays):
-    theirs = state_dict(arrays)
-    found = fitted(theirs, pixels="bgr").arrays["backbone.conv1.kernel"]
-    rgb = RNG.normal(size=(7, 7, 3)).astype(np.float32) * 50  # mean removed
-    expected = np.einsum("ocyx,yxc->o", theirs["backbone.conv1.weight"], rgb[..., ::-1])
-    np.testing.assert_allclose(np.einsum("yxco,yxc->o", found, rgb / np.array(STD, np.float32)), expected, rtol=1e-4)
+def test_what_would_compute_something_else_is_refused(arrays):
+    with pytest.raises(UserError, match="stride in the 1x1"):
+        fitted(state_dict(arrays), pixels="bgr")
     with pytest.raises(UserError, match="rgb, bgr"):
-        fitted(theirs, pixels="hsv")
+        fitted(state_dict(arrays), pixels="hsv")
+    with pytest.raises(UserError, match="torchvision's detectors are not supported"):
+        fitted({"backbone.body.conv1.weight": np.zeros(3), "roi_heads.box_head.fc6.weight": np.zeros(3)})
 
 
 DETECTRON2 = {

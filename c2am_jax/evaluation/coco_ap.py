@@ -1,0 +1,50 @@
+"""COCO AP by `pycocotools`, for data in the COCO layout: exhaustively annotated, with crowds."""
+
+import contextlib
+import io
+from pathlib import Path
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from c2am_jax.data.lvis import read_json
+from c2am_jax.errors import UserError
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100")
+
+
+def evaluate_coco_file(annotations: str | Path, predictions: str | Path, iou_type: str) -> dict[str, float]:
+    """COCO's twelve numbers of a results file; -1 where nothing counts.
+
+    Args:
+      annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated).
+      predictions: COCO results json, the same as LVIS's.
+      iou_type: "bbox" or "segm".
+
+    Raises:
+      UserError: a file is missing or not what it should be; the text names it.
+    """
+    if iou_type not in ("bbox", "segm"):
+        raise UserError(f"iou_type must be bbox or segm for COCO AP, not {iou_type!r}")
+    dataset, results = read_json(annotations), read_json(predictions)
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("annotations"), list):
+        raise UserError(f"{annotations}: not a json of the COCO layout")
+    if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
+        raise UserError(f"{predictions}: not a results file: the top level must be a list of detections")
+    if not results:
+        return dict.fromkeys(NAMES, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = dataset
+        for annotation in dataset["annotations"]:
+            annotation.setdefault("iscrowd", 0)
+        truth.createIndex()
+        try:
+            found = truth.loadRes(results)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{predictions}: does not fit {annotations}: {error}") from None
+        scored = COCOeval(truth, found, iou_type)
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    return dict(zip(NAMES, (float(value) for value in scored.stats), strict=True))
