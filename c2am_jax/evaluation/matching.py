@@ -119,7 +119,8 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
     if masks and len(dt_area):
         unknown = np.isnan(dt_area)
         if unknown.any():
-            dt_area[unknown] = coco_mask.area([m for m, u in zip(dt_mask, unknown, strict=True) if u])
+            # One by one: pycocotools 2.0 counts a list of more than 255 masks in a byte.
+            dt_area[unknown] = [coco_mask.area(m) for m, u in zip(dt_mask, unknown, strict=True) if u]
     small, large = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
     gt_ignore = np.asarray(truths.ignore[gt]) | (gt_area < small) | (gt_area > large)  # [area, N]
     codes = dt_image.astype(np.int64) * problem.categories + category

@@ -111,6 +111,13 @@ def test_the_best_of_an_image_count_as_in_the_package(tmp_path, official, monkey
         assert found[name] == pytest.approx(float(value), abs=1e-12), name
 
 
+def test_more_masks_of_a_category_than_a_byte_counts(files):
+    ground_truth, write = files
+    many = [detection(image, 1, [0, 0, 40, 40], 0.5 + i / 1000) for image in (1, 2) for i in range(150)]
+    masks = [{k: v for k, v in d.items() if k != "bbox"} for d in many]
+    assert evaluate_file(ground_truth, write(masks), "segm").metrics()["AP50"] > 0
+
+
 def test_several_processes_score_as_one(tmp_path):
     files = random_set(tmp_path, 4)
     one, two = evaluate_file(*files, "segm", workers=1), evaluate_file(*files, "segm", workers=2)
