@@ -19,7 +19,8 @@ import numpy as np
 
 from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, rasterise
 from c2am_jax.data.shards import trainable_box
-from c2am_jax.ops.masks import mask_targets, paste
+from c2am_jax.evaluation.encoding import paste
+from c2am_jax.ops.masks import mask_targets
 
 GROUP = 16  # instances whose targets are made at once
 CANVAS = 640  # holds every LVIS image

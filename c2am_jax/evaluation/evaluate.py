@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from c2am_jax.data.datasets import open_dataset
@@ -24,6 +25,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Predict, score, write ``eval/STEP/`` in the workdir and print both tables; returns the metrics.
 
+    With several processes all predict, and the first scores; the others get no metrics.
+
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
     category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
     """
@@ -33,12 +36,18 @@ def evaluate(
             f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
             f"{config.model.num_classes}"
         )
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    own = jax.local_devices()
+    mesh = jax.make_mesh((len(own),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=own)
+    share = -(-config.eval.batch_size // jax.process_count())
+    batch_size = -(-share // mesh.size) * mesh.size
     settings = PipelineSettings.from_dict(config.data.to_dict())
     predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
     folder = Path(workdir) / "eval" / str(step)
+    if jax.process_count() > 1:
+        params, rest = jax.tree.map(np.asarray, (params, rest))  # from all devices of the run to those of this process
     write_predictions(predict, params, rest, dataset, settings, mesh, folder, batch_size=batch_size)
+    if jax.process_index() > 0:
+        return {}
 
     metrics, category_ap, thresholds = {}, {}, {}
     for iou_type in IOU_TYPES:

@@ -1,23 +1,30 @@
 """Run a detector over a data set and write LVIS results files."""
 
+import collections
+import concurrent.futures
+import contextlib
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, eval_batches
+from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.models.functional import Arrays, Functional
-from c2am_jax.ops.masks import paste
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch, Detections
+
+KINDS = ("bbox", "segm")
+SMALL = 500  # images, up to which starting workers takes longer than their work
 
 
 def make_predict(
@@ -43,55 +50,6 @@ def make_predict(
     return predict
 
 
-def to_results(
-    detections: Detections, image_id: int, input_hw: np.ndarray, original_hw: np.ndarray, category_ids: np.ndarray
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Box and mask entries of one image's detections (numpy), at the original size.
-
-    Args:
-      detections: of one image, [D, ...].
-      image_id: of the data set.
-      input_hw: size of the image in the network's input.
-      original_hw: its size in the annotations.
-      category_ids: [K], of each class.
-    """
-    ratio = (original_hw / input_hw)[::-1].astype(np.float32)
-    height, width = (int(v) for v in original_hw)
-    limit = np.array([width, height, width, height], np.float32)
-    boxes = np.clip(detections.boxes * np.concatenate([ratio, ratio]), 0, limit)
-    raster = np.zeros((height, width), np.uint8, order="F")
-    for box, score, label, probability, valid in zip(
-        boxes, detections.scores, detections.labels, detections.masks, detections.valid, strict=True
-    ):
-        if not valid:
-            continue
-        common = {"image_id": image_id, "category_id": int(category_ids[label]), "score": float(score)}
-        x1, y1, x2, y2 = (float(v) for v in box)
-        region, (top, left) = paste(probability, box, (height, width))
-        window = (slice(top, top + region.shape[0]), slice(left, left + region.shape[1]))
-        raster[window] = region
-        rle = coco_mask.encode(raster)
-        raster[window] = 0
-        segmentation = {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-        yield {**common, "bbox": [x1, y1, x2 - x1, y2 - y1]}, {**common, "segmentation": segmentation}
-
-
-class _JsonList:
-    """A json list written entry by entry."""
-
-    def __init__(self, file: TextIO):
-        self._file, self._started = file, False
-        file.write("[")
-
-    def add(self, entry: dict[str, Any]) -> None:
-        self._file.write((",\n" if self._started else "\n") + json.dumps(entry))
-        self._started = True
-
-    def close(self) -> None:
-        self._file.write("\n]\n")
-        self._file.close()
-
-
 def write_predictions(
     predict: Callable[..., Detections],
     params: Arrays,
@@ -102,26 +60,99 @@ def write_predictions(
     folder: Path,
     *,
     batch_size: int,
+    workers: int | None = None,
 ) -> None:
-    """Predict every image; ``detections_bbox.json`` and ``detections_segm.json`` grow while it runs."""
+    """Predict every image; write ``detections_bbox.json`` and ``detections_segm.json``.
+
+    Every process of a run predicts its share on its own devices and streams it to files of its own, which the first
+    process joins at the end. Masks are pasted and encoded by worker processes while the device predicts on.
+
+    Args:
+      predict: from `make_predict`, over `mesh`.
+      params, rest: arrays of the detector.
+      dataset, settings: the images and their pipeline.
+      mesh: devices of this process.
+      folder: that all processes see.
+      batch_size: of this process; a multiple of its devices.
+      workers: that encode; default one per core, none for 500 images or fewer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    processes, process = jax.process_count(), jax.process_index()
+    place = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    params, rest = jax.device_put((params, rest), NamedSharding(mesh, PartitionSpec()))
+    if workers is None:
+        workers = os.cpu_count() or 1 if len(dataset) > SMALL else 0
     sizes = dict(zip(dataset.image_id.tolist(), dataset.image_hw, strict=True))
-    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-    partial = {kind: folder / f"detections_{kind}.json.partial" for kind in ("bbox", "segm")}
-    files = {kind: _JsonList(path.open("w")) for kind, path in partial.items()}
-    with tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None) as bar:
-        for bucket, batch in eval_batches(dataset, settings, batch_size=batch_size):
-            found = predict(params, rest, jax.device_put(batch, sharding), bucket)
+    batches = eval_batches(
+        dataset, settings, batch_size=batch_size * processes, process_index=process, process_count=processes
+    )
+    with contextlib.ExitStack() as stack:
+        files = {kind: stack.enter_context(_part(folder, kind, process).open("w")) for kind in KINDS}
+        context = multiprocessing.get_context("spawn")  # threads of JAX do not survive a fork
+        pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context)) if workers else None
+        bar = stack.enter_context(
+            tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if process == 0 else True)
+        )
+        waiting: collections.deque[Any] = collections.deque()
+
+        def write(encoded: tuple[list[str], list[str]]) -> None:
+            for kind, lines in zip(KINDS, encoded, strict=True):
+                files[kind].writelines(f"{line}\n" for line in lines)
+            bar.update(processes)
+
+        def take(batch: Batch, found: Detections) -> None:
             found = jax.tree.map(np.asarray, found)
             for row, image_id in enumerate(batch.image_id.tolist()):
                 if image_id == NO_IMAGE:
                     continue
-                one = jax.tree.map(lambda a, row=row: a[row], found)
-                entries = to_results(one, image_id, batch.target_hw[row], sizes[image_id], dataset.categories.ids)
-                for box_entry, mask_entry in entries:
-                    files["bbox"].add(box_entry)
-                    files["segm"].add(mask_entry)
-                bar.update()
-    for kind, path in partial.items():
-        files[kind].close()
-        path.replace(folder / f"detections_{kind}.json")
+                keep = found.valid[row]
+                arguments = (
+                    image_id,
+                    found.boxes[row][keep],
+                    found.scores[row][keep],
+                    dataset.categories.ids[found.labels[row][keep]],
+                    found.masks[row][keep],
+                    np.asarray(batch.target_hw[row]),
+                    sizes[image_id],
+                )
+                waiting.append(pool.submit(encode_image, *arguments) if pool else encode_image(*arguments))
+            while len(waiting) > (4 * workers if pool else 0):
+                first = waiting.popleft()
+                write(first.result() if pool else first)
+
+        before = None
+        for bucket, batch in batches:
+            found = predict(params, rest, jax.device_put(batch, place), bucket)  # goes on while the last one is taken
+            if before is not None:
+                take(*before)
+            before = batch, found
+        if before is not None:
+            take(*before)
+        while waiting:
+            first = waiting.popleft()
+            write(first.result() if pool else first)
+    if processes > 1:
+        multihost_utils.sync_global_devices(f"predictions in {folder}")
+    if process == 0:
+        for kind in KINDS:
+            _join([_part(folder, kind, p) for p in range(processes)], folder / f"detections_{kind}.json")
+
+
+def _part(folder: Path, kind: str, process: int) -> Path:
+    return folder / f"detections_{kind}.{process}.partial"
+
+
+def _join(parts: list[Path], target: Path) -> None:
+    """One json list of the lines of all parts, which are deleted."""
+    joined = target.with_suffix(".joined")
+    with joined.open("w") as file:
+        start = "[\n"
+        for part in parts:
+            with part.open() as lines:
+                for line in lines:
+                    file.write(start + line.rstrip("\n"))
+                    start = ",\n"
+        file.write("[]" if start == "[\n" else "\n]\n")
+    joined.replace(target)
+    for part in parts:
+        part.unlink()

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from c2am_jax.evaluation.encoding import paste
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Detector, Row, match_boxes, relative, unmatched
 from c2am_jax.ops.anchors import base_anchors
-from c2am_jax.ops.masks import paste
 from c2am_jax.ops.roi_align import assign_levels
 from c2am_jax.structures import Detections, Proposals
 

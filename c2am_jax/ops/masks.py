@@ -1,8 +1,7 @@
-"""Mask targets of RoIs, bit unpacking, and pasting predicted masks back into the image."""
+"""Mask targets of RoIs, and bit unpacking."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Num, UInt8
 
 from c2am_jax.ops.roi_align import sampling_matrix
@@ -52,35 +51,3 @@ def mask_targets(
 
     values = jax.lax.map(crop, (gt_index, wy, wx), batch_size=CHUNK)
     return (values >= HALF).astype(jnp.float32)
-
-
-def _interpolation(low: float, high: float, start: int, stop: int, size: int) -> np.ndarray:
-    """[stop - start, size]: weights of a mask's cells at pixel centres; what lies around them counts as 0."""
-    at = (np.arange(start, stop, dtype=np.float32) + 0.5 - low) / np.float32(high - low) * size - 0.5
-    return np.maximum(1 - np.abs(at[:, None] - np.arange(size, dtype=np.float32)), 0)
-
-
-def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Place one predicted mask into the image; numpy, on the host.
-
-    Reference rule: bilinear interpolation at pixel centres with zeros around the mask, then at least 0.5;
-    outside floor(box) - 1 .. ceil(box) + 1 nothing can reach 0.5, so only that region is made.
-
-    Args:
-      probabilities: float [m, m] in the frame of the box.
-      box: xyxy in pixels of the image.
-      hw: height and width of the image.
-
-    Returns:
-      bool [h, w] of the region and its (top, left); the region is empty for a box without area or outside.
-    """
-    x1, y1, x2, y2 = (float(v) for v in box)
-    height, width = hw
-    left, top = max(int(np.floor(x1)) - 1, 0), max(int(np.floor(y1)) - 1, 0)
-    right, bottom = min(int(np.ceil(x2)) + 1, width), min(int(np.ceil(y2)) + 1, height)
-    if x2 <= x1 or y2 <= y1 or right <= left or bottom <= top:
-        return np.zeros((0, 0), bool), (0, 0)
-    size = probabilities.shape[-1]
-    wy = _interpolation(y1, y2, top, bottom, size)
-    wx = _interpolation(x1, x2, left, right, size)
-    return wy @ probabilities.astype(np.float32) @ wx.T >= 0.5, (top, left)

@@ -137,7 +137,7 @@ def test_polygons_over_the_border_are_rasterised_as_pycocotools_does(polygon):
 @pytest.mark.slow
 def test_masks_pasted_back_are_those_of_the_real_instances(shared):
     from c2am_jax.data.shards import trainable_box
-    from c2am_jax.ops.masks import paste
+    from c2am_jax.evaluation.encoding import paste
 
     content = json.loads((shared / "data" / "lvis_api" / "lvis_val_100.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

@@ -9,7 +9,8 @@ import pytest
 from test_roi_align import plain_roi_align
 
 from c2am_jax.data.masks import box_frame, pack, rasterise
-from c2am_jax.ops.masks import mask_targets, paste, unpack
+from c2am_jax.evaluation.encoding import paste
+from c2am_jax.ops.masks import mask_targets, unpack
 
 targets = jax.jit(mask_targets)
 
