@@ -1,22 +1,26 @@
-"""Steps to batches with tf.data: read records, decode JPEGs, pad to the source canvas."""
+"""Steps to batches with tf.data: read records, decode JPEGs, augment if asked, pad to the source canvas."""
 
 import collections
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from c2am_jax.data import augment
+from c2am_jax.data.augment import Instances
 from c2am_jax.data.builder import PreparedDataset, UnreadableRecord
 from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.masks import MASK_SIZE
 from c2am_jax.data.sampler import (
     Augmentation,
+    Sampler,
     Step,
     WrongSetting,
     check_buckets,
     epoch_steps,
     evaluation_steps,
-    steps_per_epoch,
 )
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
@@ -32,10 +36,14 @@ class PipelineSettings:
     Attributes:
       canvas: side of the square source canvas; larger images are first fitted to it on the host.
       max_instances: padded number of ground truths, G.
-      sampler: "random", "repeat_factor" (rounded up, as the reference) or "repeat_factor_stochastic".
+      sampler: "random", "repeat_factor" (rounded up, as the reference), "repeat_factor_stochastic" or "class_aware",
+        see `sampler.Sampler`.
       repeat_threshold: t of the repeat factor.
       short_sides, max_side, flip_probability: training sizes, as in `sampler.Augmentation`.
       buckets: padded shapes (H, W), multiples of 32.
+      scale_jitter: () or (low, high), large-scale jitter with crop, as in `sampler.Augmentation`.
+      copy_paste: probability that objects of another image are pasted into an image.
+      color_jitter: () or how strongly (brightness, contrast, saturation, hue) vary, as in `augment.jitter_colours`.
       test_short_side: short side in evaluation.
       workers: images decoded at once.
     """
@@ -48,6 +56,9 @@ class PipelineSettings:
     max_side: int = 1333
     flip_probability: float = 0.5
     buckets: tuple[tuple[int, int], ...] = ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
+    scale_jitter: tuple[float, ...] = ()
+    copy_paste: float = 0.0
+    color_jitter: tuple[float, ...] = ()
     test_short_side: int = 800
     workers: int = 8
 
@@ -58,8 +69,18 @@ class PipelineSettings:
                 raise WrongSetting(f"data.{name}={getattr(self, name)} must be at least 1")
         if not self.short_sides or min(self.short_sides) < 1:
             raise WrongSetting(f"data.short_sides={self.short_sides} must be one or more positive lengths")
-        if not 0 <= self.flip_probability <= 1:
-            raise WrongSetting(f"data.flip_probability={self.flip_probability} is not between 0 and 1")
+        for name in ("flip_probability", "copy_paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise WrongSetting(f"data.{name}={getattr(self, name)} is not between 0 and 1")
+        if self.scale_jitter and not (len(self.scale_jitter) == 2 and 0 < self.scale_jitter[0] <= self.scale_jitter[1]):
+            raise WrongSetting(f"data.scale_jitter={self.scale_jitter} must be () or (low, high) with 0 < low <= high")
+        if self.color_jitter and not (
+            len(self.color_jitter) == 4 and 0 <= min(self.color_jitter) and max(self.color_jitter) <= 1
+        ):
+            text = "must be () or four strengths from 0 to 1: brightness, contrast, saturation, hue"
+            raise WrongSetting(f"data.color_jitter={self.color_jitter} {text}")
+        if self.color_jitter and self.color_jitter[3] > 0.5:
+            raise WrongSetting(f"data.color_jitter={self.color_jitter}: the hue turns by at most 0.5 of the circle")
         for bucket in self.buckets:
             if len(bucket) != 2 or min(bucket) < 1 or bucket[0] % 32 or bucket[1] % 32:
                 raise WrongSetting(f"data.buckets: {bucket} is not (height, width) in multiples of 32")
@@ -71,51 +92,165 @@ class PipelineSettings:
         """From `config.data`, whose other keys say where the data is; lists become tuples."""
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {key: value for key, value in values.items() if key in known}
-        chosen["short_sides"] = tuple(chosen["short_sides"])
+        for key in {"short_sides", "scale_jitter", "color_jitter"} & set(chosen):
+            chosen[key] = tuple(chosen[key])
         chosen["buckets"] = tuple(tuple(bucket) for bucket in chosen["buckets"])
         return cls(**chosen)
 
     @property
     def augmentation(self) -> Augmentation:
         """What the sampler draws from."""
-        return Augmentation(self.short_sides, self.max_side, self.flip_probability, self.buckets)
+        return Augmentation(self.short_sides, self.max_side, self.flip_probability, self.buckets, self.scale_jitter)
+
+    @property
+    def for_evaluation(self) -> "PipelineSettings":
+        """Without augmentation."""
+        return dataclasses.replace(self, scale_jitter=(), copy_paste=0.0, color_jitter=())
 
 
-def _image_tensors(dataset: PreparedDataset, settings: PipelineSettings, read, index, target_hw, flip):
-    """One element: fields of `Batch` and the number of instances that did not fit."""
-    canvas, room = settings.canvas, settings.max_instances
-    parsed = dataset.parse(tf.numpy_function(read, [tf.maximum(index, 0)], tf.string, stateful=False))
-    image = decode_jpeg(parsed["image"])
+# What TFDS writes for the features of `builder`; its own parser takes one mask after the other, twice as long.
+_RECORD = {
+    "image": tf.io.FixedLenFeature((), tf.string),
+    "image_id": tf.io.FixedLenFeature((), tf.int64),
+    "instances/box": tf.io.VarLenFeature(tf.float32),
+    "instances/label": tf.io.VarLenFeature(tf.int64),
+    "instances/mask": tf.io.VarLenFeature(tf.string),
+}
+_Tensors = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+def _parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, _Tensors]:
+    """Pixels uint8 [h, w, 3], image id and the fields of `augment.Instances`."""
+    fields = tf.io.parse_single_example(record, _RECORD)
+    masks = tf.io.decode_raw(fields["instances/mask"].values, tf.uint8)
+    instances = (
+        tf.reshape(fields["instances/box"].values, (-1, 4)),
+        tf.cast(fields["instances/label"].values, tf.int32),
+        tf.reshape(masks, (-1, MASK_SIZE, MASK_SIZE // 8)),
+    )
+    return decode_jpeg(fields["image"]), fields["image_id"], instances
+
+
+class _Maker:
+    """From an occurrence to the fields of `Batch`, each at its own size; graph code."""
+
+    def __init__(self, dataset: PreparedDataset, settings: PipelineSettings, partners: np.ndarray):
+        """`partners`: the images whose objects may be pasted."""
+        self._dataset, self._settings, self._partners = dataset, settings, partners
+        self._fit = bool(dataset.image_hw.max() > settings.canvas)
+        self.unreadable: list[UnreadableRecord] = []  # TensorFlow turns exceptions into texts of its own
+
+    def __call__(self, record, real, window, target_hw, flip, key) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Fields whose padded axes are still short, and how many instances do not fit in.
+
+        Not `real`: the image only fills up its batch.
+        """
+        settings = self._settings
+        image, image_id, instances = _parse(record)
+        if settings.scale_jitter:
+            top, left, height, width = tf.unstack(window)
+            image = image[top : top + height, left : left + width]
+            instances = _numpy(_crop, (*instances, window), _INSTANCES)
+        if settings.copy_paste:
+            image, instances = self._paste(image, instances, target_hw, key)
+        if settings.color_jitter:
+            image = augment.jitter_colours(image, key, settings.color_jitter)
+        boxes, labels, masks = instances
+        if self._fit:
+            image, boxes = _fitted(image, boxes, settings.canvas)
+        room = settings.max_instances
+        fields = {
+            "image": tf.ensure_shape(image, (None, None, 3)),
+            "source_hw": tf.shape(image)[:2],
+            "target_hw": target_hw,
+            "flip": flip,
+            "boxes": boxes[:room],
+            "labels": labels[:room],
+            "masks": masks[:room],
+            "valid": tf.fill(tf.shape(labels[:room]), real),
+            "image_id": tf.where(real, image_id, tf.constant(NO_IMAGE, tf.int64)),
+        }
+        return fields, tf.maximum(tf.shape(labels)[0] - room, 0)
+
+    @property
+    def padded_shapes(self) -> tuple[dict[str, tuple[int, ...]], tuple[()]]:
+        """Of what a call returns, in a batch."""
+        canvas, room = self._settings.canvas, self._settings.max_instances
+        fields = {
+            "image": (canvas, canvas, 3),
+            "source_hw": (2,),
+            "target_hw": (2,),
+            "flip": (),
+            "boxes": (room, 4),
+            "labels": (room,),
+            "masks": (room, MASK_SIZE, MASK_SIZE // 8),
+            "valid": (room,),
+            "image_id": (),
+        }
+        return fields, ()
+
+    def read(self, index: int) -> bytes:
+        """The record of an image; `unreadable` keeps what was wrong with it."""
+        try:
+            return self._dataset.read(index)
+        except UnreadableRecord as error:
+            self.unreadable.append(error)
+            raise
+
+    def _paste(self, image: tf.Tensor, instances: _Tensors, target_hw, key) -> tuple[tf.Tensor, _Tensors]:
+        def draw(key):
+            return np.int64(augment.draw_partner(int(key), self._partners, self._settings.copy_paste))
+
+        def paste(image, boxes, labels, masks, other, other_boxes, other_labels, other_masks, target_hw, key):
+            objects = Instances(other_boxes, other_labels, other_masks)
+            placement = augment.draw_placement(
+                int(key),
+                np.array(image.shape[:2]),
+                target_hw,
+                np.array(other.shape[:2]),
+                len(objects),
+                self._settings.augmentation,
+            )
+            image, made = augment.paste(image, Instances(boxes, labels, masks), other, objects, placement)
+            return image, made.boxes, made.labels, made.masks
+
+        def pasted():
+            record = tf.numpy_function(self.read, [partner], tf.string, stateful=False)
+            other, _, objects = _parse(tf.ensure_shape(record, ()))
+            arguments = (image, *instances, other, *objects, target_hw, key)
+            return _numpy(paste, arguments, (tf.TensorSpec((None, None, 3), tf.uint8), *_INSTANCES))
+
+        partner = tf.ensure_shape(tf.numpy_function(draw, [key], tf.int64, stateful=False), ())
+        image = tf.ensure_shape(image, (None, None, 3))
+        image, *instances = tf.cond(partner >= 0, pasted, lambda: (image, *instances))
+        return image, tuple(instances)
+
+
+_INSTANCES = (
+    tf.TensorSpec((None, 4), tf.float32),
+    tf.TensorSpec((None,), tf.int32),
+    tf.TensorSpec((None, MASK_SIZE, MASK_SIZE // 8), tf.uint8),
+)
+
+
+def _numpy(function: Callable, arguments, signature: tuple[tf.TensorSpec, ...]) -> tuple[tf.Tensor, ...]:
+    """`tf.numpy_function` of a pure function, with the shapes that it is known to return."""
+    made = tf.numpy_function(function, arguments, [s.dtype for s in signature], stateful=False)
+    return tuple(tf.ensure_shape(tensor, s.shape) for tensor, s in zip(made, signature, strict=True))
+
+
+def _crop(boxes, labels, masks, window):
+    made = augment.crop(Instances(boxes, labels, masks), window)
+    return made.boxes, made.labels, made.masks
+
+
+def _fitted(image: tf.Tensor, boxes: tf.Tensor, canvas: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """An image no larger than the canvas, with its boxes."""
     hw = tf.shape(image)[:2]
-    boxes = parsed["instances"]["box"]
-    if dataset.image_hw.max() > canvas:
-        scale = tf.minimum(tf.constant(1.0, tf.float64), canvas / tf.cast(tf.reduce_max(hw), tf.float64))
-        fitted = tf.cast(tf.cast(hw, tf.float64) * scale + 0.5, tf.int32)
-        image = tf.cast(tf.round(tf.image.resize(image, fitted)), tf.uint8)
-        ratio = tf.cast(fitted / hw, tf.float32)[::-1]
-        boxes *= tf.concat([ratio, ratio], 0)
-        hw = fitted
-    image = tf.image.pad_to_bounding_box(image, 0, 0, canvas, canvas)
-    image.set_shape((canvas, canvas, 3))
-
-    def pad(values, shape):
-        values = values[:room]
-        padding = [[0, room - tf.shape(values)[0]]] + [[0, 0]] * (len(shape))
-        return tf.ensure_shape(tf.pad(values, padding), (room, *shape))
-
-    labels = parsed["instances"]["label"]
-    fields = {
-        "image": image,
-        "source_hw": tf.ensure_shape(hw, (2,)),
-        "target_hw": target_hw,
-        "flip": flip,
-        "boxes": pad(boxes, (4,)),
-        "labels": pad(labels, ()),
-        "masks": pad(parsed["instances"]["mask"], (MASK_SIZE, MASK_SIZE // 8)),
-        "valid": pad(tf.fill(tf.shape(labels), index >= 0), ()),
-        "image_id": tf.where(index >= 0, parsed["image_id"], tf.constant(NO_IMAGE, tf.int64)),
-    }
-    return fields, tf.maximum(tf.shape(labels)[0] - room, 0)
+    scale = tf.minimum(tf.constant(1.0, tf.float64), canvas / tf.cast(tf.reduce_max(hw), tf.float64))
+    fitted = tf.maximum(tf.cast(tf.cast(hw, tf.float64) * scale + 0.5, tf.int32), 1)
+    ratio = tf.cast(fitted / hw, tf.float32)[::-1]
+    return tf.cast(tf.round(tf.image.resize(image, fitted)), tf.uint8), boxes * tf.concat([ratio, ratio], 0)
 
 
 def _batches(
@@ -126,6 +261,7 @@ def _batches(
     batch_size: int,
     process_index: int,
     process_count: int,
+    partners: np.ndarray,
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
     """This process's slice of each step, in order."""
     if batch_size % process_count:
@@ -134,29 +270,25 @@ def _batches(
     own = slice(process_index * size, (process_index + 1) * size)
     buckets = collections.deque()  # of the steps that tf.data has asked for and not yet delivered
 
-    def elements():
+    make = _Maker(dataset, settings, partners)
+
+    def slices():
         for step in steps:
             buckets.append(step.bucket)
-            yield from zip(step.index[own], step.target_hw[own], step.flip[own], strict=True)
+            index = step.index[own]
+            # Here and not in the workers: those would wait for each other, as Python runs one at a time.
+            records = [make.read(i) for i in np.maximum(index, 0)]
+            yield records, index >= 0, step.window[own], step.target_hw[own], step.flip[own], step.key[own]
 
-    unreadable = []  # TensorFlow turns exceptions into texts of its own
-
-    def read(index):
-        try:
-            return dataset.read(index)
-        except UnreadableRecord as error:
-            unreadable.append(error)
-            raise
-
-    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.bool))
-    stream = tf.data.Dataset.from_generator(elements, output_signature=signature)
-    make = lambda *element: _image_tensors(dataset, settings, read, *element)  # noqa: E731
+    kinds = (((), tf.string), ((), tf.bool), ((4,), tf.int32), ((2,), tf.int32), ((), tf.bool), ((), tf.int64))
+    signature = tuple(tf.TensorSpec((size, *shape), kind) for shape, kind in kinds)
+    stream = tf.data.Dataset.from_generator(slices, output_signature=signature).prefetch(1).unbatch()
     stream = stream.map(make, num_parallel_calls=settings.workers, deterministic=True)
     options = tf.data.Options()
     options.threading.private_threadpool_size = settings.workers
-    stream = stream.batch(size, drop_remainder=True).prefetch(2).with_options(options)
+    stream = stream.padded_batch(size, make.padded_shapes, drop_remainder=True).prefetch(2).with_options(options)
     dropped = 0
-    for fields, lost in _named_failures(stream, unreadable):
+    for fields, lost in _named_failures(stream, make.unreadable):
         if lost.any():
             dropped += int(lost.sum())
             _LOG.warning("data.max_instances=%d: %d instances left out so far", settings.max_instances, dropped)
@@ -165,29 +297,28 @@ def _batches(
 
 def _named_failures(stream: tf.data.Dataset, unreadable: list[UnreadableRecord]) -> Iterator[Any]:
     """Elements of a stream; a record that could not be read raises as such."""
+    failure = tf.errors.OpError  # the module may be gone when the interpreter closes the generator
     try:
         yield from stream.as_numpy_iterator()
-    except tf.errors.OpError:
+    except failure:
         if unreadable:
             raise unreadable[0] from None
         raise
 
 
 def train_steps(
-    dataset: PreparedDataset, settings: PipelineSettings, *, batch_size: int, seed: int, start_step: int = 0
+    dataset: PreparedDataset,
+    sampler: Sampler,
+    settings: PipelineSettings,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
 ) -> Iterator[Step]:
     """The endless sequence of training steps from `start_step` on, epoch after epoch; no image is read."""
     epoch, skip = 0, start_step
     while True:
-        steps = epoch_steps(
-            dataset,
-            seed=seed,
-            epoch=epoch,
-            sampler=settings.sampler,
-            threshold=settings.repeat_threshold,
-            augmentation=settings.augmentation,
-            batch_size=batch_size,
-        )
+        steps = epoch_steps(dataset, sampler, settings.augmentation, seed=seed, epoch=epoch, batch_size=batch_size)
         yield from steps[skip:]
         skip = max(skip - len(steps), 0)
         epoch += 1
@@ -208,13 +339,18 @@ def train_batches(
     The stream is a function of (seed, step): starting at `start_step` gives what an undisturbed run would see.
 
     Raises:
-      WrongSetting: at once, for a batch size or buckets that do not go with the processes or the images.
+      WrongSetting: at once, for a sampler, a batch size or buckets that do not go with the processes or the images.
       UnreadableRecord: while running, names the image.
     """
-    check_buckets(dataset, settings.augmentation)
-    steps = train_steps(dataset, settings, batch_size=batch_size, seed=seed, start_step=start_step)
+    sampler = _checked_sampler(dataset, settings)
+    steps = train_steps(dataset, sampler, settings, batch_size=batch_size, seed=seed, start_step=start_step)
     process = {"process_index": process_index, "process_count": process_count}
-    return _batches(dataset, settings, steps, batch_size=batch_size, **process)
+    return _batches(dataset, settings, steps, batch_size=batch_size, partners=sampler.images, **process)
+
+
+def _checked_sampler(dataset: PreparedDataset, settings: PipelineSettings) -> Sampler:
+    check_buckets(dataset, settings.augmentation)
+    return Sampler(dataset, settings.sampler, threshold=settings.repeat_threshold)
 
 
 def eval_batches(
@@ -225,7 +361,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
-    """Every image once; rows that only fill up a batch have image_id -1 and no valid instance."""
+    """Every image once, as it is; rows that only fill up a batch have image_id -1 and no valid instance."""
     steps = evaluation_steps(
         dataset,
         short_side=settings.test_short_side,
@@ -234,12 +370,10 @@ def eval_batches(
         batch_size=batch_size,
     )
     process = {"process_index": process_index, "process_count": process_count}
-    return _batches(dataset, settings, steps, batch_size=batch_size, **process)
+    nobody = np.zeros(0, np.int64)
+    return _batches(dataset, settings.for_evaluation, steps, batch_size=batch_size, partners=nobody, **process)
 
 
 def epoch_length(dataset: PreparedDataset, settings: PipelineSettings, batch_size: int) -> int:
     """Nominal steps per epoch, for schedules. Raises WrongSetting as `train_batches` would."""
-    check_buckets(dataset, settings.augmentation)
-    return steps_per_epoch(
-        dataset, sampler=settings.sampler, threshold=settings.repeat_threshold, batch_size=batch_size
-    )
+    return -(-_checked_sampler(dataset, settings).nominal_length() // batch_size)

@@ -1,6 +1,8 @@
 """Which image in which step."""
 
+import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,14 @@ from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.lvis import category_table
 from c2am_jax.data.sampler import (
     Augmentation,
+    Sampler,
     category_repeat_factors,
     epoch_steps,
     evaluation_steps,
     fitting_bucket,
+    image_repeat_factors,
+    jitter,
     repeat_factors,
-    steps_per_epoch,
     target_size,
 )
 
@@ -40,9 +44,9 @@ def dataset():
     )
 
 
-def steps(dataset, epoch=0, seed=0, sampler="random", batch_size=8):
-    options = {"sampler": sampler, "threshold": 0.3, "augmentation": AUGMENTATION, "batch_size": batch_size}
-    return epoch_steps(dataset, seed=seed, epoch=epoch, **options)
+def steps(dataset, epoch=0, seed=0, sampler="random", batch_size=8, augmentation=AUGMENTATION):
+    chosen = Sampler(dataset, sampler, threshold=0.3)
+    return epoch_steps(dataset, chosen, augmentation, seed=seed, epoch=epoch, batch_size=batch_size)
 
 
 def test_an_epoch_shows_every_annotated_image_and_no_other(dataset):
@@ -63,6 +67,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(dataset):
         np.testing.assert_array_equal(a.index, b.index)
         np.testing.assert_array_equal(a.target_hw, b.target_hw)
         np.testing.assert_array_equal(a.flip, b.flip)
+        np.testing.assert_array_equal(a.key, b.key)
     others = steps(dataset, epoch=1), steps(dataset, seed=1)
     for other in others:
         assert any((a.index != b.index).any() for a, b in zip(first, other, strict=False))
@@ -95,13 +100,111 @@ def test_repetition_rounds_up_or_at_random(dataset):
 
 
 def test_nominal_epoch_length(dataset):
-    annotated = (np.diff(dataset.label_offset) > 0).sum()
-    assert steps_per_epoch(dataset, sampler="random", threshold=0.3, batch_size=8) == -(-annotated // 8)
+    annotated = np.diff(dataset.label_offset) > 0
+    factors = repeat_factors(dataset.label, dataset.label_offset, 10, threshold=0.3)[annotated]
+    lengths = {
+        "random": annotated.sum(),
+        "class_aware": annotated.sum(),
+        "repeat_factor": np.ceil(factors).sum(),
+        "repeat_factor_stochastic": round(factors.sum()),
+    }
+    for name, length in lengths.items():
+        assert Sampler(dataset, name, threshold=0.3).nominal_length() == length
+        if name != "repeat_factor_stochastic":
+            assert len(Sampler(dataset, name, threshold=0.3).occurrences(0, 0)) == length
 
 
 def test_unknown_sampler_lists_the_known_ones(dataset):
-    with pytest.raises(ValueError, match="random, repeat_factor"):
-        steps(dataset, sampler="class_aware")
+    with pytest.raises(ValueError, match="random, repeat_factor, .*class_aware"):
+        Sampler(dataset, "uniform")
+
+
+def test_class_aware_turns_pass_over_classes_and_over_the_images_of_each(dataset):
+    sampler = Sampler(dataset, "class_aware")
+    counts = np.diff(dataset.label_offset)
+    image = np.repeat(np.arange(60), counts)
+    images_of = {int(c): set(image[dataset.label == c].tolist()) for c in np.unique(dataset.label)}
+    turns = np.concatenate([sampler.occurrences(5, epoch) for epoch in range(40)])
+    assert (turns != np.concatenate([sampler.occurrences(6, epoch) for epoch in range(40)])).any()
+    passes = turns[: len(turns) // len(images_of) * len(images_of)].reshape(-1, len(images_of))
+    for shown in passes:  # one image of every class: a system of distinct representatives exists
+        assert _matching(shown.tolist(), images_of) == len(images_of)
+    # A class with a single image shows it once a pass; every image of a class comes before one comes again.
+    for images in images_of.values():
+        if len(images) == 1:
+            assert all(np.isin(list(images), shown).all() for shown in passes)
+        appearances = np.bincount(turns, minlength=60)[list(images)]
+        assert appearances.min() >= len(passes) // len(images)
+
+
+def _matching(shown, images_of):
+    """How many classes can be given one of the shown images each (augmenting paths)."""
+    owner = {}
+
+    def give(category, tried):
+        for place, image in enumerate(shown):
+            if image in images_of[category] and place not in tried:
+                tried.add(place)
+                if place not in owner or give(owner[place], tried):
+                    owner[place] = category
+                    return True
+        return False
+
+    return sum(give(category, set()) for category in images_of)
+
+
+def test_class_aware_epochs_join_without_a_seam(dataset):
+    """Epochs of other lengths cut the same endless row elsewhere."""
+    sampler = Sampler(dataset, "class_aware")
+    row = np.concatenate([sampler.occurrences(1, epoch) for epoch in range(6)])
+    sampler.images = sampler.images[: len(sampler.images) // 2]
+    other = np.concatenate([sampler.occurrences(1, epoch) for epoch in range(6)])
+    np.testing.assert_array_equal(row[: len(other)], other)
+
+
+def test_other_draws_leave_the_order_alone(dataset):
+    """Scale jitter changes sizes, not which image is shown how often, nor mirrored."""
+    jittered = dataclasses.replace(AUGMENTATION, scale_jitter=(0.2, 2.0))
+    plain, moved = (
+        np.concatenate([np.stack([s.index, s.flip, s.key], 1) for s in steps(dataset, batch_size=1, augmentation=a)])
+        for a in (AUGMENTATION, jittered)
+    )
+    np.testing.assert_array_equal(plain[np.argsort(plain[:, 2])], moved[np.argsort(moved[:, 2])])
+    assert len(np.unique(plain[:, 2])) == len(plain)
+
+
+def test_jittered_windows_lie_in_their_images_and_results_in_their_bucket(dataset):
+    jittered = dataclasses.replace(AUGMENTATION, scale_jitter=(0.1, 3.0))
+    found = steps(dataset, augmentation=jittered)
+    for step in found:
+        hw = dataset.image_hw[step.index]
+        assert (step.window[:, :2] >= 0).all() and (step.window[:, 2:] >= 1).all()
+        assert (step.window[:, :2] + step.window[:, 2:] <= hw).all()
+        assert (step.target_hw >= 1).all() and (step.target_hw <= step.bucket).all()
+    scale = np.concatenate([(s.target_hw / s.window[:, 2:])[:, 0] for s in found])
+    assert scale.min() < 0.4 and scale.max() > 2
+    assert any((s.window[:, 2:] < dataset.image_hw[s.index]).any() for s in found)
+
+
+def test_jitter_cuts_what_the_scale_makes_too_large():
+    hw = np.array([[60, 80], [60, 80], [60, 80]])
+    window, target = jitter(
+        hw, np.array([[96, 128]] * 3), np.array([[96, 128]] * 3), np.array([0.5, 1.0, 2.0]), np.array([[0.99, 0.0]] * 3)
+    )
+    np.testing.assert_array_equal(target, [[48, 64], [96, 128], [96, 128]])
+    np.testing.assert_array_equal(window, [[0, 0, 60, 80], [0, 0, 60, 80], [30, 0, 30, 40]])
+
+
+def test_repeat_factors_of_the_reference_vector(shared):
+    vectors = json.loads((shared / "reference" / "longtail_vectors.json").read_text())["vectors"]
+    vector = next(v for v in vectors if v["id"] == "rfs")
+    images, expected = vector["inputs"]["images"], vector["expected"]
+    category = category_repeat_factors(np.array(expected["category_freq"]), threshold=vector["params"]["t"])
+    np.testing.assert_allclose(category, expected["category_repeat"], rtol=1e-12)
+    offset = np.concatenate([[0], np.cumsum([len(labels) for labels in images])])
+    factors = image_repeat_factors(np.concatenate(images).astype(int), offset, category)
+    np.testing.assert_allclose(factors, expected["image_repeat"], rtol=1e-12)
+    np.testing.assert_array_equal(np.ceil(factors), expected["ceil_lengths"])
 
 
 def test_resizing_keeps_the_ratio_under_both_limits():
@@ -122,11 +225,67 @@ def test_evaluation_shows_every_image_once(dataset):
     assert not any(s.flip.any() for s in found) and {len(s.index) for s in found} == {7}
 
 
-@pytest.mark.parametrize(
-    ("table", "images", "largest", "above_one"), [("v1", 99_388, 9.97, 796), ("v0.5", 56_740, 7.53, 829)]
-)
-def test_published_repeat_factors(shared, table, images, largest, above_one):
-    rows = json.loads((shared / "data" / "lvis_tables" / f"lvis_{table}_train_cat_info.json").read_text())
-    counts = category_table(rows).image_count
-    factors = category_repeat_factors(counts / images, threshold=1e-3)
-    assert factors.max() == pytest.approx(largest, abs=0.005) and (factors > 1).sum() == above_one
+PUBLISHED = {
+    "v1": {
+        "classes": 1203,
+        "groups": (337, 461, 405),
+        "instances": 1_270_141,
+        "instance_range": (1, 50_552),
+        "image_range": (1, 1977),
+        "annotated_images": 99_388,
+        "largest_factor": 9.97,
+        "factors_above_one": 796,
+    },
+    "v0.5": {
+        "classes": 1230,
+        "groups": (454, 461, 315),
+        "instances": 693_958,
+        "instance_range": (1, 26_148),
+        "image_range": (1, 1145),
+        "annotated_images": 56_740,
+        "largest_factor": 7.53,
+        "factors_above_one": 829,
+    },
+}
+
+
+@pytest.mark.parametrize("version", PUBLISHED)
+def test_facts_of_the_published_category_tables(shared, version):
+    rows = json.loads((shared / "data" / "lvis_tables" / f"lvis_{version}_train_cat_info.json").read_text())
+    table, fact = category_table(rows), PUBLISHED[version]
+    np.testing.assert_array_equal(table.ids, np.arange(1, fact["classes"] + 1))
+    assert tuple(len(table.group(letter)) for letter in "rcf") == fact["groups"]
+    # Groups follow from the image counts: rare up to 10, common up to 100.
+    plain = [{key: row[key] for key in ("id", "name", "image_count", "instance_count")} for row in rows]
+    assert category_table(plain).frequency == table.frequency
+    assert table.instance_count.sum() == fact["instances"]
+    assert (table.instance_count.min(), table.instance_count.max()) == fact["instance_range"]
+    assert (table.image_count.min(), table.image_count.max()) == fact["image_range"]
+    factors = category_repeat_factors(table.image_count / fact["annotated_images"], threshold=1e-3)
+    assert factors.max() == pytest.approx(fact["largest_factor"], abs=0.005)
+    assert (factors > 1).sum() == fact["factors_above_one"]
+
+
+def test_an_epoch_of_lvis_size_is_ordered_in_a_moment():
+    """100,170 images and 1.27 million instances; the bound leaves room for a loaded machine."""
+    rng, images, instances, classes = np.random.default_rng(0), 100_170, 1_270_141, 1203
+    share = 1 / (np.arange(classes) + 3.0) ** 1.5
+    label = rng.choice(classes, instances, p=share / share.sum()).astype(np.int32)
+    dataset = PreparedDataset(
+        name="large",
+        folder=Path("large"),
+        categories=category_table([{"id": i + 1, "image_count": 5} for i in range(classes)]),
+        image_id=np.arange(images),
+        image_hw=np.where(rng.random(images)[:, None] < 0.7, (480, 640), (640, 480)).astype(np.int32),
+        label=label,
+        label_offset=np.concatenate(
+            [[0], np.cumsum(np.bincount(rng.integers(0, images, instances), minlength=images))]
+        ),
+    )
+    buckets = ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
+    augmentation = Augmentation((640, 672, 704, 736, 768, 800), 1333, 0.5, buckets)
+    for name in ("repeat_factor", "class_aware"):
+        sampler = Sampler(dataset, name)
+        began = time.process_time()
+        assert len(epoch_steps(dataset, sampler, augmentation, seed=0, epoch=7, batch_size=16)) >= images // 16
+        assert time.process_time() - began < 1
