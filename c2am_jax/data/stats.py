@@ -1,0 +1,172 @@
+"""What an annotation file is like: classes, repeat factors, ground truths, sizes, padding.
+
+    python -m c2am_jax.data.stats A.json [--out DIR] [--threshold 1e-3]
+
+Any json of the LVIS or COCO layout, of any size. Prints a report; with --out also writes `stats.json` and `stats.png`,
+whose left picture is the Zipf plot.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from c2am_jax.data.lvis import FREQUENCIES
+from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.pipeline import PipelineSettings
+from c2am_jax.data.sampler import (
+    category_repeat_factors,
+    fitting_bucket,
+    image_frequencies,
+    image_repeat_factors,
+    target_size,
+    trainable,
+)
+from c2am_jax.errors import UserError
+
+PERCENTILES = (0, 50, 90, 99, 100)
+
+
+def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dict[str, Any]:
+    """Numbers of a scanned file.
+
+    Returns:
+      "images", "annotations"; "groups": classes, images and annotations of rare, common and frequent classes;
+      "repeat_factors" of classes and images, and the images of an epoch; "per_image": percentiles of ground truths;
+      "sizes": percentiles of the images' short and long sides; "buckets": share of the images and of wasted pixels of
+      each padded shape, each image resized to the middle one of the short sides.
+    """
+    hw = np.array([(image.height, image.width) for image in found.images]).reshape(-1, 2)
+    label, start = found.label, found.start
+    classes = len(found.categories)
+    frequency = image_frequencies(label, start, classes)
+    category_factor = category_repeat_factors(frequency, threshold=threshold)
+    image_factor = image_repeat_factors(label, start, category_factor)
+    images = trainable(hw, start)
+    counts = np.diff(start)
+    instances = np.bincount(label, minlength=classes)
+    percentiles = lambda values: dict(  # noqa: E731
+        zip(map(str, PERCENTILES), np.percentile(values, PERCENTILES).round(2).tolist(), strict=True)
+    )
+    middle = sorted(settings.short_sides)[len(settings.short_sides) // 2]
+    target = target_size(hw[images], middle, settings.max_side)
+    bucket = fitting_bucket(target, settings.buckets) if len(images) else np.zeros(0, int)
+    shapes = np.array(settings.buckets)
+    wasted = 1 - target.prod(-1) / shapes[bucket].prod(-1)
+    groups = {}
+    for letter in FREQUENCIES:
+        own = found.categories.group(letter)
+        groups[letter] = {"classes": len(own), "annotations": int(instances[own].sum())}
+    return {
+        "images": len(hw),
+        "images_that_train": len(images),
+        "annotations": len(label),
+        "classes": classes,
+        "classes_without_annotations": int((instances == 0).sum()),
+        "groups": groups,
+        "repeat_factors": {
+            "threshold": threshold,
+            "classes_above_1": int((category_factor > 1).sum()),
+            "largest": float(category_factor.max(initial=1)),
+            "images_above_1": int((image_factor[images] > 1).sum()),
+            "epoch_ceil": int(np.ceil(image_factor[images]).sum()),
+            "epoch_stochastic": float(image_factor[images].sum().round(1)),
+        },
+        "per_image": percentiles(counts) if len(counts) else {},
+        "more_than_max_instances": int((counts > settings.max_instances).sum()),
+        "sizes": {"short": percentiles(hw.min(-1)), "long": percentiles(hw.max(-1))} if len(hw) else {},
+        "larger_than_canvas": int((hw.max(-1, initial=0) > settings.canvas).sum()),
+        "buckets": {
+            "x".join(map(str, shape)): {
+                "images": float((bucket == i).mean().round(4)) if len(bucket) else 0.0,
+                "wasted": float(wasted[bucket == i].mean().round(4)) if (bucket == i).any() else 0.0,
+            }
+            for i, shape in enumerate(settings.buckets)
+        },
+        "wasted": float(wasted.mean().round(4)) if len(wasted) else 0.0,
+    }
+
+
+def text(name: str, numbers: dict[str, Any]) -> str:
+    """The report."""
+    line = lambda values: ", ".join(f"{key} % {value:g}" for key, value in values.items())  # noqa: E731
+    repeat = numbers["repeat_factors"]
+    lines = [
+        f"{name}: {numbers['images']:,} images ({numbers['images_that_train']:,} train), "
+        f"{numbers['annotations']:,} annotations, {numbers['classes']} classes "
+        f"({numbers['classes_without_annotations']} without annotations)",
+        *(
+            f"  {letter}: {group['classes']} classes, {group['annotations']:,} annotations"
+            for letter, group in numbers["groups"].items()
+        ),
+        f"repeat factors, t = {repeat['threshold']:g}: {repeat['classes_above_1']} classes and "
+        f"{repeat['images_above_1']:,} images above 1, largest {repeat['largest']:.2f}; an epoch has "
+        f"{repeat['epoch_ceil']:,} images (ceil), {repeat['epoch_stochastic']:,.0f} on average (stochastic)",
+        f"ground truths per image, percentiles: {line(numbers['per_image'])}; "
+        f"{numbers['more_than_max_instances']} images have more than data.max_instances",
+    ]
+    if numbers["sizes"]:
+        lines.append(f"short side, percentiles: {line(numbers['sizes']['short'])}")
+        lines.append(f"long side, percentiles: {line(numbers['sizes']['long'])}")
+    lines.append(f"{numbers['larger_than_canvas']} images are larger than data.canvas and are fitted to it")
+    lines += [
+        f"  padded to {shape}: {100 * part['images']:.1f} % of the images, {100 * part['wasted']:.1f} % padding"
+        for shape, part in numbers["buckets"].items()
+    ]
+    return "\n".join([*lines, f"padding in all: {100 * numbers['wasted']:.1f} %"])
+
+
+def draw(found: Scan, path: Path) -> None:
+    """Zipf plot, ground truths per image, and image sizes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (zipf, truths, sizes) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    instances = np.bincount(found.label, minlength=len(found.categories))
+    order = np.argsort(-instances, kind="stable")
+    letters = np.array(found.categories.frequency)[order]
+    for letter, name, colour in zip("fcr", ("frequent", "common", "rare"), ("#2a6", "#e90", "#c33"), strict=True):
+        rank = np.flatnonzero(letters == letter)
+        zipf.plot(rank + 1, np.maximum(instances[order][rank], 0.7), ".", ms=4, color=colour, label=name)
+    zipf.set(xscale="log", yscale="log", xlabel="class, by annotations", ylabel="annotations", title="Zipf plot")
+    zipf.legend()
+    truths.hist(np.diff(found.start), bins=60, color="#357")
+    truths.set(yscale="log", xlabel="ground truths", ylabel="images", title="Ground truths per image")
+    hw = np.array([(image.height, image.width) for image in found.images]).reshape(-1, 2)
+    sizes.plot(hw[:, 1], hw[:, 0], ".", ms=3, alpha=0.3, color="#357")
+    sizes.set(xlabel="width, px", ylabel="height, px", title="Images", aspect="equal")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="c2am_jax.data.stats", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("annotations", metavar="A.json")
+    parser.add_argument("--out", metavar="DIR", help="where to write stats.json and stats.png")
+    parser.add_argument("--threshold", type=float, default=PipelineSettings.repeat_threshold, help="of repeat factors")
+    options = parser.parse_args(arguments)
+    try:
+        found = scan(options.annotations)
+        numbers = statistics(found, PipelineSettings(), options.threshold)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text(Path(options.annotations).name, numbers))
+    if options.out:
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stats.json").write_text(json.dumps(numbers, indent=1))
+        draw(found, folder / "stats.png")
+        print(f"{folder / 'stats.json'}, {folder / 'stats.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Two processes run train.py together: the same losses, checkpoints and results as one; a dead one ends the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from c2am_jax.errors import EXIT_STOPPED
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "model.backbone.width": 8,
+    "model.fpn.channels": 16,
+    "model.rpn.samples": 16,
+    "model.rpn.pre_nms_train": 40,
+    "model.rpn.post_nms_train": 20,
+    "model.rpn.pre_nms_test": 40,
+    "model.rpn.post_nms_test": 20,
+    "model.box_head.fc_channels": 16,
+    "model.box_head.samples": 8,
+    "model.mask_head.convs": 1,
+    "model.mask_head.channels": 8,
+    "model.test.max_detections": 10,
+    "data.name": "small",
+    "train.batch_size": 4,
+    "train.log_every": 1,
+    "train.checkpoint_every": 2,
+}
+
+
+def start(workdir, data, devices, *, processes=1, process=0, port=0, **settings):
+    """One process of a run."""
+    overrides = SMALL | {"data.dir": data} | settings
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    if processes > 1:
+        flags += [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={process}"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    log = (workdir.parent / f"{workdir.name}_{process}.log").open("w")
+    command = [sys.executable, "train.py", "--config=configs/glyphs_c2am.py", f"--workdir={workdir}", *flags]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def start_two(workdir, data, **settings):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [start(workdir, data, 1, processes=2, process=i, port=port, **settings) for i in range(2)]
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_step(workdir, step, process):
+    while process.poll() is None:
+        if (workdir / "metrics.jsonl").exists() and len(losses(workdir)) >= step:
+            return
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one_and_stop_together(glyph_folder, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert start(one, glyph_folder, 2, **{"train.steps": 6}).wait(600) == 0
+    first, second = start_two(two, glyph_folder, **{"train.steps": 6})
+    assert (first.wait(600), second.wait(600)) == (0, 0)
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
+    metrics = [json.loads((w / "eval" / "6" / "metrics.json").read_text()) for w in (one, two)]
+    assert metrics[0].keys() == metrics[1].keys()
+    detections = [json.loads((w / "eval" / "6" / "detections_segm.json").read_text()) for w in (one, two)]
+    assert sorted(d["image_id"] for d in detections[0]) == sorted(d["image_id"] for d in detections[1])
+    assert not list((two / "eval" / "6").glob("*.partial"))
+
+    stopped = tmp_path / "stopped"
+    processes = start_two(stopped, glyph_folder, **{"train.steps": 2000, "train.eval_every": 0})
+    wait_for_step(stopped, 2, processes[0])
+    processes[1].send_signal(signal.SIGTERM)  # the notice reaches one host only
+    assert [p.wait(120) for p in processes] == [EXIT_STOPPED] * 2
+    reached = len(losses(stopped))
+    processes = start_two(stopped, glyph_folder, **{"train.steps": reached + 2, "train.eval_every": 0})
+    assert [p.wait(600) for p in processes] == [0, 0]
+    assert len(losses(stopped)) == reached + 2
+
+
+@pytest.mark.slow
+def test_a_dead_host_ends_the_other_within_a_bounded_time(glyph_folder, tmp_path):
+    processes = start_two(tmp_path / "run", glyph_folder, **{"train.steps": 2000, "train.eval_every": 0})
+    wait_for_step(tmp_path / "run", 2, processes[0])
+    processes[1].kill()
+    assert processes[0].wait(200) != 0
+    assert (tmp_path / "run_0.log").stat().st_size > 0
