@@ -81,7 +81,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         logging.getLogger("c2am_jax").setLevel(logging.INFO)
         try:
             main(arguments)
-        except UserError as error:
+        except (UserError, OSError) as error:  # the text of an OSError names the file
             fail(error)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)

@@ -3,12 +3,13 @@
 A finished checkpoint gets checksums of its files; one that no longer fits them is set aside, and the one before counts.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,28 @@ class Checkpoints:
         """Itself."""
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        """Wait for the last save."""
-        self._checkpointer.close()
-        self._seal()
+    def __exit__(self, kind: type[BaseException] | None = None, *error: Any) -> None:
+        """Wait for the last save. Raises UserError if it failed, unless another error is on its way."""
+        try:
+            with self._storage():
+                self._checkpointer.close()
+                self._seal()
+        except UserError as failure:
+            if kind is None:
+                raise
+            _LOG.error("%s", failure)
+
+    @contextlib.contextmanager
+    def _storage(self) -> Iterator[None]:
+        """What storage and Orbax raise becomes one line."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            saved = ", ".join(map(str, self.steps)) or "none"
+            raise UserError(
+                f"{self.folder}: a checkpoint could not be saved ({str(error).splitlines()[0]}); there are: {saved}. "
+                "Mend the storage, the same command goes on"
+            ) from error
 
     @property
     def steps(self) -> list[int]:
@@ -72,9 +91,10 @@ class Checkpoints:
         """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile."""
         if step in self.steps:
             return
-        self._checkpointer.wait()
-        self._seal()
-        self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
+        with self._storage():
+            self._checkpointer.wait()
+            self._seal()
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
 
     def metadata(self, step: int) -> Any:
         """The "config" and "versions" that the checkpoint of `step` was saved with."""

@@ -176,6 +176,19 @@ def test_checksums_go_with_their_checkpoints(state, tmp_path):
     assert sorted(p.stem for p in (tmp_path / "checkpoints_checksums").iterdir()) == ["3", "4"]
 
 
+@pytest.mark.parametrize("when", ["save_async", "close"])
+def test_a_full_disk_is_one_line_and_what_was_saved_stays(state, tmp_path, monkeypatch, when):
+    saved(state, tmp_path, steps=(1,))
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand more")
+
+    with pytest.raises(UserError, match=r"could not be saved \(RESOURCE_EXHAUSTED: No space .*there are: 1"):
+        with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+            monkeypatch.setattr(checkpoints._checkpointer, when, full)
+            checkpoints.save(state, 2)
+
+
 def test_the_best_evaluation_keeps_its_checkpoint(state, tmp_path):
     for step, value in ((1, 0.2), (2, 0.5), (3, 0.4)):
         with BestCheckpoint(tmp_path, tiny_config()) as best:

@@ -9,19 +9,23 @@ import pytest
 from tiny import random_batch, tiny_config
 
 from c2am_jax.config import train_settings
+from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
 
 
-def run(config, devices, steps=3, images=8, **options):
+def run(config, devices, steps=3, images=8, workdir=None, **options):
     mesh, schedule = data_mesh(jax.devices()[:devices]), train_settings(config)
     functional, params, rest, loss_state = build_functional(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0, **options)
     state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
-    losses = []
-    for number in range(steps):
+    if workdir is not None:
+        with Checkpoints(workdir) as checkpoints:
+            state = checkpoints.load(state)
+    losses, first = [], int(state.step)
+    for number in range(first, first + steps):
         batch = jax.device_put(random_batch(images, seed=number), batch_sharding(mesh))
         state, metrics = step(state, batch, (64, 64))
         losses.append({name: float(value) for name, value in metrics.items()})
@@ -55,6 +59,19 @@ def test_eight_devices_equal_one(method, norm):
     if norm == "sync_bn":
         moved = [n for n, v in state_one.rest.items() if n.endswith(".mean") and float(jnp.abs(v).max()) > 0]
         assert len(moved) > 5
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_eight_devices_goes_on_alike_on_one_and_four(tmp_path):
+    config = tiny_config()
+    config.model.backbone.norm, config.train.base_lr = "group_norm", 0.002
+    _, state = run(config, 8, steps=3)
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        checkpoints.save(state, 3)
+    losses = {n: run(config, n, steps=2, workdir=tmp_path)[0] for n in (8, 1, 4)}
+    for devices in (1, 4):
+        for expected, found in zip(losses[8], losses[devices], strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_metrics_hold_what_the_log_needs():
