@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2am_jax.interop.golden import main
+from c2am_jax.interop.export_torch import write_weights
+from c2am_jax.interop.golden import filled, main
+from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import Row, match_boxes, table, unmatched
 
 OWN = Path(__file__).resolve().parents[1] / "golden"
@@ -40,6 +42,15 @@ def test_every_recorded_stage_of_the_cascade_is_reproduced(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_padded", "mask_rcnn_r50_seesaw"])
 def test_every_other_recording_is_reproduced(shared, tmp_path, capsys, name):
     assert rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys) >= COMMON
+
+
+@pytest.mark.slow
+def test_an_exported_file_gives_the_recorded_numbers(tmp_path, capsys):
+    file = OWN / "mask_rcnn_r50_c2am.npz"
+    detector, _ = filled(Recording(file))
+    write_weights(tmp_path / "exported.safetensors", detector.params | detector.rest)
+    assert main([str(file), "--weights", str(tmp_path / "exported.safetensors")]) == 0
+    assert "all 65 rows hold" in capsys.readouterr().out
 
 
 @pytest.mark.slow
