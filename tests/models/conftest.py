@@ -93,3 +93,12 @@ def tiny(settings) -> Tiny:
     for name in ("rpn_head.rpn_cls.kernel", "rpn_head.rpn_reg.kernel", "roi_head.bbox_head.fc_reg.kernel"):
         params[name] = params[name] + 0.05 * rng.normal(size=params[name].shape).astype(np.float32)
     return Tiny(functional, params, rest)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compile_quickly():
+    """XLA spends less on optimising programs that run once."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -96,31 +96,37 @@ def test_frozen_stages_and_statistics_do_not_move():
     assert not np.array_equal(state.params["backbone.layer2.0.conv1.kernel"], first)
 
 
+@functools.cache
+def one_step(norm="group_norm"):
+    """Metrics and state of one step on one device with two images."""
+    config = tiny_config()
+    config.model.backbone.norm = norm
+    (metrics,), state = run(config, 1, steps=1, images=2)
+    return metrics, state
+
+
 def test_accumulated_parts_give_the_mean_of_their_gradients():
     """Two parts of one image are two devices with one image each, whose losses have the same normalisers."""
-    config = tiny_config()
-    config.model.backbone.norm = "group_norm"
-    (whole, *_), _ = run(config, 1, steps=1, images=2)
-    (parts, *_), _ = run(config, 1, steps=1, images=2, accumulate=2)
+    (parts,), _ = run(tiny_config(), 1, steps=1, images=2, accumulate=2)
+    whole, _ = one_step()
     for name in ("loss/rpn_cls", "loss/cls"):  # means over samples, of which each image has as many
         assert parts[name] == pytest.approx(whole[name], rel=1e-4), name
     assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=0.1)
 
 
 def test_bfloat16_trains_close_to_float32_with_float32_parameters():
-    (full, *_), _ = run(tiny_config(), 1, steps=1, images=2)
-    (half, *_), state = run(tiny_config(), 1, steps=1, images=2, compute_dtype="bfloat16")
+    (half,), state = run(tiny_config(), 1, steps=1, images=2, compute_dtype="bfloat16")
+    full, _ = one_step()
     assert {value.dtype for value in state.params.values()} == {jnp.dtype("float32")}
     assert half["loss"] == pytest.approx(full["loss"], rel=0.05) and half["loss"] != full["loss"]
 
 
-@pytest.mark.parametrize("norm", ["group_norm", "sync_bn"])
+@pytest.mark.parametrize("norm", ["group_norm", pytest.param("sync_bn", marks=pytest.mark.slow)])
 def test_rematerialisation_changes_nothing(norm):
     config = tiny_config()
-    config.model.backbone.norm = norm
-    (usual, *_), state = run(config, 1, steps=1, images=2)
-    config.model.backbone.remat = True
-    (again, *_), other = run(config, 1, steps=1, images=2)
+    config.model.backbone.norm, config.model.backbone.remat = norm, True
+    (again,), other = run(config, 1, steps=1, images=2)
+    usual, state = one_step(norm)
     assert again["loss"] == pytest.approx(usual["loss"], rel=1e-6)
     for name, value in (state.params | state.rest).items():
         np.testing.assert_allclose((other.params | other.rest)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
