@@ -229,8 +229,13 @@ class _Truths:
         for key in ("image_id", "category_id", "bbox", "area"):
             self._require(key in entry, f"annotation {entry['id']}: no {key!r}")
         box = entry["bbox"]
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+        numbers = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
         self._require(numbers, f"annotation {entry['id']}: bbox is not [x, y, width, height]")
+        self._require(_is_finite(entry["area"]), f"annotation {entry['id']}: area {entry['area']!r} is not a number")
+        for key in ("image_id", "category_id"):
+            self._require(
+                isinstance(entry[key], int), f"annotation {entry['id']}: {key} {entry[key]!r} is not an integer"
+            )
         ignored = bool(entry.get("ignore", 0))
         row = (entry["image_id"], entry["category_id"], *box, entry["area"], ignored, entry["id"], offset, length)
         self._columns.append(row)

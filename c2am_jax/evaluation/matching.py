@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from c2am_jax.errors import UserError
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
@@ -209,14 +211,22 @@ def _masks(problem: Problem, objects: Objects, rows: slice, file) -> list[dict]:
         file.seek(int(objects.offset[row]))
         entry = json.loads(file.read(int(objects.length[row])))
         height, width = (int(side) for side in problem.image_hw[objects.image[row]])
-        found.append(to_rle(entry["segmentation"], height, width))
+        try:
+            found.append(to_rle(entry["segmentation"], height, width))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            what = f"annotation {entry['id']}" if "id" in entry else f"a detection in image {entry['image_id']}"
+            raise UserError(f"{file.name}: {what}: segmentation is no mask ({type(error).__name__}: {error})") from None
     return found
 
 
 def to_rle(segmentation, height: int, width: int) -> dict:
     """Polygons, uncompressed or compressed run lengths -> compressed ones, as the package converts them."""
     if isinstance(segmentation, list):
+        if not segmentation or any(len(polygon) < 6 for polygon in segmentation):
+            raise ValueError("a polygon needs three points or more")
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"run lengths of size {segmentation['size']} in an image of {[height, width]}")
     if isinstance(segmentation["counts"], list):
         return coco_mask.frPyObjects(segmentation, height, width)
     return segmentation

@@ -321,6 +321,27 @@ def test_annotations_without_the_federated_fields_are_named(files, key, where):
         evaluate_file(ground_truth, write([]), "bbox")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "kind", "named"),
+    [
+        ("segmentation", [], "segm", "annotation 1: segmentation is no mask"),
+        ("segmentation", [[0, 0, 9, 9]], "segm", "annotation 1: segmentation is no mask"),
+        ("segmentation", rle([0, 0, 9, 9], (9, 9)), "segm", "annotation 1: segmentation is no mask"),
+        ("area", "x", "bbox", "annotation 1: area 'x'"),
+        ("area", float("nan"), "bbox", "annotation 1: area nan"),
+        ("bbox", [0, 0, float("nan"), 4], "bbox", "annotation 1: bbox"),
+        ("image_id", None, "bbox", "annotation 1: image_id None"),
+    ],
+)
+def test_a_faulty_ground_truth_is_named(files, key, value, kind, named):
+    ground_truth, write = files
+    content = json.loads(ground_truth.read_text())
+    content["annotations"][0][key] = value
+    ground_truth.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=named):
+        evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), kind)
+
+
 def test_the_table_shows_per_cent_and_a_dash_for_what_cannot_count():
     metrics = dict.fromkeys(
         (f"bbox/{n}" for n in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")), 0.256
