@@ -191,6 +191,12 @@ def _foreground_sigmoid(logits: jax.Array) -> jax.Array:
     return jnp.concatenate([scores, 1 - scores.max(-1, keepdims=True)], -1)
 
 
+def _foreground_only(loss: Callable[..., tuple[jax.Array, Any]]) -> Classification:
+    """A stateless method of K sigmoid channels."""
+    options = {"activate": _foreground_sigmoid, "extra_outputs": -1, "bias_init": sigmoid.PRIOR_BIAS}
+    return Classification("linear", linear_logits, loss, **options)
+
+
 def _sigmoid_with_background(logits: jax.Array) -> jax.Array:
     """K + 1 channels: each class times "not background"."""
     scores = jax.nn.sigmoid(logits)
@@ -206,14 +212,7 @@ def _eql(statistics: ClassStatistics, tail_frequency: float = 1.1e-3) -> Classif
         logits = linear_logits(features, kernel, bias)
         return sigmoid.eql_loss(logits, labels, jnp.asarray(tail, logits.dtype)), state
 
-    return Classification(
-        "linear",
-        linear_logits,
-        loss,
-        activate=_foreground_sigmoid,
-        extra_outputs=-1,
-        bias_init=sigmoid.PRIOR_BIAS,
-    )
+    return _foreground_only(loss)
 
 
 def _eql_v2(gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0) -> Classification:
@@ -255,14 +254,7 @@ def _balanced_sigmoid(statistics: ClassStatistics) -> Classification:
         logits = linear_logits(features, kernel, bias)
         return sigmoid.balanced_sigmoid_loss(logits, labels, jnp.asarray(frequency, logits.dtype)), state
 
-    return Classification(
-        "linear",
-        linear_logits,
-        loss,
-        activate=_foreground_sigmoid,
-        extra_outputs=-1,
-        bias_init=sigmoid.PRIOR_BIAS,
-    )
+    return _foreground_only(loss)
 
 
 def _ecm(statistics: ClassStatistics, background_ratio: float = 6.3313) -> Classification:
