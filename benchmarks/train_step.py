@@ -1,22 +1,19 @@
 """Time and memory of a training step, printed as one JSON line.
 
     python -m benchmarks.train_step --config configs/maskrcnn_r50_c2am.py --size 512 512 --batch 1 --steps 5
+    python -m benchmarks.train_step --config configs/cascade_r50_c2am.py --vs torch --peer_python MMDET_VENV/bin/python
 
 Random pixels, 8 ground truths per image. A random detector proposes almost no positives, so the first proposals are
 replaced by jittered ground truths: the RoI stage then works on as many positives as it has room for (the line tells how
-many), which is what a step costs at its most expensive.
+many), which is what a step costs at its most expensive. The peer trains on cross-entropy, whatever the config's loss.
 """
-
-import argparse
-import json
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import peak_rss_gb, random_batch
+from benchmarks.common import random_batch
+from benchmarks.detector import measure, parse
 from c2am_jax.config import load_config
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
@@ -45,50 +42,37 @@ def propose_jittered(boxes: np.ndarray, copies: int) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", default="configs/maskrcnn_r50_c2am.py")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=5)
-    options = parser.parse_args()
-
+    options = parse(__doc__, "configs/maskrcnn_r50_c2am.py")
     config = load_config(options.config)
     config.train.batch_size = options.batch
-    hw = (options.size[0], options.size[1])
+    config.model.num_classes = options.classes or config.model.num_classes
+    config.model.box_head.samples = options.rois or config.model.box_head.samples
 
     mesh = data_mesh()
-    batch = random_batch(options.batch, hw, max(hw), config.model.num_classes)
+    batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
     propose_jittered(batch.boxes, copies=40)
     functional, params, rest, loss_state = build_functional(config)
     optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    step = make_train_step(functional, optimizer, mesh, mean=config.data.mean, std=config.data.std, seed=0)
+    train_step = make_train_step(
+        functional,
+        optimizer,
+        mesh,
+        mean=config.data.mean,
+        std=config.data.std,
+        seed=0,
+        compute_dtype="bfloat16" if options.dtype == "bf16" else "float32",
+    )
     state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
     del params, rest
     batch = jax.device_put(batch, batch_sharding(mesh))
 
-    seconds, cpu_seconds = [], []
-    metrics = {}
-    for _ in range(options.steps + 1):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        state, metrics = jax.block_until_ready(step(state, batch, hw))
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
-    first, *timed = seconds
-    line = {
-        "benchmark": "train_step",
-        "config": options.config,
-        "size": hw,
-        "batch": options.batch,
-        "devices": [device.device_kind for device in mesh.devices.flat],
-        "positive_rois": [int(v) for name, v in sorted(metrics.items()) if name.endswith("roi/positive")],
-        "median_s": round(statistics.median(timed), 3),
-        "min_s": round(min(timed), 3),
-        "cpu_s": round(min(cpu_seconds[1:]), 3),
-        "compile_s": round(first - statistics.median(timed), 1),
-        "peak_rss_gb": peak_rss_gb(),
-        "loss": round(float(metrics["loss"]), 4),
-    }
-    print(json.dumps(line))
+    def step(compiled):
+        nonlocal state
+        state, metrics = jax.block_until_ready(compiled(state, batch))
+        positive = [int(v) for name, v in sorted(metrics.items()) if name.endswith("roi/positive")]
+        return {"positive_rois": positive, "loss": round(float(metrics["loss"]), 4)}
+
+    measure("train_step", options, config, train_step.lower(state, batch, options.size), step)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ def _rpn(recording, detector, output):
     settings = model.settings.rpn
     anchors = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
     rows = [relative("base anchors", recording.error("base_anchors", np.stack(anchors)))]
-    for level, ((cls, reg), grid) in enumerate(zip(output, model.rpn_head.anchors(output), strict=True), 2):
+    for level, ((cls, reg), grid) in enumerate(
+        zip(output, model.rpn_head.anchors([cls for cls, _ in output]), strict=True), 2
+    ):
         rows.append(relative(f"RPN logits P{level}", recording.error(f"rpn_cls_P{level}", nchw(cls))))
         rows.append(relative(f"RPN deltas P{level}", recording.error(f"rpn_bbox_P{level}", nchw(reg))))
         rows.append(relative(f"anchors P{level}", recording.error(f"anchors_P{level}", grid)))

@@ -45,7 +45,7 @@ def recorded_names(stages: int) -> dict[str, tuple[str, ...]]:
 
 def choose_anchors(model, features, inputs):
     """The first anchors by index, as the recordings' sampling takes them."""
-    return model.rpn_head.sample(model.rpn_head(features), inputs, None)
+    return model.rpn_head.sample(features, inputs, None)
 
 
 def choose_rois(model, features, proposals, inputs, given):
@@ -68,7 +68,7 @@ def losses_and_gradients(model, inputs, anchors, gt_index, rois, loss_state):
     def total(params):
         model = functional.merge(params, rest)
         features = model.features(inputs.image, train=True)
-        losses = model.rpn_head.loss(model.rpn_head(features), inputs, anchors, gt_index)
+        losses = model.rpn_head.loss(features, inputs, anchors, gt_index)
         losses |= model.roi_head.loss(features, None, inputs, None, loss_state, samples=rois)[0]
         return sum(losses.values()), losses
 

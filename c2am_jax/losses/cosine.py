@@ -106,18 +106,45 @@ def c2am_margins(
     """
     _choose("background", background, BACKGROUND_RULES)
     _check_labels(labels)
+    angles = _norm_angles(kernel, alpha)
+    return jnp.clip(_angle_differences(angles, labels, background), 0, max_margin)
+
+
+def _norm_angles(kernel: jax.Array, alpha: float) -> jax.Array:
+    """u_j = alpha / pi * ln |W_j|, so that m_ij = u_i - u_j: [C], without gradient."""
     kernel = jax.lax.stop_gradient(_precise(kernel))
-    log_norms = 0.5 * jnp.log(jnp.maximum(jnp.sum(kernel * kernel, 0), NORM_FLOOR_IN_MARGIN**2))
-    margins = (alpha / math.pi) * (log_norms[labels][:, None] - log_norms[None])
-    margins = jnp.clip(margins, 0, max_margin)
+    squares = jnp.maximum(jnp.sum(kernel * kernel, 0), NORM_FLOOR_IN_MARGIN**2)
+    return (0.5 * alpha / math.pi) * jnp.log(squares)
+
+
+def _angle_differences(angles: jax.Array, labels: jax.Array, background: str) -> jax.Array:
+    difference = angles[labels][:, None] - angles[None]
     if background == "foreground_only":
-        margins = jnp.where((labels == kernel.shape[1] - 1)[:, None], 0, margins)
-    return margins
+        difference = jnp.where((labels == len(angles) - 1)[:, None], 0, difference)
+    return difference
 
 
-def _cos_of_sum(c: jax.Array, margins: jax.Array | float, wrap: str) -> jax.Array:
+def _margin_cos_sin(
+    kernel: jax.Array, labels: jax.Array, *, alpha: float, background: str, max_margin: float
+) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of `c2am_margins`, from C cosines and sines instead of N C of them."""
+    angles = _norm_angles(kernel, alpha)
+    difference = _angle_differences(angles, labels, background)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    own_cos, own_sin = cos[labels][:, None], sin[labels][:, None]
+    none, capped = difference <= 0, difference >= max_margin
+
+    def limited(inside, at_zero, at_cap):
+        return jnp.where(none, at_zero, jnp.where(capped, at_cap, inside))
+
+    return (
+        limited(own_cos * cos + own_sin * sin, 1.0, math.cos(max_margin)),
+        limited(own_sin * cos - own_cos * sin, 0.0, math.sin(max_margin)),
+    )
+
+
+def _cos_of_sum(c: jax.Array, cos_m: jax.Array | float, sin_m: jax.Array | float, wrap: str) -> jax.Array:
     """cos(theta + m); what to do beyond theta + m = pi is `wrap`."""
-    cos_m, sin_m = jnp.cos(margins), jnp.sin(margins)
     value = c * cos_m - _sines(c) * sin_m
     if wrap == "literal":
         return value
@@ -155,8 +182,10 @@ def c2am_loss(
       ValueError: an unknown `background` or `wrap`.
     """
     _choose("wrap", wrap, C2AM_WRAPS)
-    margins = c2am_margins(kernel, labels, alpha=alpha, background=background, max_margin=max_margin)
-    return softmax_cross_entropy(scale * _cos_of_sum(cosines(features, kernel), margins, wrap), labels)
+    _choose("background", background, BACKGROUND_RULES)
+    _check_labels(labels)
+    cos_m, sin_m = _margin_cos_sin(kernel, labels, alpha=alpha, background=background, max_margin=max_margin)
+    return softmax_cross_entropy(scale * _cos_of_sum(cosines(features, kernel), cos_m, sin_m, wrap), labels)
 
 
 def fixed_margin_loss(
@@ -165,7 +194,9 @@ def fixed_margin_loss(
     """Table 5's "Fixed": every competitor, background included, gets the same angular margin in radians."""
     _check_labels(labels)
     c = cosines(features, kernel)
-    logits = _replace_at_label(_cos_of_sum(c, margin, "literal"), labels, _at_label(c, labels))
+    logits = _replace_at_label(
+        _cos_of_sum(c, math.cos(margin), math.sin(margin), "literal"), labels, _at_label(c, labels)
+    )
     return softmax_cross_entropy(scale * logits, labels)
 
 
@@ -210,7 +241,7 @@ def arcface_loss(
     _check_labels(labels)
     c = cosines(features, kernel)
     target = _at_label(c, labels)
-    moved = _cos_of_sum(target, margin, "literal")
+    moved = _cos_of_sum(target, math.cos(margin), math.sin(margin), "literal")
     if wrap == "fallback":
         moved = jnp.where(target > math.cos(math.pi - margin), moved, target - margin * math.sin(margin))
     elif wrap == "easy":

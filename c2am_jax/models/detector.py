@@ -30,7 +30,10 @@ class MaskRCNN(nnx.Module):
 
     def features(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> list[jax.Array]:
         """[B, H, W, 3] -> P2..P6, strides 4 to 64."""
-        return self.neck(self.backbone(image, train=train, axis_name=axis_name))
+        with jax.named_scope("backbone"):
+            maps = self.backbone(image, train=train, axis_name=axis_name)
+        with jax.named_scope("neck"):
+            return self.neck(maps)
 
     def loss(
         self,
@@ -54,13 +57,13 @@ class MaskRCNN(nnx.Module):
           losses "rpn_cls", "rpn_box" and those of the RoI head (scalars, means over all devices), metrics, new state.
         """
         features = self.features(inputs.image, train=True, axis_name=axis_name)
-        output = self.rpn_head(features)
         rpn_keys = roi_keys = None
         if keys is not None:
             rpn_keys, roi_keys = jax.vmap(lambda key: tuple(jax.random.split(key)))(keys)
-        anchors, gt_index = self.rpn_head.sample(output, inputs, rpn_keys)
-        losses = self.rpn_head.loss(output, inputs, anchors, gt_index, axis_name=axis_name)
+        anchors, gt_index = self.rpn_head.sample(features, inputs, rpn_keys)
+        losses = self.rpn_head.loss(features, inputs, anchors, gt_index, axis_name=axis_name)
         if proposals is None:
+            output = self.rpn_head(jax.lax.stop_gradient(features))
             proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
         roi_losses, metrics, loss_state = self.roi_head.loss(
             features, proposals, inputs, roi_keys, loss_state, axis_name=axis_name

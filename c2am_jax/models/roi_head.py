@@ -53,6 +53,7 @@ class RoIHead(nnx.Module):
         """State of the classification loss before the first step, one per stage."""
         return [self.classification.init_state(self.settings.num_classes) for _ in self.stages]
 
+    @jax.named_scope("roi_align")
     def pool(self, features: Sequence[jax.Array], boxes: jax.Array, size: int) -> jax.Array:
         """RoIAlign of boxes [B, R, 4], each on its level: [B, R, size, size, C]."""
         levels = assign_levels(boxes, finest_scale=self.settings.box_head.finest_scale, num_levels=ROI_LEVELS)
@@ -62,7 +63,8 @@ class RoIHead(nnx.Module):
     def box_features(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array) -> jax.Array:
         """What classifier and regressor of a stage read: [B, R, 4] -> [B * R, D]."""
         pooled = self.pool(features, boxes, self.settings.box_head.pool_size)
-        return self.stages[stage][0](pooled.reshape(-1, *pooled.shape[2:]))
+        with jax.named_scope("box_head"):
+            return self.stages[stage][0](pooled.reshape(-1, *pooled.shape[2:]))
 
     def refine(self, stage: int, x: jax.Array, boxes: jax.Array, image_hw: jax.Array) -> jax.Array:
         """Boxes [B, R, 4] after a stage's regression, given what `box_features` made of them. No gradient."""
@@ -73,8 +75,10 @@ class RoIHead(nnx.Module):
     def mask_logits(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits of each box's label: [B, R, 4] and [B, R] -> [B * R, 28, 28]; any label stands for background."""
         pooled = self.pool(features, boxes, self.settings.mask_head.pool_size)
-        return self.stages[stage][1](pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1))
+        with jax.named_scope("mask_head"):
+            return self.stages[stage][1](pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1))
 
+    @jax.named_scope("roi_sampling")
     def sample(self, stage: int, proposals: Proposals, inputs: Inputs, keys: jax.Array | None) -> RoISamples:
         """RoIs that train, [B, S]: ground truths count as proposals and come first (reference rule). No gradient."""
         head = self.settings.box_stages[stage]
@@ -166,7 +170,8 @@ class RoIHead(nnx.Module):
         labels = samples.labels.reshape(-1)
         weights = samples.valid.reshape(-1).astype(jnp.float32)
         method = self.classification
-        per_sample, loss_state = method.loss(x, kernel, bias, labels, weights, loss_state, axis_name)
+        with jax.named_scope("classification"):
+            per_sample, loss_state = method.loss(x, kernel, bias, labels, weights, loss_state, axis_name)
         count = weights.sum()
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
@@ -176,13 +181,15 @@ class RoIHead(nnx.Module):
         matched = jnp.take_along_axis(inputs.boxes, first.gt_index[..., None], 1)
         targets = box_ops.encode_deltas(first.boxes, matched, settings.delta_stds)
         own = x.reshape(batch, -1, x.shape[-1])[:, :most].reshape(-1, x.shape[-1])
-        deltas = box_head.fc_reg.of_class(own, first.labels.reshape(-1)).reshape(targets.shape)
-        box = box_regression_sum(deltas, targets, first.positive, beta=settings.smooth_l1_beta)
+        with jax.named_scope("box_regression"):
+            deltas = box_head.fc_reg.of_class(own, first.labels.reshape(-1)).reshape(targets.shape)
+            box = box_regression_sum(deltas, targets, first.positive, beta=settings.smooth_l1_beta)
 
         logits = self.mask_logits(stage, features, first.boxes, first.labels)
         size = logits.shape[-1]
         crop = lambda *args: mask_targets(*args, size=size)  # noqa: E731
-        mask = jax.vmap(crop)(inputs.masks, inputs.mask_frames, first.gt_index, first.boxes)
+        with jax.named_scope("mask_targets"):
+            mask = jax.vmap(crop)(inputs.masks, inputs.mask_frames, first.gt_index, first.boxes)
         mask_sum = mask_mean_sum(logits, mask.reshape(logits.shape), first.positive.reshape(-1))
 
         losses = {
@@ -212,7 +219,8 @@ class RoIHead(nnx.Module):
             if x is not None:
                 boxes = self.refine(stage - 1, x, boxes, image_hw)
             x = self.box_features(stage, features, boxes)
-            logits.append(self.classification.logits(x, *box_head.classifier()))
+            with jax.named_scope("classification"):
+                logits.append(self.classification.logits(x, *box_head.classifier()))
         mean = sum(logits) / len(logits)
         deltas = self.stages[-1][0].fc_reg(x)
         return mean.reshape(*boxes.shape[:2], -1), boxes, deltas.reshape(*boxes.shape[:2], *deltas.shape[1:])
@@ -224,6 +232,7 @@ class RoIHead(nnx.Module):
         scores = self.classification.activate(logits.reshape(-1, logits.shape[-1]))[:, : settings.num_classes]
         stds = settings.box_stages[-1].delta_stds
 
+        @jax.named_scope("nms")
         def one(scores, deltas, rois, valid, hw):
             def candidate_boxes(roi, label):
                 own = deltas[roi, jnp.minimum(label, deltas.shape[1] - 1)].astype(jnp.float32)
@@ -261,7 +270,8 @@ class RoIHead(nnx.Module):
             chunk_boxes, chunk_labels, chunk_valid = part
             pooled = self.pool(features, chunk_boxes, self.settings.mask_head.pool_size)
             pooled, own = pooled.reshape(-1, *pooled.shape[2:]), chunk_labels.reshape(-1)
-            masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]
+            with jax.named_scope("mask_head"):
+                masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]
             masks = (sum(masks) / len(masks)).reshape(batch, chunk, size, size)
             return jnp.where(chunk_valid[..., None, None], masks, 0)
 

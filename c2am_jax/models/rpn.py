@@ -32,6 +32,7 @@ class RPNHead(nnx.Module):
         self.rpn_reg = Conv(channels, 4 * self.num_anchors, 1, **options)
         self.settings = settings
 
+    @jax.named_scope("rpn")
     def __call__(self, features: Sequence[jax.Array]) -> RPNOutput:
         """P2..P6 -> per level logits [B, H, W, A] and deltas [B, H, W, 4 A] (anchor by anchor), float32."""
         output = []
@@ -40,14 +41,43 @@ class RPNHead(nnx.Module):
             output.append((self.rpn_cls(x).astype(jnp.float32), self.rpn_reg(x).astype(jnp.float32)))
         return output
 
-    def anchors(self, output: RPNOutput) -> list[np.ndarray]:
-        """Anchors [H W A, 4] of each level."""
+    def at(self, features: Sequence[jax.Array], index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What `__call__` gives at the anchors `index` [B, S] only: logits [B, S] and deltas [B, S, 4].
+
+        A step trains on a few hundred of some hundred thousand anchors. Reading just their 3x3 neighbourhoods keeps the
+        gradient off all other cells, where it is zero.
+        """
+        batch, channels = features[0].shape[0], features[0].shape[-1]
+        heights, widths = (np.array([feature.shape[axis] for feature in features]) for axis in (1, 2))
+        starts = np.concatenate([[0], np.cumsum(heights * widths)])
+        cell, anchor = index // self.num_anchors, index % self.num_anchors
+        level = jnp.searchsorted(jnp.asarray(starts[1:]), cell, side="right")
+        start, height, width = (jnp.asarray(a)[level][..., None] for a in (starts[:-1], heights, widths))
+        offset = cell[..., None] - start
+        y = offset // width + jnp.repeat(jnp.arange(-1, 2), 3)
+        x = offset % width + jnp.tile(jnp.arange(-1, 2), 3)
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        near = jnp.where(inside, start + y * width + x, 0).reshape(batch, -1, 1)
+        cells = jnp.concatenate([feature.reshape(batch, -1, channels) for feature in features], 1)
+        patches = jnp.take_along_axis(cells, near, axis=1).reshape(*inside.shape, channels)
+        patches = jnp.where(inside[..., None], patches, 0)
+        kernel = self.rpn_conv.kernel[...].astype(patches.dtype)
+        hidden = jnp.einsum("bsnc,ncd->bsd", patches, kernel.reshape(9, channels, -1))
+        hidden = jax.nn.relu(hidden + self.rpn_conv.bias[...].astype(hidden.dtype))[:, :, None]
+        logits = self.rpn_cls(hidden).astype(jnp.float32)[:, :, 0]
+        deltas = self.rpn_reg(hidden).astype(jnp.float32).reshape(*index.shape, self.num_anchors, 4)
+        own = lambda a: jnp.take_along_axis(a, anchor.reshape(*index.shape, *[1] * (a.ndim - 2)), axis=2)[:, :, 0]  # noqa: E731
+        return own(logits), own(deltas)
+
+    def anchors(self, features: Sequence[jax.Array]) -> list[np.ndarray]:
+        """Anchors [H W A, 4] of each level of P2..P6."""
         settings = self.settings
         return [
-            anchor_ops.grid_anchors(cls.shape[1:3], stride, settings.anchor_scale, settings.anchor_ratios)
-            for (cls, _), stride in zip(output, settings.strides, strict=True)
+            anchor_ops.grid_anchors(feature.shape[1:3], stride, settings.anchor_scale, settings.anchor_ratios)
+            for feature, stride in zip(features, settings.strides, strict=True)
         ]
 
+    @jax.named_scope("proposals")
     def propose(self, output: RPNOutput, image_hw: jax.Array, *, train: bool) -> Proposals:
         """Proposals [B, R] in score order: per level the best anchors, decoded, clipped, NMS; then the best overall.
 
@@ -57,6 +87,7 @@ class RPNHead(nnx.Module):
         before = settings.pre_nms_train if train else settings.pre_nms_test
         after = settings.post_nms_train if train else settings.post_nms_test
         output = jax.lax.stop_gradient(output)
+        grids = self.anchors([cls for cls, _ in output])
 
         def one_level(anchors, logits, deltas, hw):
             scores, index = jax.lax.top_k(jax.nn.sigmoid(logits), min(before, anchors.shape[0]))
@@ -73,7 +104,7 @@ class RPNHead(nnx.Module):
         def one_image(levels, hw):
             kept = [
                 one_level(anchors, cls.reshape(-1), reg.reshape(-1, 4), hw)
-                for anchors, (cls, reg) in zip(self.anchors(output), levels, strict=True)
+                for anchors, (cls, reg) in zip(grids, levels, strict=True)
             ]
             boxes, scores, valid = (jnp.concatenate(parts) for parts in zip(*kept, strict=True))
             top, index = jax.lax.top_k(jnp.where(valid, scores, -1.0), min(after, scores.shape[0]))
@@ -82,14 +113,17 @@ class RPNHead(nnx.Module):
 
         return jax.vmap(one_image)(output, image_hw)
 
-    def sample(self, output: RPNOutput, inputs: Inputs, keys: jax.Array | None) -> tuple[Samples, jax.Array]:
-        """Anchors that train, [B, S] each, and for each the index of its ground truth.
+    @jax.named_scope("anchor_sampling")
+    def sample(
+        self, features: Sequence[jax.Array], inputs: Inputs, keys: jax.Array | None
+    ) -> tuple[Samples, jax.Array]:
+        """Anchors of `features` that train, [B, S] each, and for each the index of its ground truth.
 
         `keys` [B] draws them at random; None takes the first ones by index. Anchor indices count all levels of the
         padded batch, finest first.
         """
         settings = self.settings
-        anchors = jnp.asarray(np.concatenate(self.anchors(output)))
+        anchors = jnp.asarray(np.concatenate(self.anchors(features)))
         bucket = inputs.image.shape[1:3]
 
         def one(boxes, valid, hw, key):
@@ -119,27 +153,27 @@ class RPNHead(nnx.Module):
             return jax.vmap(lambda *args: one(*args, None))(*per_image)
         return jax.vmap(one)(*per_image, keys)
 
+    @jax.named_scope("rpn_loss")
     def loss(
         self,
-        output: RPNOutput,
+        features: Sequence[jax.Array],
         inputs: Inputs,
         samples: Samples,
         gt_index: jax.Array,
         *,
         axis_name: str | None = None,
     ) -> dict[str, jax.Array]:
-        """Objectness BCE and box regression of the sampled anchors, both over their number in the whole batch."""
-        anchors = jnp.asarray(np.concatenate(self.anchors(output)))
-        batch = inputs.image.shape[0]
-        logits = jnp.concatenate([cls.reshape(batch, -1) for cls, _ in output], 1)
-        deltas = jnp.concatenate([reg.reshape(batch, -1, 4) for _, reg in output], 1)
+        """Objectness BCE and box regression of the sampled anchors, both over their number in the whole batch.
+
+        `samples` and `gt_index` are those of `sample`; `features` are P2..P6.
+        """
+        anchors = jnp.asarray(np.concatenate(self.anchors(features)))
+        logits, deltas = self.at(features, samples.index)
 
         def one(logits, deltas, boxes, samples, gt_index):
-            bce = binary_cross_entropy(logits[samples.index], samples.positive.astype(jnp.float32))
+            bce = binary_cross_entropy(logits, samples.positive.astype(jnp.float32))
             targets = box_ops.encode_deltas(anchors[samples.index], boxes[gt_index])
-            box = box_regression_sum(
-                deltas[samples.index], targets, samples.positive, beta=self.settings.smooth_l1_beta
-            )
+            box = box_regression_sum(deltas, targets, samples.positive, beta=self.settings.smooth_l1_beta)
             return jnp.where(samples.valid, bce, 0).sum(), box
 
         cls, box = jax.vmap(one)(logits, deltas, inputs.boxes, samples, gt_index)

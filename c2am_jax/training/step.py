@@ -107,8 +107,9 @@ def make_train_step(
                 jax.tree.map(lambda m: m.mean(0), history),
             )
         gradient = jax.lax.psum(gradient, AXIS)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = cast(Arrays, optax.apply_updates(state.params, updates))
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            params = cast(Arrays, optax.apply_updates(state.params, updates))
         metrics |= {"grad_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, rest, loss_state, opt_state), metrics
 
