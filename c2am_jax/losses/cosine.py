@@ -133,13 +133,14 @@ def _margin_cos_sin(
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     own_cos, own_sin = cos[labels][:, None], sin[labels][:, None]
     none, capped = difference <= 0, difference >= max_margin
+    cap = 0.0 if math.isinf(max_margin) else max_margin  # no margin reaches an infinite cap
 
     def limited(inside, at_zero, at_cap):
         return jnp.where(none, at_zero, jnp.where(capped, at_cap, inside))
 
     return (
-        limited(own_cos * cos + own_sin * sin, 1.0, math.cos(max_margin)),
-        limited(own_sin * cos - own_cos * sin, 0.0, math.sin(max_margin)),
+        limited(own_cos * cos + own_sin * sin, 1.0, math.cos(cap)),
+        limited(own_sin * cos - own_cos * sin, 0.0, math.sin(cap)),
     )
 
 
