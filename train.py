@@ -13,6 +13,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs;
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Compile the training step for the devices here and print its size, FLOPs, memory, collectives."
 )
+_PROFILE = flags.DEFINE_integer("profile", 0, "Trace that many training steps into WORKDIR/profile.", lower_bound=0)
 flags.mark_flag_as_required("config")
 
 
@@ -28,7 +29,7 @@ def main(_) -> None:
         return
     from c2am_jax.training.loop import train  # after the flags: importing JAX and TensorFlow takes seconds
 
-    train(config, _WORKDIR.value or Path("runs") / config.name)
+    train(config, _WORKDIR.value or Path("runs") / config.name, profile=_PROFILE.value)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,15 @@ def start_distributed() -> None:
 
 def fail(error: BaseException | str) -> None:
     """Print one line and leave with status 2."""
-    while isinstance(error, KeyError | AttributeError) and error.args:
-        error = error.args[0]  # a KeyError's own text is the repr of its message, quotes and escapes included
-    text = " ".join(str(error).split())
+    text = " ".join(str(_bare(error)).split())
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
+
+
+def _bare(error: BaseException | str) -> BaseException | str:
+    while isinstance(error, KeyError | AttributeError) and error.args:
+        error = error.args[0]  # a KeyError's own text is the repr of its message, quotes and escapes included
+    return error
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -66,7 +70,10 @@ def _parse(arguments: Sequence[str]) -> list[str]:
                 fail(f"no config file {file}; there are {known}")
     try:
         return flags.FLAGS(arguments)
-    except (UserError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, KeyError) as error:
+        fail(f"no such key in the config (WORKDIR/config.json of a run lists all): {_bare(error)}")
+        raise
+    except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
         fail(error)
         raise
 

@@ -51,7 +51,7 @@ def test_the_papers_settings():
     [
         (("train.py",), "config"),
         (("train.py", "--config=configs/nothing.py"), "configs/glyphs_c2am.py"),
-        (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "alhpa"),
+        (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "no such key in the config"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py:v2"), "v2"),
         (("train.py", "--config=configs/glyphs_c2am.py", "loss.alpha=1"), "unexpected argument"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),

@@ -29,6 +29,7 @@ from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
+from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
 from c2am_jax.training.stopping import StopRequest, Watchdog
@@ -38,10 +39,11 @@ T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
-def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[str, float]:
     """Train `config` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
 
     Every process of a run over several hosts calls this with the same arguments; `workdir` is a folder that all see.
+    `profile` steps are traced into `workdir`/profile.
 
     Raises:
       UserError: wrong input, or a step that is not finite; the text says what and the mend.
@@ -95,6 +97,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             _LOG.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
         start = int(state.step)
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
+        trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
 
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
@@ -122,7 +125,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         )
         for step in bar:
             bucket, batch, image_ids = next(stream)
-            state, metrics = step_function(state, batch, bucket)
+            with trace.step(step):
+                state, metrics = step_function(state, batch, bucket)
+            trace.taken(step, metrics)
             done = step + 1
             recent.add(done, metrics, image_ids)
             stopping = stop.reached(done)
