@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from tiny import random_batch, tiny_config
 
 from c2am_jax.config import train_settings
+from c2am_jax.models.functional import Functional
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_functional, init_state
@@ -130,3 +132,36 @@ def test_rematerialisation_changes_nothing(norm):
     assert again["loss"] == pytest.approx(usual["loss"], rel=1e-6)
     for name, value in (state.params | state.rest).items():
         np.testing.assert_allclose((other.params | other.rest)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+class Brightness(nnx.Module):
+    """The smallest thing with a detector's `loss`."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jnp.ones(3))
+
+    def loss(self, inputs, keys, loss_state, *, axis_name=None):
+        value = jax.lax.pmean(jnp.square(inputs.image * self.weight[...]).mean(), axis_name)
+        return {"brightness": value}, {}, loss_state
+
+
+def test_a_bucket_is_compiled_once():
+    compiled = []
+
+    def note(name, duration, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    mesh, schedule = data_mesh(jax.devices()[:1]), train_settings(tiny_config())
+    functional, params, rest = Functional.of(Brightness())
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    state = jax.device_put(init_state(params, rest, {}, optimizer), replicated(mesh))
+    batches = [jax.device_put(random_batch(2, seed=number), batch_sharding(mesh)) for number in range(6)]
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        for batch, bucket in zip(batches, [(64, 64), (64, 96)] * 3, strict=True):
+            state, _ = step(state, batch, bucket)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert len(compiled) == step._cache_size() == 2
