@@ -39,6 +39,8 @@ def score() -> None:
 
     kind = _IOU_TYPE.value
     if _PROTOCOL.value == "coco":
+        if _FIXED.value or _CATEGORIES.value:
+            raise UserError("--fixed and --categories go with --protocol lvis")
         from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 
         found = evaluate_coco_file(_ANNOTATIONS.value, _PREDICTIONS.value, kind)
@@ -56,7 +58,7 @@ def score() -> None:
     metrics = {f"{kind}/{name}": value for name, value in found.items()}
     print(ap_table(metrics))
     if _PROTOCOL.value == "lvis":
-        print(threshold_line(scored.thresholds()))
+        print(threshold_line(scored.thresholds(), kind))
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
 

@@ -31,20 +31,26 @@ def evaluate_coco_file(annotations: str | Path, predictions: str | Path, iou_typ
         raise UserError(f"{annotations}: not a json of the COCO layout")
     if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
         raise UserError(f"{predictions}: not a results file: the top level must be a list of detections")
-    if not results:
-        return dict.fromkeys(NAMES, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset
         for annotation in dataset["annotations"]:
             annotation.setdefault("iscrowd", 0)
-        truth.createIndex()
         try:
-            found = truth.loadRes(results)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{predictions}: does not fit {annotations}: {error}") from None
-        scored = COCOeval(truth, found, iou_type)
-        scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
+            truth.createIndex()
+            scored = COCOeval(truth, truth.loadRes(results) if results else _nothing(dataset), iou_type)
+            scored.evaluate()
+            scored.accumulate()
+            scored.summarize()
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            text = f"{type(error).__name__} {error}"
+            raise UserError(f"{predictions}: does not fit {annotations}, or one of them is damaged: {text}") from None
     return dict(zip(NAMES, (float(value) for value in scored.stats), strict=True))
+
+
+def _nothing(dataset: dict) -> COCO:
+    """No detections, which `COCO.loadRes` does not take."""
+    found = COCO()
+    found.dataset = {key: dataset[key] for key in ("images", "categories")} | {"annotations": []}
+    found.createIndex()
+    return found

@@ -41,6 +41,22 @@ def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tu
     return wy @ probabilities.astype(np.float32) @ wx.T >= 0.5, (top, left)
 
 
+def encode(region: np.ndarray, corner: tuple[int, int], hw: tuple[int, int]) -> str:
+    """Compressed RLE of a mask [h, w] at (top, left) in an image that is 0 everywhere else; only the region is read."""
+    height, width = hw
+    top, left = corner
+    columns = np.zeros((region.shape[1], region.shape[0] + 2), bool)  # runs go down the columns and end at the border
+    columns[:, 1:-1] = region.T
+    column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])
+    change = (left + column) * height + top + row  # where runs of 1 start and end, in turns
+    goes_on = np.flatnonzero(change[1:-1:2] == change[2::2])  # at the lower border, and from the top of the next column
+    change = np.delete(change, np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
+    counts = np.diff(change, prepend=0, append=height * width)
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"].decode()
+
+
 def encode_image(
     image_id: int,
     boxes: np.ndarray,
@@ -66,15 +82,11 @@ def encode_image(
     limit = np.array([width, height, width, height], np.float32)
     boxes = np.clip(boxes * np.concatenate([ratio, ratio]), 0, limit)
     found: tuple[list[str], list[str]] = ([], [])
-    raster = np.zeros((height, width), np.uint8, order="F")  # one for all: only a mask's own box is written and cleared
     for box, score, category, mask in zip(boxes, scores, category_ids, masks, strict=True):
         common = {"image_id": image_id, "category_id": int(category), "score": float(score)}
         x1, y1, x2, y2 = (float(v) for v in box)
-        region, (top, left) = paste(mask, box, (height, width))
-        window = (slice(top, top + region.shape[0]), slice(left, left + region.shape[1]))
-        raster[window] = region
-        segmentation = {"size": [height, width], "counts": coco_mask.encode(raster)["counts"].decode("ascii")}
-        raster[window] = 0
+        counts = encode(*paste(mask, box, (height, width)), (height, width))
+        segmentation = {"size": [height, width], "counts": counts}
         found[0].append(json.dumps({**common, "bbox": [x1, y1, x2 - x1, y2 - y1]}))
         found[1].append(json.dumps({**common, "segmentation": segmentation}))
     return found

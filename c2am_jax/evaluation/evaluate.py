@@ -13,7 +13,7 @@ from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
-from c2am_jax.evaluation.report import ap_table, norm_table
+from c2am_jax.evaluation.report import ap_table, norm_table, threshold_line
 from c2am_jax.evaluation.weight_norms import classifier_norms, weight_norm_table
 from c2am_jax.models.functional import Arrays, Functional
 
@@ -56,12 +56,13 @@ def evaluate(
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
         category_ap[iou_type] = scored.category_table()
         thresholds[iou_type] = scored.thresholds()
+    best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
     norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in classifier_norms(params).items()}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
-    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n")
+    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
     for stage, table in norms.items():
         print(norm_table(table, stage))
     print(folder)

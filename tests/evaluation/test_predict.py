@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from c2am_jax.evaluation.encoding import encode_image
+from c2am_jax.evaluation.encoding import encode, encode_image
 from c2am_jax.evaluation.predict import _join
 
 
@@ -40,6 +40,20 @@ def test_masks_do_not_leak_into_the_next_detection():
     _, found = entries([[0, 0, 60, 30], [60, 30, 120, 60]])
     masks = [coco_mask.decode(e["segmentation"]) for e in found]
     assert not (masks[0] & masks[1]).any() and masks[0].sum() == masks[1].sum() == 15 * 20
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_the_rle_of_a_region_is_that_of_the_whole_raster(share):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = rng.integers(1, 12, 2)
+        rows, columns = rng.integers(0, (height + 1, width + 1))
+        top, left = rng.integers(0, (height - rows + 1, width - columns + 1))
+        region = rng.random((rows, columns)) < share
+        raster = np.zeros((height, width), np.uint8, order="F")
+        raster[top : top + rows, left : left + columns] = region
+        wanted = coco_mask.encode(raster)["counts"].decode()
+        assert encode(region, (top, left), (height, width)) == wanted
 
 
 @pytest.mark.parametrize(
