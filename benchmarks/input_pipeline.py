@@ -5,7 +5,8 @@
 With the settings of the paper (six short sides, flip, masks, four padded shapes) it measures, in turns, so that other
 work on the machine meets all of them alike:
 
-* decode: nothing but decoding the JPEGs, whose bytes lie in memory, with as many threads; the host's upper bound;
+* decode: nothing but decoding the same JPEGs in the same order, their bytes in memory, with as many threads: the host's
+  upper bound (few images make full batches of a rare shape by repetition, so the order decides which come often);
 * host: `train_batches`, from records on disk to batches ready for the device (uint8 pixels, boxes, packed masks);
 * device: `preprocess` of such batches in the device's memory (resize, flip, normalise, pad, unpack masks), with
   each resizer ("matrices" only with --matrices: on a CPU it takes long);
@@ -20,6 +21,7 @@ alternation with ours); ratios compare "host" and "full" with the median of its 
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import resource
@@ -36,18 +38,20 @@ import jax
 from c2am_jax.config import lvis
 from c2am_jax.data import builder
 from c2am_jax.data.jpeg import decode_jpeg
-from c2am_jax.data.pipeline import PipelineSettings, train_batches
+from c2am_jax.data.pipeline import PipelineSettings, train_batches, train_steps
+from c2am_jax.data.sampler import Sampler
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.ops.preprocess import RESIZERS, preprocess
 
+DECODED_STEPS = 40  # whose files are held in memory
 Turn = Callable[[int], int]  # works on so many images or a few more; returns how many
 
 
-def decoder(dataset: builder.PreparedDataset, workers: int, batch: int) -> Turn:
-    """Bare decoding; what leaves the threads is each image's shape."""
-    records = (tf.train.Example.FromString(dataset.read(i)) for i in range(len(dataset)))
+def decoder(dataset: builder.PreparedDataset, order: list[int], workers: int, batch: int) -> Turn:
+    """Bare decoding of images in the given order; what leaves the threads is each image's shape."""
+    records = [tf.train.Example.FromString(dataset.read(i)) for i in range(len(dataset))]
     files = [record.features.feature["image"].bytes_list.value[0] for record in records]
-    stream = tf.data.Dataset.from_tensor_slices(files).repeat()
+    stream = tf.data.Dataset.from_tensor_slices([files[i] for i in order]).repeat()
     stream = stream.map(lambda content: tf.shape(decode_jpeg(content)), num_parallel_calls=workers)
     options = tf.data.Options()
     options.threading.private_threadpool_size = workers
@@ -137,9 +141,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         builder.prepare(options.annotations, options.images, "benchmark", folder)
         dataset = builder.load("benchmark", folder)
+        steps = train_steps(dataset, Sampler(dataset, settings.sampler), settings, batch_size=options.batch, seed=0)
+        order = [i for step in itertools.islice(steps, DECODED_STEPS) for i in step.index.tolist()]
         stream = lambda: train_batches(dataset, settings, batch_size=options.batch, seed=0)  # noqa: E731
         parts = {
-            "decode": decoder(dataset, options.workers, options.batch),
+            "decode": decoder(dataset, order, options.workers, options.batch),
             "host": _turns(stream(), options.batch),
             "device": device_turns(stream(), options.batch, preprocessor("auto")),
             "full": full_turns(stream(), options.batch, preprocessor("auto")),
