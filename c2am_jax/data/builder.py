@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ def prepare(
     replace: bool = True,
     workers: int | None = None,
     training: str | os.PathLike = "",
+    beam: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write records, index and report of one json of the LVIS or COCO layout; returns the report.
 
@@ -95,6 +96,8 @@ def prepare(
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
         does not tell.
+      beam: options of an Apache Beam pipeline whose workers write the records instead of processes here; they must see
+        `annotations`, `images` and `data_dir`.
 
     Raises:
       AnnotationError: the json is not usable.
@@ -104,6 +107,10 @@ def prepare(
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PreparationError(f"{name!r} is no name of a data set: letters, digits, '_', '-' and '.' only")
+    if beam is not None and is_remote(annotations):
+        raise PreparationError(
+            f"{annotations}: with Beam the json must be a file that all workers see, not a remote one"
+        )
     with storage_errors(data_dir):
         if not epath.Path(images).is_dir():
             raise PreparationError(f"{images}: no such folder of images")
@@ -112,15 +119,17 @@ def prepare(
                 return json.loads((folder_of(name, data_dir) / "report.json").read_text())
             with local_file(annotations) as local:
                 found = scan(local, annotations, training)
-                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers)
+                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam)
 
 
-def _prepare(found: Scan, images: str, name: str, folder: epath.Path, workers: int | None) -> dict[str, Any]:
+def _prepare(
+    found: Scan, images: str, name: str, folder: epath.Path, workers: int | None, beam: Sequence[str] | None
+) -> dict[str, Any]:
     if not found.images:
         raise PreparationError(f"{found.name}: the list 'images' is empty or has no usable entry")
     _make_folder(folder, found, images)
     parts = shards.parts_of(found, images, folder)
-    summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name)
+    summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
     return _finish(name, folder, found, parts, summaries)
 
 

@@ -5,6 +5,7 @@ python -m c2am_jax.data.prepare --annotations A.json --images DIR --name NAME --
 """
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -28,6 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--training", default="", help="json of the training split, for groups that --annotations lacks"
     )
     parser.add_argument("--workers", type=int, help="processes; default: one per core")
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        help="write the shards on the workers of an Apache Beam pipeline with these options, for example "
+        '"--runner=DataflowRunner --project=P"; --images, --out and a local json must be folders that all workers see',
+    )
     options = parser.parse_args(arguments)
     if options.workers is not None and options.workers < 1:
         parser.error("--workers must be at least 1")
@@ -67,7 +74,15 @@ def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
 def _prepare(annotations: str, images: str, name: str, options: argparse.Namespace) -> None:
     from c2am_jax.data import builder  # TFDS takes a second to import: not for --help
 
-    report = builder.prepare(annotations, images, name, options.out, workers=options.workers, training=options.training)
+    report = builder.prepare(
+        annotations,
+        images,
+        name,
+        options.out,
+        workers=options.workers,
+        training=options.training,
+        beam=None if options.beam is None else shlex.split(options.beam),
+    )
     for line in _lines(name, report):
         print(line)
     print(f"written to {builder.folder_of(name, options.out)} (report.json lists what was skipped)")

@@ -15,7 +15,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from array_record.python import array_record_module
 from etils import epath
 from tqdm import tqdm
 
+from c2am_jax.data.cluster import run_on_cluster
 from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
@@ -288,8 +289,10 @@ def _write_in_worker(part: Part) -> None:
         write_shard(part, _shared.advance)
 
 
-def write_shards(parts: list[Part], *, workers: int, name: str) -> list[Summary]:
+def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[str] | None = None) -> list[Summary]:
     """Write the shards that are not finished, `workers` at a time (1: in this process); summaries of all, in order.
+
+    `beam`: options of an Apache Beam pipeline whose workers write them instead.
 
     Raises:
       WorkerDied: a process was killed, for want of memory perhaps; finished shards stay.
@@ -300,6 +303,9 @@ def write_shards(parts: list[Part], *, workers: int, name: str) -> list[Summary]
     todo = [part for part in parts if not finished(part)]
     total = sum(len(part.entries) for part in parts)
     done = total - sum(len(part.entries) for part in todo)
+    if beam is not None:
+        run_on_cluster(_write_alone, todo, beam)
+        return [Summary.read(part.summary) for part in parts]
     with tqdm(total=total, initial=done, desc=f"prepare {name}", unit="image", disable=None) as bar:
         if min(workers, len(todo)) > 1:
             _write_in_pool(todo, min(workers, len(todo)), bar)
@@ -307,6 +313,12 @@ def write_shards(parts: list[Part], *, workers: int, name: str) -> list[Summary]
             for part in todo:
                 write_shard(part, bar.update)
     return [Summary.read(part.summary) for part in parts]
+
+
+def _write_alone(part: Part) -> None:
+    """One shard, by a worker that nobody watches."""
+    with storage_errors(part.folder):
+        write_shard(part, lambda: None)
 
 
 def _write_in_pool(todo: list[Part], workers: int, bar: tqdm) -> None:
