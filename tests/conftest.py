@@ -7,7 +7,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -18,3 +20,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference material is not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def _compiled(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compile_quickly(_compiled):
+    """Runs share their compiled steps, as with JAX_COMPILATION_CACHE_DIR, and XLA spends less on optimising them."""
+    chosen = {"jax_compilation_cache_dir": str(_compiled), "jax_disable_most_optimizations": True}
+    before = {name: jax.config.values[name] for name in chosen}
+    for settings in (chosen, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # else the folder of the first compilation stays
+        if settings is chosen:
+            yield

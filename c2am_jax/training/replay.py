@@ -9,7 +9,6 @@ not the cause: the weights went wrong between the checkpoint and the step, which
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +16,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from c2am_jax.config import train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.nonfinite import read_batch
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import data_mesh, image_key, replicated
+from c2am_jax.training.restore import config_of, first_state
+from c2am_jax.training.step import data_mesh, image_key
 
 
 def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
@@ -40,11 +37,9 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     workdir = path.parent.parent
     if not (workdir / "config.json").is_file():
         raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
-    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config = config_of(workdir)
     schedule = train_settings(config)
-    functional, params, rest, loss_state = build_functional(config)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
-    like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
+    functional, like = first_state(config, data_mesh(jax.devices()[:1]))
     with Checkpoints(workdir) as checkpoints:
         earlier = [s for s in checkpoints.steps if s < at]
         state = (
