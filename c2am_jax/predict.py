@@ -34,6 +34,7 @@ from c2am_jax.visualization import draw
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 FRAME_MS = 100
+LEAST_SIDE = 400  # pixels of a picture, for readable names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +157,14 @@ class Detector:
 
 
 def picture(found: Found, categories: CategoryTable) -> np.ndarray:
-    """The image with its detections, the best on top."""
+    """The image with its detections, the best on top; small images are enlarged."""
     classes = [categories.class_of[entry["category_id"]] for entry in found.boxes]
     corners = np.array([entry["bbox"] for entry in found.boxes]).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     texts = [f"{categories.names[k]} {e['score']:.2f}" for k, e in zip(classes, found.boxes, strict=True)]
     masks = [coco_mask.decode(entry["segmentation"]) for entry in found.masks]
-    return draw(found.image, corners[::-1], classes[::-1], texts[::-1], masks[::-1])
+    scale = max(1, -(-LEAST_SIDE // min(found.image.shape[:2])))
+    return draw(found.image, corners[::-1], classes[::-1], texts[::-1], masks[::-1], scale=scale)
 
 
 def batches(

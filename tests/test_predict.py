@@ -50,7 +50,8 @@ def test_a_folder_becomes_pictures_a_json_and_a_video(workdir, images, tmp_path,
     assert [entry["picture"] for entry in entries] == ["a.png", "b_grey.png", "c_16_bit_large.png"]
     for entry, size in zip(entries, [(64, 40), (64, 40), (200, 300)], strict=True):
         with Image.open(out / entry["picture"]) as drawn:
-            assert drawn.size == size == (entry["width"], entry["height"])
+            scale = -(-400 // min(size))
+            assert size == (entry["width"], entry["height"]) and drawn.size == (scale * size[0], scale * size[1])
         assert len(entry["detections"]) == 10  # all that the detector keeps
         scores = [found["score"] for found in entry["detections"]]
         assert scores == sorted(scores, reverse=True)
@@ -124,4 +125,5 @@ def test_masks_tint_their_pixels_and_boxes_have_their_class_colour():
     np.testing.assert_allclose(drawn[35, 35], 0.55 * 100 + 0.45 * np.array(colour(5)), atol=1)
     labelled = draw(image, np.array([[20.0, 20, 60, 50]]), [5], ["name 0.50"])
     assert (labelled != draw(image, np.array([[20.0, 20, 60, 50]]), [5], [""])).any()
+    assert draw(image, np.zeros((0, 4)), [], [], scale=3).shape == (180, 240, 3)
     assert len({colour(k) for k in range(100)}) > 95
