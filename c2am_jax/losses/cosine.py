@@ -8,6 +8,7 @@ float32, the rounding error of a 1024-term dot product; 1e-15 in float64); norms
 (float64: 1e-12); everything in float32 at least, whatever the type of the inputs. Margins carry no gradient.
 """
 
+import functools
 import math
 
 import jax
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.softmax import log_odds_against, softmax_cross_entropy
+from c2am_jax.ops.varying import vary_like
 
 Features = Num[Array, "n d"]
 Kernel = Num[Array, "d c"]
@@ -125,10 +127,9 @@ def _angle_differences(angles: jax.Array, labels: jax.Array, background: str) ->
 
 
 def _margin_cos_sin(
-    kernel: jax.Array, labels: jax.Array, *, alpha: float, background: str, max_margin: float
+    angles: jax.Array, labels: jax.Array, background: str, max_margin: float
 ) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine of `c2am_margins`, from C cosines and sines instead of N C of them."""
-    angles = _norm_angles(kernel, alpha)
     difference = _angle_differences(angles, labels, background)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     own_cos, own_sin = cos[labels][:, None], sin[labels][:, None]
@@ -185,8 +186,43 @@ def c2am_loss(
     _choose("wrap", wrap, C2AM_WRAPS)
     _choose("background", background, BACKGROUND_RULES)
     _check_labels(labels)
-    cos_m, sin_m = _margin_cos_sin(kernel, labels, alpha=alpha, background=background, max_margin=max_margin)
-    return softmax_cross_entropy(scale * _cos_of_sum(cosines(features, kernel), cos_m, sin_m, wrap), labels)
+    angles = _norm_angles(kernel, alpha)
+    c = cosines(features, kernel)
+    scale = vary_like(jnp.asarray(scale, c.dtype), c)
+    return _c2am_of_cosines(c, angles, labels, scale, background, wrap, max_margin)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _c2am_of_cosines(c, angles, labels, scale, background, wrap, max_margin):
+    """The loss [N] of cosines [N, C]. Its gradient keeps only the cosines and computes the rest again.
+
+    That costs less than reading it back: with 4096 samples the step from cosine softmax to C2AM is 8 % instead of 13 %
+    of the loss's time on two CPU cores, and half of the memory.
+    """
+    return _c2am_forward(c, angles, labels, scale, background, wrap, max_margin)[0]
+
+
+def _c2am_forward(c, angles, labels, scale, background, wrap, max_margin):
+    logits = scale * _cos_of_sum(c, *_margin_cos_sin(angles, labels, background, max_margin), wrap)
+    odds = log_odds_against(logits, labels)
+    return jax.nn.softplus(odds), (c, angles, labels, scale, odds, _at_label(logits, labels))
+
+
+def _c2am_backward(background, wrap, max_margin, residuals, gradient):
+    c, angles, labels, scale, odds, own = residuals
+    cos_m, sin_m = _margin_cos_sin(angles, labels, background, max_margin)
+    moved = _cos_of_sum(c, cos_m, sin_m, wrap)
+    others = jax.nn.sigmoid(odds)[:, None]  # 1 - p of the label
+    competitors = others * jnp.exp(scale * moved - own[:, None] - odds[:, None])
+    by_logit = gradient[:, None] * _replace_at_label(competitors, labels, -others[:, 0])
+    floor = 1e-15 if _is_double(c) else 1e-6
+    slope = cos_m + jnp.where(1 - c * c > floor, c / _sines(c), 0) * sin_m
+    if wrap != "literal":
+        slope = jnp.where(c < -cos_m, 0.0 if wrap == "clip" else -slope, slope)
+    return scale * by_logit * slope, None, None, (by_logit * moved).sum()
+
+
+_c2am_of_cosines.defvjp(_c2am_forward, _c2am_backward)
 
 
 def fixed_margin_loss(

@@ -8,9 +8,10 @@ the transposed product.
 Two backends, equal up to rounding:
   * "matmul": dense products with whole feature maps, RoIs in chunks; no gather, no scatter (GPU, TPU).
   * "window": loops over RoIs and reads only the tiles of the RoI's own level that its matrices touch (CPU:
-    faster there by 1.5 on images of 64 pixels, 6 at 256, over 10 at 512, says benchmarks/roi_align.py).
+    faster there by 1.5 on images of 64 pixels, 6 at 256, over 10 at 512, says benchmarks/ops.py).
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -218,19 +219,27 @@ def batched_roi_align(
       output_size: bins per side.
       backend: "matmul", "window" or "auto" (see the module).
     """
-    features, boxes = list(features), jax.lax.stop_gradient(boxes)
-    shapes = [f.shape[1:3] for f in features]
-    if backend == "auto":
-        backend = "window" if jax.default_backend() == "cpu" else "matmul"
-    if backend == "matmul":
-        wy, wx = _matrices(boxes, levels, shapes, strides, output_size, 0)
-        return jax.vmap(_matmul)(features, wy, wx, levels)
-    if backend != "window":
-        raise ValueError(f"backend must be auto, matmul or window, not {backend!r}")
-    plan = _window_plan(boxes, levels, shapes, strides, output_size)
-    flat = _flatten([f.astype(jnp.float32) for f in features])
-    aligned = _windows(flat, plan, output_size)
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"backend must be auto, {' or '.join(BACKENDS)}, not {backend!r}")
+    arguments = list(features), jax.lax.stop_gradient(boxes), levels
+    backends = {name: functools.partial(f, strides=strides, out=output_size) for name, f in BACKENDS.items()}
+    if backend != "auto":
+        return backends[backend](*arguments)
+    return jax.lax.platform_dependent(*arguments, cpu=backends["window"], default=backends["matmul"])
+
+
+def _by_matmul(features, boxes, levels, *, strides, out):
+    wy, wx = _matrices(boxes, levels, [f.shape[1:3] for f in features], strides, out, 0)
+    return jax.vmap(_matmul)(features, wy, wx, levels)
+
+
+def _by_window(features, boxes, levels, *, strides, out):
+    plan = _window_plan(boxes, levels, [f.shape[1:3] for f in features], strides, out)
+    aligned = _windows(_flatten([f.astype(jnp.float32) for f in features]), plan, out)
     return aligned.reshape(*boxes.shape[:2], *aligned.shape[1:])
+
+
+BACKENDS = {"matmul": _by_matmul, "window": _by_window}
 
 
 def roi_align(
