@@ -2,7 +2,7 @@
 
 ``config.model`` is `models.settings.MaskRCNNSettings`, ``config.loss`` a method of `losses.classification` with its
 parameters, ``config.data`` says where the data is and how batches are made (`data.pipeline.PipelineSettings`),
-``config.train`` the schedule, ``config.eval`` the evaluation.
+``config.train`` the schedule, ``config.eval`` the evaluation, ``config.calibration`` what eval.py does to the scores.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from c2am_jax.errors import UserError
+from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import make_classification, method_parameters
 from c2am_jax.models.settings import (
     REFERENCE_CASCADE,
@@ -106,6 +107,7 @@ def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, 
             "data": _data() | data,
             "train": dataclasses.asdict(TrainSettings()) | train,
             "eval": {"batch_size": batch},
+            "calibration": dataclasses.asdict(CalibrationSettings()),
         }
     )
 
@@ -195,6 +197,18 @@ def load_config(argument: str) -> ConfigDict:
 def train_settings(config: ConfigDict) -> TrainSettings:
     """`config.train` as the dataclass that training takes."""
     return TrainSettings(**config.to_dict()["train"])
+
+
+def calibration_settings(config: ConfigDict) -> CalibrationSettings:
+    """`config.calibration`; none for experiments that were written before there were any.
+
+    Raises:
+      UserError: an unknown calibration or parameter.
+    """
+    try:
+        return CalibrationSettings(**config.to_dict().get("calibration", {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: {error}") from None
 
 
 def detector_settings(config: ConfigDict) -> MaskRCNNSettings:

@@ -1,12 +1,10 @@
 """Losses made of class counts and sigmoids: reference vectors, state, and what they are for."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
 from c2am_jax.losses.cosine import ldam_margins
@@ -15,15 +13,7 @@ from c2am_jax.losses.sigmoid import ecm_terms, eql_loss, eql_v2_weights
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
-PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
-
-
-def vector(name):
-    if not VECTORS.is_file():
-        pytest.skip(f"the reference vectors are not at {VECTORS}")
-    return next(v for v in json.loads(VECTORS.read_text())["vectors"] if v["id"] == name)
 
 
 def statistics(instances=None, images=None, total=100):
@@ -59,7 +49,7 @@ def value_and_gradient(method, recorded, dtype, state=None):
     ],
 )
 def test_reference_vector(name, method, of, dtype, bound):
-    recorded = vector(name)
+    recorded = longtail_vector(name)
     given, parameters = recorded["inputs"].get(of), {"eql": {"tail_frequency": 1.77e-3}}.get(name, {})
     if of == "image_frequency":
         counts = statistics(images=np.asarray(given) * 1e9, total=10**9)
@@ -74,7 +64,7 @@ def test_reference_vector(name, method, of, dtype, bound):
 
 @PRECISIONS
 def test_eql_v2_follows_two_recorded_steps(dtype, bound):
-    recorded = vector("eqlv2_two_steps")
+    recorded = longtail_vector("eqlv2_two_steps")
     expected = recorded["expected"]
     with jax.enable_x64(dtype == np.float64):
         method, state = make_classification("eql_v2"), None
@@ -87,7 +77,7 @@ def test_eql_v2_follows_two_recorded_steps(dtype, bound):
 
 @PRECISIONS
 def test_ldam_reference_vector(dtype, bound):
-    recorded = vector("ldam")
+    recorded = longtail_vector("ldam")
     cosines, labels = np.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
     margins = ldam_margins(np.asarray(recorded["inputs"]["instance_counts"]))
     np.testing.assert_allclose(margins, recorded["expected"]["margins"][:-1], rtol=1e-12)
@@ -98,7 +88,7 @@ def test_ldam_reference_vector(dtype, bound):
 
 
 def test_balanced_softmax_reference_vector():
-    recorded = vector("balanced_softmax")
+    recorded = longtail_vector("balanced_softmax")
     logits, labels = jnp.asarray(recorded["inputs"]["logits"]), jnp.asarray(recorded["inputs"]["labels"])
     method = make_classification("balanced_softmax", statistics=statistics(recorded["inputs"]["counts"]))
     kernel = jnp.eye(6)
@@ -139,12 +129,12 @@ def test_eql_v2_starts_unweighted_and_helps_classes_with_few_positive_gradients(
 
 
 def test_effective_numbers_of_the_reference():
-    weights = vector("cbl_softmax")["expected"]["weights"]
+    weights = longtail_vector("cbl_softmax")["expected"]["weights"]
     np.testing.assert_allclose(effective_number_weights(COUNTS, 0.999), weights[:-1], rtol=1e-10)
 
 
 def test_ecm_terms_of_the_reference():
-    recorded = vector("ecm")
+    recorded = longtail_vector("ecm")
     counts = np.asarray(recorded["inputs"]["image_counts"])
     shift, weight = ecm_terms(jnp.asarray(np.append(counts, 6.3313 * counts.sum()), jnp.float32))
     np.testing.assert_allclose(shift, recorded["expected"]["shift"], rtol=1e-4)
