@@ -179,7 +179,13 @@ def ldam_loss(
 ) -> PerSample:
     """LDAM: the label's logit is s (cos(theta) - m_label); `margins` [C], background's 0 (our choice)."""
     _check_labels(labels)
-    c = cosines(features, kernel)
+    return ldam_of_cosines(cosines(features, kernel), labels, margins, scale=scale)
+
+
+def ldam_of_cosines(
+    c: Float[Array, "n c"], labels: Labels, margins: Float[Array, "c"], *, scale: float = 30.0
+) -> PerSample:
+    """LDAM, given the cosines [N, C]."""
     return softmax_cross_entropy(scale * _replace_at_label(c, labels, _at_label(c, labels) - margins[labels]), labels)
 
 

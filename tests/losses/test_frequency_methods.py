@@ -7,7 +7,7 @@ import pytest
 from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
-from c2am_jax.losses.cosine import ldam_margins
+from c2am_jax.losses.cosine import ldam_margins, ldam_of_cosines
 from c2am_jax.losses.methods import METHODS, method_parameters
 from c2am_jax.losses.sigmoid import ecm_terms, eql_loss, eql_v2_weights
 from c2am_jax.losses.softmax import softmax_cross_entropy
@@ -78,23 +78,37 @@ def test_eql_v2_follows_two_recorded_steps(dtype, bound):
 @PRECISIONS
 def test_ldam_reference_vector(dtype, bound):
     recorded = longtail_vector("ldam")
-    cosines, labels = np.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
     margins = ldam_margins(np.asarray(recorded["inputs"]["instance_counts"]))
     np.testing.assert_allclose(margins, recorded["expected"]["margins"][:-1], rtol=1e-12)
     with jax.enable_x64(dtype == np.float64):
-        moved = cosines - np.append(margins, 0)[labels][:, None] * np.eye(6)[labels]
-        value = softmax_cross_entropy(30.0 * jnp.asarray(moved.astype(dtype)), labels).mean()
+        cosines, labels = jnp.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
+        own = jnp.asarray(np.append(margins, 0), dtype)
+
+        mean = lambda c: ldam_of_cosines(c, labels, own, scale=30.0).mean()  # noqa: E731
+        value, gradient = jax.jit(jax.value_and_grad(mean))(cosines)
     assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    # The recorded central differences are those of cosines, 30 times as steep as logits.
+    np.testing.assert_allclose(gradient, recorded["expected"]["dlogits"], atol=30 * bound)
 
 
-def test_balanced_softmax_reference_vector():
+@PRECISIONS
+def test_balanced_softmax_reference_vector(dtype, bound):
     recorded = longtail_vector("balanced_softmax")
-    logits, labels = jnp.asarray(recorded["inputs"]["logits"]), jnp.asarray(recorded["inputs"]["labels"])
+    logits = np.asarray(recorded["inputs"]["logits"], dtype)
+    labels = jnp.asarray(recorded["inputs"]["labels"])
     method = make_classification("balanced_softmax", statistics=statistics(recorded["inputs"]["counts"]))
-    kernel = jnp.eye(6)
-    features = jnp.concatenate([logits, jnp.full((4, 1), -1e9)], 1)  # no background, as in the recorded form
-    loss, _ = method.loss(features, kernel, jnp.zeros(6), labels, jnp.ones(4), {}, None)
-    assert float(loss.mean()) == pytest.approx(recorded["expected"]["loss"], rel=1e-5)
+    with jax.enable_x64(dtype == np.float64):
+
+        def mean(logits):
+            features = jnp.concatenate([logits, jnp.full((4, 1), -1e9, dtype)], 1)  # the recorded form: no background
+            kernel, bias = jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype)
+            return method.loss(features, kernel, bias, labels, jnp.ones(4), {}, None)[0].mean()
+
+        value, gradient = jax.jit(jax.value_and_grad(mean))(jnp.asarray(logits))
+    assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    shifted = np.exp(logits.astype(np.float64)) * np.asarray(recorded["inputs"]["counts"])
+    expected = (shifted / shifted.sum(1, keepdims=True) - np.eye(5)[np.asarray(labels)]) / 4
+    np.testing.assert_allclose(gradient, expected, atol=bound)
 
 
 def test_ldam_separates_by_angle_and_rare_classes_by_more():

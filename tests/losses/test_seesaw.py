@@ -25,10 +25,12 @@ def test_reference_vector(dtype, bound):
     np.testing.assert_allclose(gradient, expected["dlogits"], atol=bound)
 
 
-def test_reference_inference():
+@PRECISIONS
+def test_reference_inference(dtype, bound):
     recorded = longtail_vector("seesaw_inference")
-    scores = seesaw_activation(jnp.asarray(recorded["inputs"]["logits"], jnp.float32))
-    np.testing.assert_allclose(scores, recorded["expected"]["scores"], atol=1e-6)
+    with jax.enable_x64(dtype == np.float64):
+        scores = jax.jit(seesaw_activation)(jnp.asarray(recorded["inputs"]["logits"], dtype))
+    np.testing.assert_allclose(scores, recorded["expected"]["scores"], atol=bound)
 
 
 def test_rarer_classes_are_spared_and_mistaken_ones_punished():
