@@ -176,9 +176,46 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
     return _experiment(name, method, settings, data, train, 10)
 
 
-def method(name: str, method: str, data: str = "") -> ConfigDict:
-    """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or on glyphs: `data` "v1" (""), "v05", "glyphs"."""
-    return glyphs(f"glyphs_{name}", method) if data == "glyphs" else lvis(f"maskrcnn_r50_{name}", method, version=data)
+# How each method was published where that differs from the paper's own recipe (24 epochs, random sampling).
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "eql": {"train.epochs": 12, "train.lr_epochs": (8, 11)},
+    "seesaw": {"data.sampler": "repeat_factor"},
+    "balanced_sigmoid": {"data.sampler": "repeat_factor"},
+    "acsl": {"model.test.score_threshold": 0.0},
+    "gol": {"data.sampler": "repeat_factor", "model.mask_head.predictor": "normed", "model.test.nms_iou": 0.3},
+}
+# The same for all methods: 24 epochs, several scales, plain mask head (all defaults), and repeat-factor sampling.
+UNIFORM: dict[str, Any] = {"data.sampler": "repeat_factor"}
+# Image frequency below which a class is tail (EQL, GOL); the losses' default is that of v1.0.
+TAIL_FREQUENCY_V05 = 1.77e-3
+
+
+def method(name: str, method: str, argument: str = "") -> ConfigDict:
+    """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or with the small detector on glyphs.
+
+    Args:
+      name: of the experiment.
+      method: of `losses.methods.METHODS`.
+      argument: behind the colon of ``--config=FILE:ARGUMENT``. Data "v1" (also "") or "v05", and a preset
+        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs", whose
+        recipe is one for all.
+
+    Raises:
+      UserError: an argument that is none of these.
+    """
+    if argument == "glyphs":
+        return glyphs(f"glyphs_{name}", method)
+    parts = [part for part in argument.split("+") if part]
+    version = next((part for part in parts if part in LVIS_CLASSES), "v1")
+    preset = next((part for part in parts if part in ("as_published", "uniform")), "as_published")
+    if not set(parts) <= {version, preset} or len(parts) > 2:
+        raise UserError(f"{argument!r}: give glyphs, or v1 or v05, as_published or uniform, joined by +")
+    suffix = "_uniform" if preset == "uniform" else ""
+    config = lvis(f"maskrcnn_r50_{name}{suffix}", method, version=version)
+    if version == "v05" and "tail_frequency" in config.loss:
+        config.loss.tail_frequency = TAIL_FREQUENCY_V05
+    config.update_from_flattened_dict(UNIFORM if preset == "uniform" else PUBLISHED.get(method, {}))
+    return config
 
 
 def load_config(argument: str) -> ConfigDict:
