@@ -1,6 +1,7 @@
 """Evaluate a checkpoint, or score a LVIS results file.
 
-python eval.py --config configs/NAME.py [--workdir DIR] [--step N]
+python eval.py --config configs/NAME.py [--workdir DIR] [--step N] [--config.calibration.name=norcal]
+python eval.py --config configs/NAME.py [--workdir DIR] [--step N] --gather_logits IMAGES
 python eval.py --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
                [--fixed] [--categories table.csv] [--protocol coco]
 """
@@ -30,6 +31,12 @@ _FIXED = flags.DEFINE_bool(
 _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
 _PROTOCOL = flags.DEFINE_enum(
     "protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for COCO-layout annotations."
+)
+_GATHER_LOGITS = flags.DEFINE_integer(
+    "gather_logits",
+    None,
+    "Only write the statistics of the checkpoint's logits over this many training images, for calibration logn.",
+    lower_bound=1,
 )
 
 
@@ -69,10 +76,14 @@ def main(_) -> None:
         return score()
     if _CONFIG.value is None:
         raise UserError("give --config, or --annotations together with --predictions")
-    from c2am_jax.training.restore import evaluate_checkpoint
+    from c2am_jax.training.calibrated import evaluate_checkpoint, gather_logits
 
     config = _CONFIG.value
-    evaluate_checkpoint(config, _WORKDIR.value or Path("runs") / config.name, _STEP.value)
+    workdir = _WORKDIR.value or Path("runs") / config.name
+    if _GATHER_LOGITS.value:
+        print(gather_logits(config, workdir, _STEP.value, _GATHER_LOGITS.value))
+        return
+    evaluate_checkpoint(config, workdir, _STEP.value)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 ``config.model`` is `models.settings.MaskRCNNSettings`, ``config.loss`` a method of `losses.classification` with its
 parameters, ``config.data`` says where the data is and how batches are made (`data.pipeline.PipelineSettings`),
-``config.train`` the schedule, ``config.eval`` the evaluation.
+``config.train`` the schedule, ``config.eval`` the evaluation, ``config.calibration`` what eval.py does to the scores.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from c2am_jax.errors import UserError
+from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import make_classification, method_parameters
 from c2am_jax.models.settings import (
     REFERENCE_CASCADE,
@@ -106,6 +107,7 @@ def _experiment(name: str, method: str, settings: MaskRCNNSettings, data: dict, 
             "data": _data() | data,
             "train": dataclasses.asdict(TrainSettings()) | train,
             "eval": {"batch_size": batch},
+            "calibration": dataclasses.asdict(CalibrationSettings()),
         }
     )
 
@@ -174,9 +176,46 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
     return _experiment(name, method, settings, data, train, 10)
 
 
-def method(name: str, method: str, data: str = "") -> ConfigDict:
-    """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or on glyphs: `data` "v1" (""), "v05", "glyphs"."""
-    return glyphs(f"glyphs_{name}", method) if data == "glyphs" else lvis(f"maskrcnn_r50_{name}", method, version=data)
+# How each method was published where that differs from the paper's own recipe (24 epochs, random sampling).
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "eql": {"train.epochs": 12, "train.lr_epochs": (8, 11)},
+    "seesaw": {"data.sampler": "repeat_factor"},
+    "balanced_sigmoid": {"data.sampler": "repeat_factor"},
+    "acsl": {"model.test.score_threshold": 0.0},
+    "gol": {"data.sampler": "repeat_factor", "model.mask_head.predictor": "normed", "model.test.nms_iou": 0.3},
+}
+# The same for all methods: 24 epochs, several scales, plain mask head (all defaults), and repeat-factor sampling.
+UNIFORM: dict[str, Any] = {"data.sampler": "repeat_factor"}
+# Image frequency below which a class is tail (EQL, GOL); the losses' default is that of v1.0.
+TAIL_FREQUENCY_V05 = 1.77e-3
+
+
+def method(name: str, method: str, argument: str = "") -> ConfigDict:
+    """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or with the small detector on glyphs.
+
+    Args:
+      name: of the experiment.
+      method: of `losses.methods.METHODS`.
+      argument: behind the colon of ``--config=FILE:ARGUMENT``. Data "v1" (also "") or "v05", and a preset
+        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs", whose
+        recipe is one for all.
+
+    Raises:
+      UserError: an argument that is none of these.
+    """
+    if argument == "glyphs":
+        return glyphs(f"glyphs_{name}", method)
+    parts = [part for part in argument.split("+") if part]
+    version = next((part for part in parts if part in LVIS_CLASSES), "v1")
+    preset = next((part for part in parts if part in ("as_published", "uniform")), "as_published")
+    if not set(parts) <= {version, preset} or len(parts) > 2:
+        raise UserError(f"{argument!r}: give glyphs, or v1 or v05, as_published or uniform, joined by +")
+    suffix = "_uniform" if preset == "uniform" else ""
+    config = lvis(f"maskrcnn_r50_{name}{suffix}", method, version=version)
+    if version == "v05" and "tail_frequency" in config.loss:
+        config.loss.tail_frequency = TAIL_FREQUENCY_V05
+    config.update_from_flattened_dict(UNIFORM if preset == "uniform" else PUBLISHED.get(method, {}))
+    return config
 
 
 def load_config(argument: str) -> ConfigDict:
@@ -195,6 +234,18 @@ def load_config(argument: str) -> ConfigDict:
 def train_settings(config: ConfigDict) -> TrainSettings:
     """`config.train` as the dataclass that training takes."""
     return TrainSettings(**config.to_dict()["train"])
+
+
+def calibration_settings(config: ConfigDict) -> CalibrationSettings:
+    """`config.calibration`; none for experiments that were written before there were any.
+
+    Raises:
+      UserError: an unknown calibration or parameter.
+    """
+    try:
+        return CalibrationSettings(**config.to_dict().get("calibration", {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: {error}") from None
 
 
 def detector_settings(config: ConfigDict) -> MaskRCNNSettings:

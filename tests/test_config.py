@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from c2am_jax.config import detector_settings, glyphs, lvis
+from c2am_jax.config import detector_settings, glyphs, lvis, method
 from c2am_jax.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -35,6 +35,7 @@ def test_every_config_file_makes_an_experiment(parsed, file):
     assert config.name.endswith(Path(file).stem) or Path(file).stem in config.name
     if file.startswith("methods"):
         assert parsed(f"{file}:glyphs").data.name == "glyphs" and parsed(f"{file}:v05").model.num_classes == 1230
+        assert parsed(f"{file}:uniform").data.sampler == "repeat_factor"
 
 
 def test_any_value_can_be_overridden(parsed):
@@ -82,3 +83,24 @@ def test_experiments_share_every_default_they_do_not_name():
     assert (ours.data.max_side, ours.data.test_short_side) == (1333, 800)
     assert tuple(ours.data.short_sides) == (640, 672, 704, 736, 768, 800)
     assert (ours.model.test.score_threshold, ours.model.test.max_detections) == (1e-4, 300)
+
+
+def test_presets_of_a_method(parsed):
+    published, uniform = parsed("methods/gol.py"), parsed("methods/gol.py:v05+uniform")
+    assert (published.model.mask_head.predictor, published.model.test.nms_iou) == ("normed", 0.3)
+    assert published.loss.tail_frequency == 1.1e-3 and uniform.loss.tail_frequency == 1.77e-3
+    assert (uniform.model.mask_head.predictor, uniform.model.test.nms_iou) == ("plain", 0.5)
+    assert (uniform.name, uniform.model.num_classes) == ("maskrcnn_r50_gol_uniform_v05", 1230)
+    assert parsed("methods/gol.py:as_published") == published
+
+
+def test_the_uniform_preset_leaves_only_the_method_to_differ():
+    one, other = (method(name, name, "uniform").to_dict() for name in ("eql", "seesaw"))
+    one.pop("loss"), other.pop("loss"), one.pop("name"), other.pop("name")
+    assert one == other and one["train"]["epochs"] == 24 and len(one["data"]["short_sides"]) > 1
+
+
+@pytest.mark.parametrize("argument", ["v2", "glyphs+uniform", "v1+v05", "uniform+as_published"])
+def test_an_unknown_preset_lists_the_choices(argument):
+    with pytest.raises(UserError, match="v1 or v05, as_published or uniform"):
+        method("eql", "eql", argument)

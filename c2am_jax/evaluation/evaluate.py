@@ -21,9 +21,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def evaluate(
-    config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, workdir: str | Path, step: int
+    config: ConfigDict,
+    functional: Functional,
+    params: Arrays,
+    rest: Arrays,
+    workdir: str | Path,
+    step: int,
+    *,
+    suffix: str = "",
 ) -> dict[str, float]:
-    """Predict, score, write ``eval/STEP/`` in the workdir and print both tables; returns the metrics.
+    """Predict, score, write ``eval/STEP<suffix>/`` in the workdir and print both tables; returns the metrics.
 
     With several processes all predict, and the first scores; the others get no metrics.
 
@@ -42,7 +49,7 @@ def evaluate(
     batch_size = -(-share // mesh.size) * mesh.size
     settings = PipelineSettings.from_dict(config.data.to_dict())
     predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
-    folder = Path(workdir) / "eval" / str(step)
+    folder = Path(workdir) / "eval" / f"{step}{suffix}"
     if jax.process_count() > 1:
         params, rest = jax.tree.map(np.asarray, (params, rest))  # from all devices of the run to those of this process
     write_predictions(predict, params, rest, dataset, settings, mesh, folder, batch_size=batch_size)

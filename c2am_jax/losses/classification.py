@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 State = Any
+SOFTMAX = functools.partial(jax.nn.softmax, axis=-1)  # the inference rule of most methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +30,18 @@ class Classification:
       init_state: ``num_classes -> state``, a pytree of arrays; {} for stateless methods.
       extra_outputs: columns of the classifier besides K + 1.
       bias_init: first value of a linear classifier's bias.
+      kernel_std: standard deviation of a linear classifier's first weights.
     """
 
     classifier: str
     logits: Callable[..., jax.Array]
     loss: Callable[..., tuple[jax.Array, State]]
-    activate: Callable[[jax.Array], jax.Array] = functools.partial(jax.nn.softmax, axis=-1)
+    activate: Callable[[jax.Array], jax.Array] = SOFTMAX
     metrics: Callable[..., dict[str, jax.Array]] = lambda *args: {}
     init_state: Callable[[int], State] = lambda num_classes: {}
     extra_outputs: int = 0
     bias_init: float = 0.0
+    kernel_std: float = 0.01
 
     def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         """Probabilities [N, K + 1] of one classifier."""

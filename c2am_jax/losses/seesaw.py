@@ -18,15 +18,14 @@ def normed_logits(
 ) -> Float[Array, "n c"]:
     """``temperature * cos(x, W_j) + b_j``, with 1e-6 added to each norm: [N, C]."""
     features, kernel = (x if x.dtype == jnp.float64 else x.astype(jnp.float32) for x in (features, kernel))
-    unit = lambda x, axis: x / (_norm(x, axis) + NORM_EPS)  # noqa: E731
-    cosines = jnp.matmul(temperature * unit(features, -1), unit(kernel, 0), precision=jax.lax.Precision.HIGHEST)
-    return cosines + bias
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.matmul(temperature * normed(features, -1), normed(kernel, 0), precision=exact) + bias
 
 
-def _norm(x: jax.Array, axis: int) -> jax.Array:
-    """Norm whose gradient at zero is zero instead of NaN."""
+def normed(x: jax.Array, axis: int) -> jax.Array:
+    """``x / (|x| + 1e-6)`` along an axis; the gradient at zero is finite."""
     square = jnp.sum(x * x, axis, keepdims=True)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return x / (jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0) + NORM_EPS)
 
 
 def batch_counts(labels: Int[Array, " n"], weights: Float[Array, " n"], classes: int) -> Float[Array, " c"]:

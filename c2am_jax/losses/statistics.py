@@ -34,6 +34,16 @@ class ClassStatistics:
         """Instance counts of at least 1, [K]: a class that never occurs divides nothing by zero."""
         return np.maximum(self.instance_count, 1.0)
 
+    @property
+    def is_rare(self) -> np.ndarray:
+        """Classes of at most 10 images (LVIS), bool [K]."""
+        return self.image_count <= 10
+
+    @property
+    def is_frequent(self) -> np.ndarray:
+        """Classes of more than 100 images (LVIS), bool [K]."""
+        return self.image_count > 100
+
 
 def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """``(1 - beta) / (1 - beta^n_c)``, normalised to sum K (Cui et al., CVPR 2019): [K]."""

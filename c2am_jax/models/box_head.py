@@ -57,7 +57,7 @@ class BoxHead(nnx.Module):
         if classification.classifier == "cosine":
             self.fc_cls = CosineClassifier(width, outputs, rngs=rngs)
         else:
-            self.fc_cls = Linear(width, outputs, init="normal", std=0.01, rngs=rngs)
+            self.fc_cls = Linear(width, outputs, init="normal", std=classification.kernel_std, rngs=rngs)
             self.fc_cls.bias[...] = jnp.full(outputs, classification.bias_init)
         self.fc_reg = BoxRegressor(width, 1 if settings.class_agnostic else num_classes, rngs=rngs)
         self.settings = settings

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from c2am_jax.losses.seesaw import normed
 from c2am_jax.models.fpn import ConvNorm
 from c2am_jax.models.layers import Deconv2x2, constant, kaiming_normal
 from c2am_jax.models.settings import MaskHeadSettings
@@ -24,6 +25,22 @@ class MaskPredictor(nnx.Module):
         return jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][index][:, None, None]
 
 
+class NormedMaskPredictor(MaskPredictor):
+    """``temperature * cos(x, W_k) + b_k`` at each pixel, 1e-6 added to each norm (reference rule: `NormedConv2d`)."""
+
+    def __init__(self, channels: int, num_classes: int, *, temperature: float, rngs: nnx.Rngs):
+        """As `MaskPredictor`."""
+        super().__init__(channels, num_classes, rngs=rngs)
+        self.temperature = temperature
+
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        """[N, H, W, C] and [N] -> [N, H, W]: the label's channel, float32."""
+        index = jnp.minimum(labels, self.kernel.shape[0] - 1)
+        kernel = normed(self.kernel[...][index], -1)
+        x = normed(x.astype(jnp.float32), -1)
+        return self.temperature * jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][index][:, None, None]
+
+
 class MaskHead(nnx.Module):
     """3x3 convolutions, a transposed 2x2 one, the predictor."""
 
@@ -33,7 +50,12 @@ class MaskHead(nnx.Module):
         make = lambda i: ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)  # noqa: E731
         self.convs = nnx.List([make(i) for i in range(settings.convs)])
         self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
-        self.conv_logits = MaskPredictor(settings.channels, 1 if settings.class_agnostic else num_classes, rngs=rngs)
+        classes = 1 if settings.class_agnostic else num_classes
+        if settings.predictor == "normed":
+            temperature = settings.temperature
+            self.conv_logits = NormedMaskPredictor(settings.channels, classes, temperature=temperature, rngs=rngs)
+        else:
+            self.conv_logits = MaskPredictor(settings.channels, classes, rngs=rngs)
 
     def hidden(self, pooled: jax.Array) -> jax.Array:
         """What the predictor reads: [N, S, S, C] -> [N, 2 S, 2 S, C']."""

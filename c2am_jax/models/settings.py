@@ -97,12 +97,23 @@ REFERENCE_CASCADE = CascadeSettings(
 
 @dataclasses.dataclass(frozen=True)
 class MaskHeadSettings:
-    """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all."""
+    """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all.
+
+    `predictor` "plain" is a 1x1 convolution; "normed" scores by `temperature` times the cosine between a pixel's
+    features and the class's weights, plus a bias (Seesaw, LOCE and GOL are published with it).
+    """
 
     class_agnostic: bool = False
     convs: int = 4
     channels: int = 256
     pool_size: int = 14
+    predictor: str = "plain"
+    temperature: float = 20.0
+
+    def __post_init__(self):
+        """Raises ValueError for an unknown predictor."""
+        if self.predictor not in ("plain", "normed"):
+            raise ValueError(f"model.mask_head.predictor must be plain or normed, not {self.predictor!r}")
 
 
 @dataclasses.dataclass(frozen=True)

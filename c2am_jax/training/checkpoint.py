@@ -4,6 +4,7 @@ A finished checkpoint gets checksums of its files; one that no longer fits them 
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.errors import UserError
+from c2am_jax.models.settings import MaskRCNNSettings
 from c2am_jax.training.metrics import replace_text
 from c2am_jax.training.state import TrainState
 
@@ -235,7 +237,7 @@ def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> No
     trained = any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
-        for key, (there, now) in _differences(_read(path), new).items():
+        for key, (there, now) in _differences(_with_defaults(_read(path)), new).items():
             fixed = key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
         if refused:
@@ -252,6 +254,15 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); checkpoints hold their config too") from None
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of an older run, whose detector had the defaults of settings that did not exist yet."""
+    try:
+        model = dataclasses.asdict(MaskRCNNSettings.from_dict(config["model"]))
+    except (KeyError, TypeError, ValueError):
+        return config  # with settings that exist no more: the comparison will name them
+    return config | {"model": json.loads(json.dumps(model))}
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

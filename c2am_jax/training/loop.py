@@ -16,14 +16,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from c2am_jax.config import TrainSettings, detector_settings, train_settings
-from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.config import TrainSettings, calibration_settings, detector_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles
-from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.structures import Batch
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
@@ -31,7 +29,7 @@ from c2am_jax.training.metrics import MetricWriter, replace_text
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.profiling import StepTrace
-from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.state import build_functional, class_statistics, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
@@ -53,6 +51,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     """
     workdir, schedule = Path(workdir), train_settings(config)
     settings = detector_settings(config)
+    refuse_calibration(config)
     is_first = jax.process_index() == 0
 
     # Data
@@ -75,7 +74,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     # Model, optimizer, step
     mesh = data_mesh()
     check_batch_size(schedule, mesh)
-    functional, params, rest, loss_state = build_functional(config, _statistics(dataset))
+    functional, params, rest, loss_state = build_functional(config, class_statistics(dataset))
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
     step_function = make_train_step(
@@ -166,14 +165,6 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     return results
 
 
-def _statistics(dataset: PreparedDataset) -> ClassStatistics:
-    """Counts of the training set's classes, for losses that use them."""
-    table, per_image = dataset.categories, np.diff(dataset.label_offset)
-    return ClassStatistics(
-        table.instance_count.astype(np.float64), table.image_count.astype(np.float64), int((per_image > 0).sum())
-    )
-
-
 def _first_then_others(work: Callable[[], T]) -> T:
     """What `work` returns on every process; the first does it before all others, who find its files ready."""
     others = jax.process_index() > 0
@@ -183,6 +174,12 @@ def _first_then_others(work: Callable[[], T]) -> T:
     if not others and jax.process_count() > 1:
         multihost_utils.sync_global_devices("the first process is ready")
     return result
+
+
+def refuse_calibration(config: ConfigDict) -> None:
+    """Raises UserError for a calibration: training scores the detector as it is."""
+    if calibration_settings(config).name != "none":
+        raise UserError("config.calibration is for eval.py: train without it, then evaluate the checkpoint with it")
 
 
 def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:

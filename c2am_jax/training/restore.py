@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from c2am_jax.config import train_settings
 from c2am_jax.data.lvis import CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.models.functional import Functional
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.loop import CATEGORIES
@@ -54,15 +53,23 @@ def first_state(config: ConfigDict, mesh: Mesh) -> tuple[Functional, TrainState]
     return functional, jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
 
 
-def restore(workdir: str | Path, step: int | None = None, *, mesh: Mesh | None = None) -> Run:
+def restore(
+    workdir: str | Path, step: int | None = None, *, config: ConfigDict | None = None, mesh: Mesh | None = None
+) -> Run:
     """The checkpoint of `step` (default: the newest) of a workdir, on all devices or those of `mesh`.
 
+    `config` may say other things than the run's own, as long as the detector is the same.
+
     Raises:
-      UserError: no such run or step.
+      UserError: no such run or step, or a config of another detector.
     """
-    config = config_of(workdir)
+    there = config_of(workdir)
+    if config is None:
+        config = there
+    else:
+        check_config(Path(workdir), config, write=False)
     functional, like = first_state(config, mesh or data_mesh())
-    with Checkpoints(Path(workdir)) as checkpoints:
+    with Checkpoints(Path(workdir), keep=train_settings(config).keep) as checkpoints:
         return Run(config, functional, checkpoints.load(like, step))
 
 
@@ -72,17 +79,3 @@ def categories_of(workdir: str | Path) -> CategoryTable:
     if not file.is_file():
         raise UserError(f"{file} does not exist: train.py with the run's config writes it, also for a finished run")
     return category_table(read_json(file))
-
-
-def evaluate_checkpoint(config: ConfigDict, workdir: str | Path, step: int | None = None) -> dict[str, float]:
-    """Metrics of the checkpoint of `step` (default: the newest) on the validation split.
-
-    Raises:
-      UserError: no such run or step, or a run of another config.
-    """
-    config_of(workdir)
-    check_config(Path(workdir), config, write=False)
-    functional, like = first_state(config, data_mesh())
-    with Checkpoints(Path(workdir), keep=train_settings(config).keep) as checkpoints:
-        state = checkpoints.load(like, step)
-    return evaluate(config, functional, state.params, state.rest, workdir, int(state.step))

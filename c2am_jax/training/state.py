@@ -1,16 +1,20 @@
 """What a training run carries from step to step."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.tree_util import register_dataclass
 from ml_collections import ConfigDict
 
 from c2am_jax.config import detector_settings
+from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.errors import UserError
+from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Arrays, Functional
@@ -36,19 +40,30 @@ class TrainState:
     opt_state: Any
 
 
+def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
+    """Counts of the training set's classes, for methods that use them."""
+    table, per_image = dataset.categories, np.diff(dataset.label_offset)
+    return ClassStatistics(
+        table.instance_count.astype(np.float64), table.image_count.astype(np.float64), int((per_image > 0).sum())
+    )
+
+
 def build_functional(
-    config: ConfigDict, statistics: ClassStatistics | None = None
+    config: ConfigDict,
+    statistics: ClassStatistics | None = None,
+    calibrate: Callable[[Classification], Classification] = lambda method: method,
 ) -> tuple[Functional, Arrays, Arrays, Any]:
     """The detector of a config with random weights: structure, params, rest and the loss's first state.
 
-    `statistics` of the training set, for losses that use them.
+    `statistics` of the training set, for losses that use them; `calibrate` changes the method's inference rule.
 
     Raises:
-      UserError: a value that a part of the detector does not know.
+      UserError: a value that a part of the detector does not know, or a calibration that does not go with the loss.
     """
     settings = detector_settings(config)
     try:
         model = build_model(settings, config.loss.to_dict(), statistics=statistics, seed=config.train.seed)
+        model.roi_head.classification = calibrate(model.roi_head.classification)
     except ValueError as error:
         raise UserError(f"config: {error}") from error
     return *Functional.of(model), model.roi_head.init_loss_state()

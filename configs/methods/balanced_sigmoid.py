@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/balanced_sigmoid.py            LVIS v1.0
 python train.py --config configs/methods/balanced_sigmoid.py:v05        LVIS v0.5
+python train.py --config configs/methods/balanced_sigmoid.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/balanced_sigmoid.py:glyphs     the built-in data
 
 Ren et al., NeurIPS 2020, as its LVIS code has it: foreground RoIs' logits shifted by -ln((1 - f) / f), image
@@ -13,6 +14,6 @@ Published: LVIS v0.5, without the meta part: mask AP 26.4, box AP 25.9 (the repo
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("balanced_sigmoid", "balanced_sigmoid", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("balanced_sigmoid", "balanced_sigmoid", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/balanced_softmax.py            LVIS v1.0
 python train.py --config configs/methods/balanced_softmax.py:v05        LVIS v0.5
+python train.py --config configs/methods/balanced_softmax.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/balanced_softmax.py:glyphs     the built-in data
 
 Ren et al., NeurIPS 2020, Eq. 3: the logarithm of the counts is added to the logits in training.
@@ -12,6 +13,6 @@ Published: None for this form on LVIS.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("balanced_softmax", "balanced_softmax", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("balanced_softmax", "balanced_softmax", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/cbl.py            LVIS v1.0
 python train.py --config configs/methods/cbl.py:v05        LVIS v0.5
+python train.py --config configs/methods/cbl.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/cbl.py:glyphs     the built-in data
 
 Cui et al., CVPR 2019, Eq. 9: softmax cross-entropy times the effective-number weight of the label.
@@ -12,6 +13,6 @@ Published: Table 6, LVIS v0.5: mask AP 23.3 (11.4/23.8/27.3), box AP 23.9.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("cbl", "cbl", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("cbl", "cbl", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/cosface.py            LVIS v1.0
 python train.py --config configs/methods/cosface.py:v05        LVIS v0.5
+python train.py --config configs/methods/cosface.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/cosface.py:glyphs     the built-in data
 
 Table 1 of the paper: the label's logit is s (cos(theta) - m).
@@ -12,6 +13,6 @@ Published: None on LVIS.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("cosface", "cosface", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("cosface", "cosface", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/ecm.py            LVIS v1.0
 python train.py --config configs/methods/ecm.py:v05        LVIS v0.5
+python train.py --config configs/methods/ecm.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/ecm.py:glyphs     the built-in data
 
 Cho and Krähenbühl, ECCV 2022: sigmoids with margins and weights from counts.
@@ -12,6 +13,6 @@ Published: LVIS v1.0, 2x: mask AP 27.5, box AP 27.9.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("ecm", "ecm", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("ecm", "ecm", argument)

@@ -2,11 +2,11 @@
 
 python train.py --config configs/methods/eql.py            LVIS v1.0
 python train.py --config configs/methods/eql.py:v05        LVIS v0.5
+python train.py --config configs/methods/eql.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/eql.py:glyphs     the built-in data
 
 Tan et al., CVPR 2020, Eq. 3: K sigmoids; foreground RoIs do not push tail classes down.
-Recipe: lambda 1.1e-3 on LVIS v1.0; --config.loss.tail_frequency=1.77e-3 on v0.5. Published with 1x schedules:
---config.train.epochs=12 --config.train.lr_epochs="(8,11)".
+Recipe: lambda 1.1e-3 on LVIS v1.0, 1.77e-3 on v0.5; published with 1x schedules.
 Published: LVIS v0.5: mask AP 24.0 (9.4/25.2/28.4); v1.0, 1x: 18.6 (2.1/17.4/27.2). The row of Table 6 repeats
 another one's groups.
 """
@@ -14,6 +14,6 @@ another one's groups.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("eql", "eql", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("eql", "eql", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/fixed_margin.py            LVIS v1.0
 python train.py --config configs/methods/fixed_margin.py:v05        LVIS v0.5
+python train.py --config configs/methods/fixed_margin.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/fixed_margin.py:glyphs     the built-in data
 
 Table 5 of the paper: the same margin for every competitor.
@@ -12,6 +13,6 @@ Published: Table 5, LVIS v1.0: mask AP 24.3.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("fixed_margin", "fixed_margin", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("fixed_margin", "fixed_margin", argument)

@@ -2,6 +2,7 @@
 
 python train.py --config configs/methods/ldam.py            LVIS v1.0
 python train.py --config configs/methods/ldam.py:v05        LVIS v0.5
+python train.py --config configs/methods/ldam.py:uniform    the recipe of all methods; :v05+uniform too
 python train.py --config configs/methods/ldam.py:glyphs     the built-in data
 
 Cao et al., NeurIPS 2019, Eqs. 12-13: the label's cosine minus a margin proportional to n^(-1/4).
@@ -13,6 +14,6 @@ Published: Table 6, LVIS v0.5: mask AP 24.1 (14.6/25.3/26.3), box AP 24.5.
 from c2am_jax.config import method
 
 
-def get_config(data: str = ""):
-    """`data`: "" or "v1", "v05" or "glyphs"."""
-    return method("ldam", "ldam", data)
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("ldam", "ldam", argument)

@@ -115,6 +115,13 @@ def test_settings_come_from_the_config_and_refuse_odd_buckets():
         {"flip_probability": 1.5},
         {"buckets": ()},
         {"buckets": ((64,),)},
+        {"scale_jitter": (0.5,)},
+        {"scale_jitter": (2.0, 0.5)},
+        {"scale_jitter": (0.0, 1.0)},
+        {"copy_paste": 1.5},
+        {"color_jitter": (0.4, 0.4, 0.4)},
+        {"color_jitter": (0.4, 0.4, 0.4, 0.6)},
+        {"color_jitter": (-0.1, 0.4, 0.4, 0.1)},
     ],
 )
 def test_settings_that_make_no_batch_are_named(wrong):

@@ -1,29 +1,19 @@
 """Losses made of class counts and sigmoids: reference vectors, state, and what they are for."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
-from c2am_jax.losses.cosine import ldam_margins
+from c2am_jax.losses.cosine import ldam_margins, ldam_of_cosines
 from c2am_jax.losses.methods import METHODS, method_parameters
 from c2am_jax.losses.sigmoid import ecm_terms, eql_loss, eql_v2_weights
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
-PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
-
-
-def vector(name):
-    if not VECTORS.is_file():
-        pytest.skip(f"the reference vectors are not at {VECTORS}")
-    return next(v for v in json.loads(VECTORS.read_text())["vectors"] if v["id"] == name)
 
 
 def statistics(instances=None, images=None, total=100):
@@ -59,7 +49,7 @@ def value_and_gradient(method, recorded, dtype, state=None):
     ],
 )
 def test_reference_vector(name, method, of, dtype, bound):
-    recorded = vector(name)
+    recorded = longtail_vector(name)
     given, parameters = recorded["inputs"].get(of), {"eql": {"tail_frequency": 1.77e-3}}.get(name, {})
     if of == "image_frequency":
         counts = statistics(images=np.asarray(given) * 1e9, total=10**9)
@@ -74,7 +64,7 @@ def test_reference_vector(name, method, of, dtype, bound):
 
 @PRECISIONS
 def test_eql_v2_follows_two_recorded_steps(dtype, bound):
-    recorded = vector("eqlv2_two_steps")
+    recorded = longtail_vector("eqlv2_two_steps")
     expected = recorded["expected"]
     with jax.enable_x64(dtype == np.float64):
         method, state = make_classification("eql_v2"), None
@@ -87,24 +77,38 @@ def test_eql_v2_follows_two_recorded_steps(dtype, bound):
 
 @PRECISIONS
 def test_ldam_reference_vector(dtype, bound):
-    recorded = vector("ldam")
-    cosines, labels = np.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
+    recorded = longtail_vector("ldam")
     margins = ldam_margins(np.asarray(recorded["inputs"]["instance_counts"]))
     np.testing.assert_allclose(margins, recorded["expected"]["margins"][:-1], rtol=1e-12)
     with jax.enable_x64(dtype == np.float64):
-        moved = cosines - np.append(margins, 0)[labels][:, None] * np.eye(6)[labels]
-        value = softmax_cross_entropy(30.0 * jnp.asarray(moved.astype(dtype)), labels).mean()
+        cosines, labels = jnp.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
+        own = jnp.asarray(np.append(margins, 0), dtype)
+
+        mean = lambda c: ldam_of_cosines(c, labels, own, scale=30.0).mean()  # noqa: E731
+        value, gradient = jax.jit(jax.value_and_grad(mean))(cosines)
     assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    # The recorded central differences are those of cosines, 30 times as steep as logits.
+    np.testing.assert_allclose(gradient, recorded["expected"]["dlogits"], atol=30 * bound)
 
 
-def test_balanced_softmax_reference_vector():
-    recorded = vector("balanced_softmax")
-    logits, labels = jnp.asarray(recorded["inputs"]["logits"]), jnp.asarray(recorded["inputs"]["labels"])
+@PRECISIONS
+def test_balanced_softmax_reference_vector(dtype, bound):
+    recorded = longtail_vector("balanced_softmax")
+    logits = np.asarray(recorded["inputs"]["logits"], dtype)
+    labels = jnp.asarray(recorded["inputs"]["labels"])
     method = make_classification("balanced_softmax", statistics=statistics(recorded["inputs"]["counts"]))
-    kernel = jnp.eye(6)
-    features = jnp.concatenate([logits, jnp.full((4, 1), -1e9)], 1)  # no background, as in the recorded form
-    loss, _ = method.loss(features, kernel, jnp.zeros(6), labels, jnp.ones(4), {}, None)
-    assert float(loss.mean()) == pytest.approx(recorded["expected"]["loss"], rel=1e-5)
+    with jax.enable_x64(dtype == np.float64):
+
+        def mean(logits):
+            features = jnp.concatenate([logits, jnp.full((4, 1), -1e9, dtype)], 1)  # the recorded form: no background
+            kernel, bias = jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype)
+            return method.loss(features, kernel, bias, labels, jnp.ones(4), {}, None)[0].mean()
+
+        value, gradient = jax.jit(jax.value_and_grad(mean))(jnp.asarray(logits))
+    assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    shifted = np.exp(logits.astype(np.float64)) * np.asarray(recorded["inputs"]["counts"])
+    expected = (shifted / shifted.sum(1, keepdims=True) - np.eye(5)[np.asarray(labels)]) / 4
+    np.testing.assert_allclose(gradient, expected, atol=bound)
 
 
 def test_ldam_separates_by_angle_and_rare_classes_by_more():
@@ -139,12 +143,12 @@ def test_eql_v2_starts_unweighted_and_helps_classes_with_few_positive_gradients(
 
 
 def test_effective_numbers_of_the_reference():
-    weights = vector("cbl_softmax")["expected"]["weights"]
+    weights = longtail_vector("cbl_softmax")["expected"]["weights"]
     np.testing.assert_allclose(effective_number_weights(COUNTS, 0.999), weights[:-1], rtol=1e-10)
 
 
 def test_ecm_terms_of_the_reference():
-    recorded = vector("ecm")
+    recorded = longtail_vector("ecm")
     counts = np.asarray(recorded["inputs"]["image_counts"])
     shift, weight = ecm_terms(jnp.asarray(np.append(counts, 6.3313 * counts.sum()), jnp.float32))
     np.testing.assert_allclose(shift, recorded["expected"]["shift"], rtol=1e-4)

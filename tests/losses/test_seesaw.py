@@ -1,28 +1,18 @@
 """Seesaw loss: reference vectors, its two factors, the counts."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
 from c2am_jax.losses.seesaw import batch_counts, normed_logits, seesaw_activation, seesaw_adjustment, seesaw_loss
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
 
-
-def vector(name):
-    if not VECTORS.is_file():
-        pytest.skip(f"the reference vectors are not at {VECTORS}")
-    return next(v for v in json.loads(VECTORS.read_text())["vectors"] if v["id"] == name)
-
-
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
+@PRECISIONS
 def test_reference_vector(dtype, bound):
-    recorded = vector("seesaw")
+    recorded = longtail_vector("seesaw")
     inputs, expected = recorded["inputs"], recorded["expected"]
     with jax.enable_x64(dtype == np.float64):
         logits, labels = jnp.asarray(inputs["logits"], dtype), jnp.asarray(inputs["labels"])
@@ -35,10 +25,12 @@ def test_reference_vector(dtype, bound):
     np.testing.assert_allclose(gradient, expected["dlogits"], atol=bound)
 
 
-def test_reference_inference():
-    recorded = vector("seesaw_inference")
-    scores = seesaw_activation(jnp.asarray(recorded["inputs"]["logits"], jnp.float32))
-    np.testing.assert_allclose(scores, recorded["expected"]["scores"], atol=1e-6)
+@PRECISIONS
+def test_reference_inference(dtype, bound):
+    recorded = longtail_vector("seesaw_inference")
+    with jax.enable_x64(dtype == np.float64):
+        scores = jax.jit(seesaw_activation)(jnp.asarray(recorded["inputs"]["logits"], dtype))
+    np.testing.assert_allclose(scores, recorded["expected"]["scores"], atol=bound)
 
 
 def test_rarer_classes_are_spared_and_mistaken_ones_punished():

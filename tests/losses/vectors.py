@@ -1,14 +1,27 @@
 """Read recorded loss vectors and run the losses on them."""
 
 import functools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from c2am_jax import losses
+
+LONGTAIL = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
+PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
+
+
+def longtail_vector(name: str) -> dict[str, Any]:
+    """A recorded vector of the other losses; skips the test where the file is not."""
+    if not LONGTAIL.is_file():
+        pytest.skip(f"the reference vectors are not at {LONGTAIL}")
+    return next(v for v in json.loads(LONGTAIL.read_text())["vectors"] if v["id"] == name)
 
 
 def generated(generator: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

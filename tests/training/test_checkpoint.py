@@ -84,6 +84,19 @@ def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_logged(t
         check_config(tmp_path, other)
 
 
+def test_a_run_older_than_a_setting_of_the_detector_had_its_default(tmp_path):
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    check_config(tmp_path, tiny_config())
+    old = json.loads((tmp_path / "config.json").read_text())
+    del old["model"]["mask_head"]["predictor"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    check_config(tmp_path, tiny_config(), write=False)
+    other = tiny_config()
+    other.model.mask_head.predictor = "normed"
+    with pytest.raises(UserError, match="model.mask_head.predictor: 'plain' there, 'normed' now"):
+        check_config(tmp_path, other)
+
+
 def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
     check_config(tmp_path, tiny_config())
     check_config(tmp_path, tiny_config(method="softmax"))

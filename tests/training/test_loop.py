@@ -12,11 +12,11 @@ from tiny import tiny_config
 from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.training import loop
+from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.replay import main
-from c2am_jax.training.restore import evaluate_checkpoint
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import data_mesh, replicated
 

@@ -1,0 +1,39 @@
+"""Random numbers of losses that spare some channels by chance, the same whatever the number of devices.
+
+Row r of the global batch draws from a key made of (seed, step, r): the method's `seed`, the steps its state has counted
+and the position among the RoIs of all devices. So eight devices draw what one draws, and a resumed run what an
+undisturbed one draws. Where gradients are accumulated every part counts as a step, and the parts that eight devices
+make of a batch are not those of one: draws are then alike in distribution only.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def _first_row(rows: int, axis_name: str | None) -> jax.Array | int:
+    """Global position of this device's first row."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * rows
+
+
+def uniforms(
+    seed: int, step: Int[Array, ""], rows: int, columns: int, axis_name: str | None = None
+) -> Float[Array, "n k"]:
+    """One number of [0, 1) for each of `columns` of this device's `rows`."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    position = _first_row(rows, axis_name) + jnp.arange(rows)
+    return jax.vmap(lambda p: jax.random.uniform(jax.random.fold_in(key, p), (columns,)))(position)
+
+
+def choose(
+    candidates: Bool[Array, " n"], order: Float[Array, " n"], share: float, axis_name: str | None = None
+) -> Bool[Array, " n"]:
+    """floor(share x candidates) of the candidates of all devices, those of the smallest `order`: [N] of this device."""
+    rows = candidates.shape[0]
+    order = jnp.where(candidates, order, jnp.inf)
+    if axis_name is not None:
+        order = jax.lax.all_gather(order, axis_name, tiled=True)
+    wanted = jnp.floor(share * jnp.isfinite(order).sum() + 1e-4)  # 0.1 * 30 is a little less than 3 in float32
+    rank = jnp.zeros(order.shape, jnp.int32).at[jnp.argsort(order)].set(jnp.arange(len(order), dtype=jnp.int32))
+    own = jax.lax.dynamic_slice_in_dim(rank, _first_row(rows, axis_name), rows)
+    return candidates & (own < wanted)

@@ -1,0 +1,54 @@
+"""Evaluate a checkpoint of a workdir, its scores calibrated or not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from c2am_jax.config import calibration_settings
+from c2am_jax.data import fractal
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.evaluation.evaluate import evaluate
+from c2am_jax.losses.calibration import calibrated
+from c2am_jax.losses.classification import Classification
+from c2am_jax.training import logit_statistics
+from c2am_jax.training.restore import restore
+from c2am_jax.training.state import build_functional, class_statistics
+from c2am_jax.training.step import data_mesh
+
+
+def evaluate_checkpoint(config: ConfigDict, workdir: str | Path, step: int | None = None) -> dict[str, float]:
+    """Metrics of a checkpoint on the validation split, in ``eval/STEP/``, or ``eval/STEP-CALIBRATION/``.
+
+    Raises:
+      UserError: no such run or step, a run of another config, or a calibration that does not go with the loss.
+    """
+    run, name = restore(workdir, step, config=config), calibration_settings(config).name
+    functional, state, suffix = run.functional, run.state, ""
+    if name != "none":
+        functional = build_functional(config, calibrate=_calibration(config, workdir, int(state.step)))[0]
+        suffix = f"-{name}"
+    return evaluate(config, functional, state.params, state.rest, workdir, int(state.step), suffix=suffix)
+
+
+def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:
+    """`losses.calibration.calibrated` with what it needs of the training set or of the checkpoint."""
+    settings, given = calibration_settings(config), {}
+    if settings.name == "logn":
+        given["logit_statistics"] = logit_statistics.read(logit_statistics.path_of(workdir, step))
+    else:
+        dataset = open_dataset(config.data, "train")
+        given["statistics"] = class_statistics(dataset)
+        if settings.name == "fracal":
+            given["dimension"] = fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)
+    return lambda method: calibrated(method, settings, **given)
+
+
+def gather_logits(config: ConfigDict, workdir: str | Path, step: int | None, images: int) -> Path:
+    """Write the statistics that LogN needs of a checkpoint; returns their file. Raises UserError as `restore`."""
+    run = restore(workdir, step, config=config)
+    state = run.state
+    found = logit_statistics.gather(config, run.functional, state.params, state.rest, data_mesh(), images=images)
+    path = logit_statistics.path_of(workdir, int(state.step))
+    logit_statistics.write(found, path)
+    return path

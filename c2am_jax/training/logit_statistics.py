@@ -1,0 +1,95 @@
+"""Mean and standard deviation of each class's logit over RoIs of training images, for LogN.
+
+The RoIs are those that training would sample, ground truths among them, and their logits are what inference reads (the
+mean over the stages of a cascade, whose later stages refine the boxes). Only training images are looked at.
+"""
+
+import functools
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from c2am_jax.config import train_settings
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.pipeline import PipelineSettings, train_batches
+from c2am_jax.errors import UserError
+from c2am_jax.losses.calibration import LogitStatistics
+from c2am_jax.losses.detection import global_sum
+from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.structures import Proposals
+from c2am_jax.training.step import AXIS, batch_sharding, image_key, replicated
+
+
+def path_of(workdir: str | Path, step: int) -> Path:
+    """Where the statistics of a checkpoint are kept."""
+    return Path(workdir) / "logit_statistics" / f"{step}.npz"
+
+
+def write(found: LogitStatistics, path: Path) -> None:
+    """Save."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, mean=found.mean, std=found.std)
+
+
+def read(path: Path) -> LogitStatistics:
+    """Load. Raises UserError if nobody gathered them; the text says how to."""
+    if not path.is_file():
+        raise UserError(f"{path}: no statistics of this checkpoint; gather them with eval.py --gather_logits=2000")
+    with np.load(path) as arrays:
+        return LogitStatistics(arrays["mean"], arrays["std"])
+
+
+def gather(config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, mesh: Mesh, *, images: int):
+    """Statistics over the RoIs of at least `images` training images, read as training with this config reads them."""
+    schedule = train_settings(config)
+    dataset = open_dataset(config.data, "train")
+    settings = PipelineSettings.from_dict(config.data.to_dict())
+    size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    sums = _make_sums(functional, mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed)
+    params, rest = jax.device_put((params, rest), replicated(mesh))
+    count, total, square = 0.0, np.zeros(()), np.zeros(())
+    batches = train_batches(dataset, settings, batch_size=size, seed=schedule.seed)
+    steps = tqdm(itertools.islice(batches, -(-images // size)), desc="gather logits", total=-(-images // size))
+    for number, (bucket, batch) in enumerate(steps):
+        batch = jax.device_put(batch, batch_sharding(mesh))
+        found = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(params, rest, batch, number, bucket))
+        count, total, square = (a + b for a, b in zip((count, total, square), found, strict=True))
+    mean = total / count
+    return LogitStatistics(mean, np.sqrt(np.maximum(square / count - mean**2, 0)))
+
+
+def _make_sums(functional: Functional, mesh: Mesh, *, mean, std, seed: int):
+    """``(params, rest, batch, number, bucket) -> (RoIs, sum of their logits [L], sum of squares [L])``."""
+
+    def local(params, rest, batch, number, bucket):
+        inputs = preprocess(batch, bucket, mean=mean, std=std)
+        model = functional.merge(params, rest)
+        features = model.features(inputs.image)
+        proposals = model.rpn_head.propose(model.rpn_head(features), inputs.image_hw, train=True)
+        shard = batch.image.shape[0]
+        keys = image_key(seed, number, jax.lax.axis_index(AXIS) * shard + jnp.arange(shard))
+        rois = model.roi_head.sample(0, proposals, inputs, keys)
+        chosen = Proposals(rois.boxes, jnp.zeros(rois.valid.shape), rois.valid)
+        logits, _, _ = model.roi_head.classify(features, chosen, inputs.image_hw)
+        own = jnp.where(rois.valid[..., None], logits, 0)
+        parts = rois.valid.sum().astype(jnp.float32), own.sum((0, 1)), (own**2).sum((0, 1))
+        return tuple(global_sum(part, AXIS) for part in parts)
+
+    @functools.partial(jax.jit, static_argnums=4)
+    def sums(params, rest, batch, number, bucket):
+        mapped = jax.shard_map(
+            functools.partial(local, bucket=bucket),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(),
+        )
+        return mapped(params, rest, batch, number)
+
+    return sums

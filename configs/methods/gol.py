@@ -1,0 +1,20 @@
+"""Gumbel optimized loss: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/methods/gol.py            LVIS v1.0
+python train.py --config configs/methods/gol.py:v05        LVIS v0.5
+python train.py --config configs/methods/gol.py:uniform    the recipe of all methods; :v05+uniform too
+python train.py --config configs/methods/gol.py:glyphs     the built-in data
+
+Alexandridis et al., ECCV 2022, Eq. 7: K channels of probability exp(-exp(-z)); weights of DropLoss (rules of the
+authors' droploss.py): foreground RoIs leave tail classes alone, background RoIs by chance.
+Recipe: lambda 1.1e-3 on LVIS v1.0, 1.77e-3 on v0.5; biases start at -2; repeat-factor sampling, normalised mask
+predictor, per-class NMS at IoU 0.3.
+Published: LVIS v1.0: mask AP 27.7 (21.4/27.7/30.4), box AP 27.5; v0.5: 29.5, 28.2.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    return method("gol", "gol", argument)

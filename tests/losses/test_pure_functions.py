@@ -1,0 +1,62 @@
+"""Pure functions that two-stage methods are made of, and that no recorded vector is left out."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from vectors import LONGTAIL, PRECISIONS, longtail_vector
+
+from c2am_jax.losses.forest import forest_calibration
+from c2am_jax.losses.softmax import equilibrium_loss
+
+TESTS = Path(__file__).resolve().parents[1]
+TWO_STAGE = {"bags_keep_all_others", "disalign_grw", "disalign_forward"}  # of the decoupled methods' own tests
+
+
+def test_every_recorded_vector_has_a_test():
+    if not LONGTAIL.is_file():
+        pytest.skip(f"the reference vectors are not at {LONGTAIL}")
+    recorded = {v["id"] for v in json.loads(LONGTAIL.read_text())["vectors"]}
+    sources = [path.read_text() for path in TESTS.rglob("test_*.py") if path != Path(__file__)]
+    here = Path(__file__).read_text().split("def test_equilibrium")[-1]
+    tested = {name for text in (*sources, here) for name in re.findall(r'"(\w+)"', text)}
+    assert len(recorded) == 20 and recorded - TWO_STAGE <= tested
+
+
+@PRECISIONS
+def test_equilibrium_loss_reference_vector(dtype, bound):
+    recorded = longtail_vector("equilibrium_loss")
+    with jax.enable_x64(dtype == np.float64):
+        logits, scores = (jnp.asarray(recorded["inputs"][key], dtype) for key in ("logits", "mean_scores"))
+        labels = jnp.asarray(recorded["inputs"]["labels"])
+        mean = lambda z: equilibrium_loss(z, labels, scores).mean()  # noqa: E731
+        value, gradient = jax.jit(jax.value_and_grad(mean))(logits)
+    assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    np.testing.assert_allclose(gradient, recorded["expected"]["dlogits"], atol=bound)
+
+
+def test_mean_scores_get_no_gradient():
+    logits, labels = jax.random.normal(jax.random.key(0), (3, 4)), jnp.array([0, 1, 3])
+    gradient = jax.grad(lambda q: equilibrium_loss(logits, labels, q).sum())(jnp.full(4, 0.3))
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@PRECISIONS
+def test_forest_calibration_reference_vector(dtype, bound):
+    recorded = longtail_vector("forest_calibration")
+    with jax.enable_x64(dtype == np.float64):
+        fine = jnp.asarray(recorded["inputs"]["fine_logits"], dtype)
+        parents = [jnp.asarray(logits, dtype) for logits in recorded["inputs"]["parent_logits"]]
+        parent_of = [jnp.asarray(indices) for indices in recorded["inputs"]["parent_of"]]
+        found = jax.jit(forest_calibration)(fine, parents, parent_of)
+    np.testing.assert_allclose(found, recorded["expected"]["scores"], rtol=bound)
+
+
+def test_parents_that_know_nothing_change_nothing():
+    fine = jax.random.normal(jax.random.key(1), (2, 4))
+    found = forest_calibration(fine, [jnp.zeros((2, 3))], [jnp.array([0, 1, 2, 0])])
+    np.testing.assert_allclose(found, jax.nn.softmax(fine), rtol=1e-5)

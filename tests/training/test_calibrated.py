@@ -1,0 +1,109 @@
+"""A checkpoint evaluated through a calibration: what is read from where, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from c2am_jax.config import calibration_settings, train_settings
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.errors import UserError
+from c2am_jax.losses.calibration import fracal_scores, logn_logits, norcal_scores
+from c2am_jax.training import calibrated, logit_statistics
+from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.loop import train
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.restore import restore
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import data_mesh, replicated
+
+
+@pytest.fixture(scope="module")
+def run(glyph_folder, tmp_path_factory):
+    """Config and workdir of an untrained detector, saved as step 0."""
+    config, workdir = tiny_config(method="softmax"), tmp_path_factory.mktemp("run")
+    config.data.name, config.data.dir, config.eval.batch_size = "small", str(glyph_folder), 8
+    _, params, rest, loss_state = build_functional(config)
+    params["roi_head.bbox_head.fc_cls.kernel"] *= 100  # so that classes score differently
+    schedule = train_settings(config)
+    state = init_state(params, rest, loss_state, make_optimizer(schedule, learning_rate(schedule, 1)))
+    with Checkpoints(workdir, config=config) as checkpoints:
+        checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)
+    (workdir / "config.json").write_text(config.to_json())
+    return config, workdir
+
+
+def calibrated_method(run, monkeypatch, name):
+    """The method that the evaluation of the checkpoint scores with, and the name of its folder."""
+    config, workdir = run
+    config, seen = config.copy_and_resolve_references(), []
+    config.calibration.name = name
+
+    def evaluate(config, functional, params, rest, workdir, step, *, suffix=""):
+        seen.append((functional.merge(params, rest).roi_head.classification, f"{step}{suffix}"))
+        return {}
+
+    monkeypatch.setattr(calibrated, "evaluate", evaluate)
+    calibrated.evaluate_checkpoint(config, workdir)
+    return seen[0]
+
+
+LOGITS = jax.random.normal(jax.random.key(0), (3, 101))
+
+
+def test_counts_and_dimensions_are_those_of_the_training_set(run, monkeypatch):
+    dataset = open_dataset(run[0].data, "train")
+    counts = np.asarray(dataset.categories.image_count, np.float32)
+    norcal, folder = calibrated_method(run, monkeypatch, "norcal")
+    np.testing.assert_allclose(norcal.activate(LOGITS), norcal_scores(LOGITS, jax.numpy.asarray(counts), gamma=0.6))
+    assert folder == "0-norcal"
+    fracal, folder = calibrated_method(run, monkeypatch, "fracal")
+    dimension = calibrated.fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)
+    expected = fracal_scores(LOGITS, *map(jax.numpy.float32, (counts / len(dataset), dimension)), power=2.0)
+    np.testing.assert_allclose(fracal.activate(LOGITS), expected, rtol=1e-5)
+    assert dimension.max() > 1.2 and folder == "0-fracal"  # heads of the long tail fill the image
+
+
+def test_logn_wants_statistics_first_and_then_uses_them(run, monkeypatch):
+    config, workdir = run
+    with pytest.raises(UserError, match="gather_logits"):
+        calibrated_method(run, monkeypatch, "logn")
+    path = calibrated.gather_logits(config, workdir, None, 8)
+    found = logit_statistics.read(path)
+    assert path == workdir / "logit_statistics" / "0.npz" and found.mean.shape == (101,) and (found.std > 0).all()
+    method, folder = calibrated_method(run, monkeypatch, "logn")
+    mean, std = (jax.numpy.asarray(x, np.float32) for x in (found.mean, found.std))
+    expected = jax.nn.softmax(logn_logits(LOGITS, mean, std))
+    np.testing.assert_allclose(method.activate(LOGITS), expected, rtol=1e-5)
+    assert folder == "0-logn"
+
+
+def test_statistics_do_not_depend_on_the_number_of_devices(run):
+    config, workdir = run
+    run = restore(workdir, config=config)
+    functional, state = run.functional, run.state
+    one, eight = (
+        logit_statistics.gather(
+            config, functional, state.params, state.rest, data_mesh(jax.devices()[:devices]), images=8
+        )
+        for devices in (1, 8)
+    )
+    np.testing.assert_allclose(one.mean, eight.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one.std, eight.std, rtol=1e-3)
+
+
+def test_training_does_not_ignore_a_calibration(run, tmp_path):
+    config = run[0].copy_and_resolve_references()
+    config.calibration.name = "norcal"
+    with pytest.raises(UserError, match="eval.py"):
+        train(config, tmp_path)
+
+
+def test_a_calibration_that_does_not_go_with_the_loss_is_one_line(run, tmp_path):
+    config = tiny_config(method="eql")
+    config.data, config.calibration.name = run[0].data, "norcal"
+    with pytest.raises(UserError, match="softmax"):
+        build_functional(config, calibrate=calibrated._calibration(config, tmp_path, 0))
+    config.calibration.name = "platt"
+    with pytest.raises(UserError, match="tau_norm, norcal"):
+        calibration_settings(config)
