@@ -212,7 +212,7 @@ def method(name: str, method: str, argument: str = "") -> ConfigDict:
         raise UserError(f"{argument!r}: give glyphs, or v1 or v05, as_published or uniform, joined by +")
     suffix = "_uniform" if preset == "uniform" else ""
     config = lvis(f"maskrcnn_r50_{name}{suffix}", method, version=version)
-    if version == "v05" and "tail_frequency" in config.loss:
+    if version == "v05" and "tail_frequency" in method_parameters(method):
         config.loss.tail_frequency = TAIL_FREQUENCY_V05
     config.update_from_flattened_dict(UNIFORM if preset == "uniform" else PUBLISHED.get(method, {}))
     return config

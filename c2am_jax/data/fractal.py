@@ -34,7 +34,7 @@ def fractal_dimensions(centres: np.ndarray, label: np.ndarray, classes: int) -> 
     """Box-counting dimension of each class: float64 [K], 1 to 2. `centres` [n, 2] in 0..1, `label` [n]."""
     count = np.bincount(label, minlength=classes)
     grids = np.arange(1, LARGEST_GRID + 1)
-    hits = np.stack([cells_hit(centres, label, classes, grid) for grid in grids], 1)
+    hits = np.stack([cells_hit(centres, label, classes, int(grid)) for grid in grids], 1)
     usable = grids**2 <= count[:, None]
     x, y = np.where(usable, np.log(grids), 0), np.where(usable, np.log(np.maximum(hits, 1)), 0)
     points = np.maximum(usable.sum(1), 1)

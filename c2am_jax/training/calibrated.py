@@ -37,7 +37,7 @@ def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable
     if settings.name == "logn":
         given["logit_statistics"] = logit_statistics.read(logit_statistics.path_of(workdir, step))
     else:
-        dataset = open_dataset(config.data, "train")
+        dataset = open_dataset(config.to_dict()["data"], "train")
         given["statistics"] = class_statistics(dataset)
         if settings.name == "fracal":
             given["dimension"] = fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)

@@ -49,7 +49,7 @@ def read(path: Path) -> LogitStatistics:
 def gather(config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, mesh: Mesh, *, images: int):
     """Statistics over the RoIs of at least `images` training images, read as training with this config reads them."""
     schedule = train_settings(config)
-    dataset = open_dataset(config.data, "train")
+    dataset = open_dataset(config.to_dict()["data"], "train")
     settings = PipelineSettings.from_dict(config.data.to_dict())
     size = -(-config.eval.batch_size // mesh.size) * mesh.size
     sums = _make_sums(functional, mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed)

@@ -49,7 +49,8 @@ def gol(statistics: ClassStatistics, tail_frequency: float = 1.1e-3, seed: int =
         seen = global_sum(foreground.sum(), axis_name)
         # Without any foreground nothing is dropped (reference rule).
         share = jnp.where(seen > 0, global_sum(tails.sum(), axis_name) / jnp.maximum(seen, 1), 1.0)
-        draws = uniforms(seed, state["step"], *logits.shape, axis_name)
+        rows, classes = logits.shape
+        draws = uniforms(seed, state["step"], rows, classes, axis_name)
         return gumbel.gumbel_loss(logits, labels, is_tail, share, draws), {"step": state["step"] + 1}
 
     return foreground_only(
