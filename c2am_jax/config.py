@@ -71,6 +71,8 @@ class TrainSettings:
       keep: checkpoints that stay.
       init: initial weights, see `training.initial`; "" means random.
       reset_classifier: let classifiers of another class count in `init` start random.
+      reset: names of arrays that start anew though `init` has them, as patterns: ``("*.fc_cls.*",)``.
+      trainable: names of the parameters that train, as patterns; all others stay as `init` has them. () trains all.
       accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
       compute_dtype: of features, "float32" or "bfloat16".
     """
@@ -93,6 +95,8 @@ class TrainSettings:
     seed: int = 0
     init: str = ""
     reset_classifier: bool = False
+    reset: tuple[str, ...] = ()
+    trainable: tuple[str, ...] = ()
     accumulate: int = 1
     compute_dtype: str = "float32"
 

@@ -29,6 +29,9 @@ class Classification:
       init_state: ``num_classes -> state``, a pytree of arrays; {} for stateless methods.
       extra_outputs: columns of the classifier besides K + 1.
       bias_init: first value of a linear classifier's bias.
+      extra_parameters: ``(num_classes, D, draw_key) -> {name: array}``, what a method has besides kernel and bias;
+        `draw_key()` gives a PRNG key. The box head holds them as ``cls_extra.NAME`` (integers are constants, all others
+        can train) and hands them to `logits` and `loss` as keywords.
     """
 
     classifier: str
@@ -39,10 +42,13 @@ class Classification:
     init_state: Callable[[int], State] = lambda num_classes: {}
     extra_outputs: int = 0
     bias_init: float = 0.0
+    extra_parameters: Callable[[int, int, Callable[[], jax.Array]], dict[str, jax.Array]] = lambda *args: {}
 
-    def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    def scores(
+        self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None, **extra: jax.Array
+    ) -> jax.Array:
         """Probabilities [N, K + 1] of one classifier."""
-        return self.activate(self.logits(features, kernel, bias))
+        return self.activate(self.logits(features, kernel, bias, **extra))
 
 
 def linear_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -9,10 +9,11 @@ import optax
 from jax.tree_util import register_dataclass
 from ml_collections import ConfigDict
 
-from c2am_jax.config import detector_settings
+from c2am_jax.config import detector_settings, train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
+from c2am_jax.models.freezing import freeze_others
 from c2am_jax.models.functional import Arrays, Functional
 
 
@@ -39,7 +40,8 @@ class TrainState:
 def build_functional(
     config: ConfigDict, statistics: ClassStatistics | None = None
 ) -> tuple[Functional, Arrays, Arrays, Any]:
-    """The detector of a config with random weights: structure, params, rest and the loss's first state.
+    """The detector of a config with random weights: structure, params (what
+    `config.train.trainable` lets train), rest and the loss's first state.
 
     `statistics` of the training set, for losses that use them.
 
@@ -49,6 +51,7 @@ def build_functional(
     settings = detector_settings(config)
     try:
         model = build_model(settings, config.loss.to_dict(), statistics=statistics, seed=config.train.seed)
+        freeze_others(model, train_settings(config).trainable)
     except ValueError as error:
         raise UserError(f"config: {error}") from error
     return *Functional.of(model), model.roi_head.init_loss_state()
