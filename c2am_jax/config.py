@@ -64,6 +64,7 @@ class TrainSettings:
       epochs, steps: length of the run; positive `steps` win.
       batch_size: global.
       base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each of `lr_epochs`.
+      lr_steps: where the rate drops instead, in steps; () leaves it to `lr_epochs`.
       warmup_steps, warmup_factor: linear warm-up from this share of the rate.
       grad_clip: largest global gradient norm; 0 means none.
       log_every, checkpoint_every: in steps.
@@ -82,6 +83,7 @@ class TrainSettings:
     batch_size: int = 16
     base_lr: float = 0.02
     lr_epochs: tuple[float, ...] = (16, 22)
+    lr_steps: tuple[int, ...] = ()
     lr_gamma: float = 0.1
     warmup_steps: int = 500
     warmup_factor: float = 0.001
@@ -181,6 +183,48 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> ConfigDict:
 def method(name: str, method: str, data: str = "") -> ConfigDict:
     """A method of `losses.methods` with Mask R-CNN R50-FPN on LVIS, or on glyphs: `data` "v1" (""), "v05", "glyphs"."""
     return glyphs(f"glyphs_{name}", method) if data == "glyphs" else lvis(f"maskrcnn_r50_{name}", method, version=data)
+
+
+def second_stage(
+    name: str,
+    loss: str,
+    data: str = "",
+    *,
+    trainable: tuple[str, ...],
+    reset: tuple[str, ...] = (),
+    sampler: str = "random",
+    steps: int = 0,
+    epochs: int = 12,
+    drops: tuple[float, ...],
+    base_lr: float = 0.02,
+    grad_clip: float = 0.0,
+) -> ConfigDict:
+    """A method that goes on from a trained detector, most of it frozen; `config.train.init` names the first stage.
+
+    Args:
+      name: of the experiment.
+      loss: a name of `losses.methods`.
+      data: "v1" (""), "v05" or "glyphs", where training takes 200 steps.
+      trainable: patterns of the parameters that train.
+      reset: patterns of the parameters that start anew.
+      sampler: of images.
+      steps, epochs: length of the run; positive steps win.
+      drops: where the rate drops: steps if `steps` is given, else epochs.
+      base_lr: per 16 images.
+      grad_clip: largest gradient norm; 0 none.
+    """
+    config = method(name, loss, data)
+    train = config.train
+    train.trainable, train.reset = trainable, reset
+    train.base_lr, train.grad_clip = base_lr, grad_clip
+    config.data.sampler = sampler
+    if data == "glyphs":
+        train.steps, train.lr_steps, train.warmup_steps = 200, (140, 180), 20
+    elif steps:
+        train.steps, train.lr_steps = steps, drops
+    else:
+        train.epochs, train.lr_epochs = epochs, drops
+    return config
 
 
 def load_config(argument: str) -> ConfigDict:

@@ -44,9 +44,7 @@ class Classification:
     bias_init: float = 0.0
     extra_parameters: Callable[[int, int, Callable[[], jax.Array]], dict[str, jax.Array]] = lambda *args: {}
 
-    def scores(
-        self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None, **extra: jax.Array
-    ) -> jax.Array:
+    def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None, **extra: jax.Array) -> jax.Array:
         """Probabilities [N, K + 1] of one classifier."""
         return self.activate(self.logits(features, kernel, bias, **extra))
 

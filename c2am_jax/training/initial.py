@@ -25,7 +25,7 @@ def load_initial_weights(
 
     Args:
       path: a file that `interop.weights` reads (a whole detector, or a ResNet alone), or the workdir of another run:
-        ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any that is there.
+        ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
       params, rest: the arrays of the new detector.
       reset_classifier: classifiers of another class count start random instead of being an error.
       reset: patterns of our names (`models.freezing.select`): these start anew whatever the source holds.

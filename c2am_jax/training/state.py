@@ -40,10 +40,9 @@ class TrainState:
 def build_functional(
     config: ConfigDict, statistics: ClassStatistics | None = None
 ) -> tuple[Functional, Arrays, Arrays, Any]:
-    """The detector of a config with random weights: structure, params (what
-    `config.train.trainable` lets train), rest and the loss's first state.
+    """The detector of a config with random weights: structure, params, rest and the loss's first state.
 
-    `statistics` of the training set, for losses that use them.
+    Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set, for losses that use them.
 
     Raises:
       UserError: a value that a part of the detector does not know.

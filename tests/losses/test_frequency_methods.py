@@ -156,7 +156,8 @@ def test_every_method_has_scores_for_each_class_and_background(name):
     method = make_classification(name, statistics=statistics(COUNTS))
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
-    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias)
+    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
+    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias, **extra)
     assert scores.shape == (7, 6) and float(scores.min()) >= 0 and float(scores.max()) <= 1
     assert "statistics" not in method_parameters(name)
 
@@ -168,9 +169,10 @@ def test_padding_leaves_every_state_alone(name):
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
     features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])
     weights = jnp.array([1.0, 1.0, 0.0, 0.0])
+    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
 
     def run(n):
-        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None)
+        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None, **extra)
 
     (all_losses, padded), (own_losses, expected) = run(4), run(2)
     np.testing.assert_allclose(all_losses[:2], own_losses, rtol=1e-5)

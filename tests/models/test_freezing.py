@@ -17,7 +17,9 @@ def test_a_star_stands_for_any_text_dots_included():
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest():
-    with pytest.raises(ValueError, match=r"train\.x: 'head\.fc_clas\.kernel' matches no array; the nearest are head\.fc_cls\.kernel"):
+    with pytest.raises(
+        ValueError, match=r"train\.x: 'head\.fc_clas\.kernel' matches no array; the nearest are head\.fc_cls\.kernel"
+    ):
         select(NAMES, ["*.fc_reg.*", "head.fc_clas.kernel"], setting="train.x")
 
 

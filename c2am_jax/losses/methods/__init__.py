@@ -10,7 +10,7 @@ from typing import Any
 
 from c2am_jax.losses import cosine
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.methods import angular, channels, inner_product, seesaw
+from c2am_jax.losses.methods import angular, channels, decoupled, inner_product, seesaw
 from c2am_jax.losses.statistics import ClassStatistics
 
 METHODS: dict[str, Callable[..., Classification]] = {
@@ -29,6 +29,10 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "eql": channels.eql,
     "eql_v2": channels.eql_v2,
     "ecm": channels.ecm,
+    "lws": decoupled.lws,
+    "bags": decoupled.bags,
+    "disalign": decoupled.disalign,
+    "balms": decoupled.balms,
 }
 
 
