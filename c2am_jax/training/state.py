@@ -42,7 +42,8 @@ def build_functional(
 ) -> tuple[Functional, Arrays, Arrays, Any]:
     """The detector of a config with random weights: structure, params, rest and the loss's first state.
 
-    Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set, for losses that use them.
+    Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set are for
+    losses that use them.
 
     Raises:
       UserError: a value that a part of the detector does not know.
