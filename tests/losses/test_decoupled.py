@@ -14,13 +14,14 @@ from c2am_jax.losses import make_classification
 from c2am_jax.losses.bags import bags_log_probabilities, groups_of, kept_others
 from c2am_jax.losses.balms import balanced_share, meta_gradient, sample_weights
 from c2am_jax.losses.disalign import aligned_logits, generalized_weights
+from c2am_jax.losses.loce import draw_entries, equilibrium_loss, first_state, remember, updated_scores
 from c2am_jax.losses.statistics import ClassStatistics
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
 PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
 STATISTICS = ClassStatistics(COUNTS, np.array([60.0, 30.0, 10.0, 4.0, 1.0]), 100)
-DECOUPLED = ("lws", "bags", "disalign", "balms")
+DECOUPLED = ("lws", "bags", "disalign", "balms", "loce")
 
 
 def vector(name):
@@ -177,7 +178,8 @@ def test_meta_gradient_is_the_slope_of_the_balanced_loss_after_a_step():
 @pytest.mark.parametrize("name", DECOUPLED)
 def test_eight_devices_equal_one(name):
     """Loss, gradients and new state of a head whose samples are split over eight devices, three steps long."""
-    method = make_classification(name, statistics=STATISTICS)
+    parameters = {"features": 8, "size": 3} if name == "loce" else {}
+    method = make_classification(name, statistics=STATISTICS, **parameters)
     x, labels = jax.random.normal(jax.random.key(0), (64, 8)), jax.random.randint(jax.random.key(1), (64,), 0, 6)
     labels = jnp.where(jnp.arange(64) % 3 == 0, labels, 5)  # mostly background, devices differ
     weights = (jnp.arange(64) % 7 != 0).astype(jnp.float32)
@@ -217,3 +219,54 @@ def test_eight_devices_equal_one(name):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=1e-6)
     assert float(one[0][0]) > 0
+
+
+@PRECISIONS
+def test_equilibrium_vector(dtype, bound):
+    recorded = vector("equilibrium_loss")
+    labels = jnp.asarray(recorded["inputs"]["labels"])
+    with jax.enable_x64(dtype == np.float64):
+        logits, score = (jnp.asarray(recorded["inputs"][name], dtype) for name in ("logits", "mean_scores"))
+        mean = lambda logits: equilibrium_loss(logits, labels, score).mean()  # noqa: E731
+        value, gradient = jax.jit(jax.value_and_grad(mean))(logits)
+    assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
+    np.testing.assert_allclose(gradient, recorded["expected"]["dlogits"], atol=bound)
+
+
+def test_a_bank_is_a_ring_of_the_newest_positives():
+    state, x = first_state(2, 1, size=3), jnp.arange(1.0, 7.0)[:, None]
+    labels, positive = jnp.array([0, 1, 0, 2, 0, 0]), jnp.array([True, True, True, False, True, True])
+    bank, seen = remember(state["bank"], state["seen"], x, labels, positive)
+    assert bank[0, :, 0].tolist() == [6, 3, 5] and bank[1, :, 0].tolist() == [2, 0, 0] and seen.tolist() == [4, 1]
+    bank, seen = remember(bank, seen, x[:1] + 10, jnp.array([0]), jnp.array([True]))
+    assert bank[0, :, 0].tolist() == [6, 11, 5] and seen.tolist() == [5, 1]
+
+
+def test_remembered_samples_come_from_filled_banks_and_rather_from_weak_classes():
+    state = first_state(3, 1, size=2)
+    _, _, nothing = draw_entries(state, jax.random.key(0))
+    assert not nothing.any()
+    bank = jnp.array([[[1.0], [0.0]], [[2.0], [3.0]], [[0.0], [0.0]]])
+    state |= {"bank": bank, "seen": jnp.array([1, 7, 0]), "score": jnp.array([0.9, 0.1, 0.01, 0.01])}
+    features, labels, valid = draw_entries(state, jax.random.key(0), classes=400, entries=2)
+    assert valid.all() and set(labels.tolist()) == {0, 1}
+    assert set(features[labels == 0, 0].tolist()) == {1.0} and set(features[labels == 1, 0].tolist()) == {2.0, 3.0}
+    assert float((labels == 1).mean()) == pytest.approx(0.9, abs=0.05)
+
+
+def test_scores_move_by_the_number_of_their_entries_and_background_stays():
+    score = updated_scores(jnp.array([0.5, 0.5, 0.01]), jnp.array([1.8, 0.0]), jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(score, [0.81 * 0.5 + 0.19 * 0.9, 0.5, 0.01], rtol=1e-6)
+
+
+def test_loce_adds_remembered_samples_to_the_mean():
+    method = make_classification("loce", features=2, size=2, drawn_classes=2, drawn_entries=2)
+    kernel, bias, x = jnp.array([[1.0, 0.5], [-1.0, 0.2]]), jnp.zeros(2), jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    labels, weights = jnp.array([0, 1]), jnp.ones(2)
+    first, state = method.loss(x, kernel, bias, labels, weights, method.init_state(1), None)
+    plain = equilibrium_loss(x @ kernel + bias, labels, jnp.full(2, 0.01))
+    np.testing.assert_allclose(first, plain, rtol=1e-6)  # nothing is remembered yet
+    second, _ = method.loss(x, kernel, bias, labels, weights, state, None)
+    own = equilibrium_loss(x @ kernel + bias, labels, state["score"])  # four times the one remembered sample
+    assert float(second.mean()) == pytest.approx(float((own.sum() + 4 * own[0]) / 6), rel=1e-5)
+    assert float(state["score"][0]) > 0.01 and float(state["score"][1]) == pytest.approx(0.01)

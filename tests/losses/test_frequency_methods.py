@@ -153,7 +153,8 @@ def test_ecm_terms_of_the_reference():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_scores_for_each_class_and_background(name):
-    method = make_classification(name, statistics=statistics(COUNTS))
+    width = {"features": 8} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=statistics(COUNTS), **width)
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
     extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
@@ -164,7 +165,8 @@ def test_every_method_has_scores_for_each_class_and_background(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_leaves_every_state_alone(name):
-    method = make_classification(name, statistics=statistics(COUNTS))
+    width = {"features": 8} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=statistics(COUNTS), **width)
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
     features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])

@@ -29,10 +29,15 @@ TRAINS = {
 STATISTICS = ClassStatistics(2000.0 / np.arange(1, 101) ** 1.5, np.linspace(300, 1, 100), 400)
 
 
+LOCE = ("fc_cls", "fc_reg", "rpn_head", "roi_head.mask_head")
+
+
 def second(name, **values):
     """The config of configs/methods/NAME.py with a detector of toy size."""
     published, config = load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
     config.loss = published.loss
+    if "features" in config.loss:
+        config.loss.features = config.model.box_head.fc_channels
     for key in ("trainable", "reset", "grad_clip"):
         config.train[key] = published.train[key]
     for key, value in values.items():
@@ -45,6 +50,9 @@ def test_recipes_name_what_trains():
         config = second(name)
         _, params, rest, _ = build_functional(config, STATISTICS)
         assert set(params) == expected and KERNEL in params | rest
+    _, params, rest, _ = build_functional(second("loce"))
+    assert all(any(part in name for part in LOCE) for name in params)
+    assert not any(part in name for part in LOCE for name in rest)
 
 
 def test_lvis_recipes_drop_the_rate_at_their_steps():
@@ -57,7 +65,7 @@ def test_lvis_recipes_drop_the_rate_at_their_steps():
 
 
 @pytest.mark.parametrize(
-    "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("crt", "lws", "bags", "balms"))]
+    "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("crt", "lws", "bags", "balms", "loce"))]
 )
 def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
     config = second(name, base_lr=0.2)
@@ -73,7 +81,8 @@ def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
         assert np.isfinite(float(metrics["loss"])) and float(metrics["grad_norm"]) > 0
     for n, value in state.rest.items():
         np.testing.assert_array_equal(value, before[n], err_msg=n)
-    assert all(not np.array_equal(value, before[n]) for n, value in state.params.items())
+    moved = {n for n, value in state.params.items() if not np.array_equal(value, before[n])}
+    assert TRAINS.get(name, CLASSIFIER) <= moved
 
 
 def save_first_stage(workdir):
@@ -118,6 +127,13 @@ def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
         load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_clas",))
 
 
+def test_a_memory_of_another_width_is_one_line():
+    config = second("loce")
+    config.loss.features = 1024
+    with pytest.raises(UserError, match=r"config: loss\.features=1024, but the box head has 16"):
+        build_functional(config)
+
+
 def test_a_pattern_without_a_parameter_is_one_line():
     config = second("crt", trainable=("*.fc_clas.*",))
     with pytest.raises(
@@ -127,7 +143,7 @@ def test_a_pattern_without_a_parameter_is_one_line():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINS)
+@pytest.mark.parametrize("name", [*TRAINS, "loce"])
 def test_stage_two_trains_resumes_and_is_evaluated(name, glyph_folder, tmp_path):
     def at(config, steps, **values):
         config.data.name, config.data.dir, config.train.batch_size = "small", str(glyph_folder), 8
@@ -148,7 +164,7 @@ def test_stage_two_trains_resumes_and_is_evaluated(name, glyph_folder, tmp_path)
     assert step == 4
     for n, value in whole.items():
         np.testing.assert_array_equal(parts[n], value, err_msg=n)
-        if n not in TRAINS[name] and n in stage_one:
+        if n.startswith(("backbone.", "neck.")) or (name in TRAINS and n not in TRAINS[name] and n in stage_one):
             np.testing.assert_array_equal(value, stage_one[n], err_msg=n)
     results = evaluate_checkpoint(at(second(name), 4, **start), tmp_path / "parts")
     assert "bbox/AP" in results

@@ -33,6 +33,7 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "bags": decoupled.bags,
     "disalign": decoupled.disalign,
     "balms": decoupled.balms,
+    "loce": decoupled.loce,
 }
 
 

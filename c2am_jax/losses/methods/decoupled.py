@@ -1,4 +1,4 @@
-"""Methods of a second stage: LWS, BAGS, DisAlign, BALMS. They start from a trained detector, most of it frozen.
+"""Methods of a second stage: LWS, BAGS, DisAlign, BALMS, LOCE. They start from a trained detector, most of it frozen.
 
 cRT needs nothing of its own: the baseline's softmax, a new classifier and another sampler (configs/methods/crt.py).
 """
@@ -13,6 +13,7 @@ import optax
 from c2am_jax.losses import bags as bags_functions
 from c2am_jax.losses import balms as balms_functions
 from c2am_jax.losses import disalign as disalign_functions
+from c2am_jax.losses import loce as loce_functions
 from c2am_jax.losses.classification import Classification, count_steps, linear_logits
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.losses.methods.channels import foreground_only
@@ -134,3 +135,63 @@ def balms(statistics: ClassStatistics, meta_rate: float = 0.01, inner_rate: floa
         return {"value": value, "adam": adam.init(value)}
 
     return dataclasses.replace(foreground_only(loss), init_state=init_state)
+
+
+def loce(
+    features: int = 1024,
+    size: int = 80,
+    drawn_classes: int = 8,
+    drawn_entries: int = 4,
+    momentum: float = 0.9,
+    seed: int = 0,
+) -> Classification:
+    """LOCE (Feng et al., ICCV 2021): equilibrium loss, and remembered features of classes with low mean scores.
+
+    A step adds `drawn_classes` x `drawn_entries` remembered samples to the whole batch's, drawn by a key of (seed,
+    step), the same on every device; the loss divides by all samples, remembered ones included. Each class gives its
+    score one entry per step, the mean over its positives, and one more if it was drawn. `features` is the width of the
+    head.
+    """
+
+    def loss(x, kernel, bias, labels, weights, state, axis_name=None):
+        background = state["bank"].shape[0]
+        drawn, drawn_labels, is_filled = loce_functions.draw_entries(
+            state,
+            jax.random.fold_in(jax.random.key(seed), state["step"]),
+            classes=drawn_classes,
+            entries=drawn_entries,
+        )
+        logits, more = linear_logits(x, kernel, bias), linear_logits(drawn, kernel, bias)
+        own = loce_functions.equilibrium_loss(logits, labels, state["score"])
+        added = loce_functions.equilibrium_loss(more, drawn_labels, state["score"])
+        added = jnp.where(is_filled, added, 0.0).sum()
+        count = jnp.maximum(global_sum(weights.sum(), axis_name), 1.0)
+        per_sample = (own + added / count) * count / (count + is_filled.sum())
+
+        # Every device has all remembered samples: each scores its share of them.
+        devices, device = (1, 0) if axis_name is None else (jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name))
+        is_share = is_filled & (jnp.arange(len(drawn_labels)) % devices == device)
+        positive = (weights > 0) & (labels < background)
+        fixed = jax.lax.stop_gradient((logits, more, x))
+        found = (
+            loce_functions.class_scores(fixed[0], labels, positive, axis_name=axis_name),
+            loce_functions.class_scores(fixed[1], drawn_labels, is_share, axis_name=axis_name),
+        )
+        sums = sum(total / jnp.maximum(number, 1.0) for total, number in found)
+        entries = sum((number > 0).astype(jnp.float32) for _, number in found)
+        bank, seen = loce_functions.remember(
+            state["bank"], state["seen"], fixed[2], labels, positive, axis_name=axis_name
+        )
+        score = loce_functions.updated_scores(state["score"], sums, entries, momentum=momentum)
+        return per_sample, {"score": score, "bank": bank, "seen": seen, "step": state["step"] + 1}
+
+    def init_state(num_classes):
+        return loce_functions.first_state(num_classes, features, size=size)
+
+    def extra(num_classes, width, draw_key):
+        del num_classes, draw_key
+        if width != features:
+            raise ValueError(f"loss.features={features}, but the box head has {width} (model.box_head.fc_channels)")
+        return {}
+
+    return Classification("linear", linear_logits, loss, init_state=init_state, extra_parameters=extra)
