@@ -125,7 +125,7 @@ def balms(statistics: ClassStatistics, meta_rate: float = 0.01, inner_rate: floa
             state["value"], *fixed, labels, weights, prior, rate=inner_rate, axis_name=axis_name
         )
         updates, averages = adam.update(gradient, state["adam"])
-        value = optax.apply_updates(state["value"], updates)
+        value = state["value"] + jnp.asarray(updates)
         own = balms_functions.sample_weights(value, labels, weights, axis_name)
         per_sample = balanced_sigmoid_loss(linear_logits(features, kernel, bias), labels, prior)
         return own * per_sample, {"value": value, "adam": averages}
@@ -173,12 +173,10 @@ def loce(
         is_share = is_filled & (jnp.arange(len(drawn_labels)) % devices == device)
         positive = (weights > 0) & (labels < background)
         fixed = jax.lax.stop_gradient((logits, more, x))
-        found = (
-            loce_functions.class_scores(fixed[0], labels, positive, axis_name=axis_name),
-            loce_functions.class_scores(fixed[1], drawn_labels, is_share, axis_name=axis_name),
-        )
-        sums = sum(total / jnp.maximum(number, 1.0) for total, number in found)
-        entries = sum((number > 0).astype(jnp.float32) for _, number in found)
+        own_sum, own_count = loce_functions.class_scores(fixed[0], labels, positive, axis_name=axis_name)
+        more_sum, more_count = loce_functions.class_scores(fixed[1], drawn_labels, is_share, axis_name=axis_name)
+        sums = own_sum / jnp.maximum(own_count, 1.0) + more_sum / jnp.maximum(more_count, 1.0)
+        entries = (own_count > 0).astype(jnp.float32) + (more_count > 0)
         bank, seen = loce_functions.remember(
             state["bank"], state["seen"], fixed[2], labels, positive, axis_name=axis_name
         )
