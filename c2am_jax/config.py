@@ -65,6 +65,7 @@ class TrainSettings:
       epochs, steps: length of the run; positive `steps` win.
       batch_size: global.
       base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each of `lr_epochs`.
+      lr_steps: where the rate drops instead, in steps; () leaves it to `lr_epochs`.
       warmup_steps, warmup_factor: linear warm-up from this share of the rate.
       grad_clip: largest global gradient norm; 0 means none.
       log_every, checkpoint_every: in steps.
@@ -72,6 +73,8 @@ class TrainSettings:
       keep: checkpoints that stay.
       init: initial weights, see `training.initial`; "" means random.
       reset_classifier: let classifiers of another class count in `init` start random.
+      reset: names of arrays that start anew though `init` has them, as patterns: ``("*.fc_cls.*",)``.
+      trainable: names of the parameters that train, as patterns; all others stay as `init` has them. () trains all.
       accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
       compute_dtype: of features, "float32" or "bfloat16".
     """
@@ -81,6 +84,7 @@ class TrainSettings:
     batch_size: int = 16
     base_lr: float = 0.02
     lr_epochs: tuple[float, ...] = (16, 22)
+    lr_steps: tuple[int, ...] = ()
     lr_gamma: float = 0.1
     warmup_steps: int = 500
     warmup_factor: float = 0.001
@@ -94,6 +98,8 @@ class TrainSettings:
     seed: int = 0
     init: str = ""
     reset_classifier: bool = False
+    reset: tuple[str, ...] = ()
+    trainable: tuple[str, ...] = ()
     accumulate: int = 1
     compute_dtype: str = "float32"
 
@@ -215,6 +221,48 @@ def method(name: str, method: str, argument: str = "") -> ConfigDict:
     if version == "v05" and "tail_frequency" in method_parameters(method):
         config.loss.tail_frequency = TAIL_FREQUENCY_V05
     config.update_from_flattened_dict(UNIFORM if preset == "uniform" else PUBLISHED.get(method, {}))
+    return config
+
+
+def second_stage(
+    name: str,
+    loss: str,
+    data: str = "",
+    *,
+    trainable: tuple[str, ...],
+    reset: tuple[str, ...] = (),
+    sampler: str = "random",
+    steps: int = 0,
+    epochs: int = 12,
+    drops: tuple[float, ...],
+    base_lr: float = 0.02,
+    grad_clip: float = 0.0,
+) -> ConfigDict:
+    """A method that goes on from a trained detector, most of it frozen; `config.train.init` names the first stage.
+
+    Args:
+      name: of the experiment.
+      loss: a name of `losses.methods`.
+      data: "v1" (""), "v05" or "glyphs", where training takes 200 steps.
+      trainable: patterns of the parameters that train.
+      reset: patterns of the parameters that start anew.
+      sampler: of images.
+      steps, epochs: length of the run; positive steps win.
+      drops: where the rate drops: steps if `steps` is given, else epochs.
+      base_lr: per 16 images.
+      grad_clip: largest gradient norm; 0 none.
+    """
+    config = method(name, loss, data)
+    train = config.train
+    train.trainable, train.reset = trainable, reset
+    train.base_lr, train.grad_clip = base_lr, grad_clip
+    config.data.sampler = sampler
+    if data == "glyphs":
+        train.steps, train.lr_steps, train.warmup_steps = 200, (140, 180), 20
+    elif steps:
+        train.steps, train.lr_steps = steps, drops
+    else:
+        train.epochs, train.lr_epochs = epochs, drops
     return config
 
 

@@ -45,11 +45,13 @@ def test_any_value_can_be_overridden(parsed):
         "--config.model.backbone.norm=group_norm",
         "--config.data.buckets=((192,256),(256,192))",
         "--config.train.lr_epochs=(4.3,5.4)",
+        "--config.train.trainable=('*.fc_cls.*','rpn_head.*')",
     )
     assert config.loss.alpha == 0.3
     assert detector_settings(config).backbone.norm == "group_norm"
     assert config.data.buckets == ((192, 256), (256, 192))
     assert config.train.lr_epochs == (4.3, 5.4)
+    assert config.train.trainable == ("*.fc_cls.*", "rpn_head.*")
 
 
 def test_the_argument_behind_the_colon_chooses_the_version(parsed):

@@ -64,7 +64,8 @@ def evaluate(
         category_ap[iou_type] = scored.category_table()
         thresholds[iou_type] = scored.thresholds()
     best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
-    norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in classifier_norms(params).items()}
+    kernels = classifier_norms(params | rest)
+    norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in kernels.items()}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))

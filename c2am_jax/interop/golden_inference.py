@@ -25,7 +25,7 @@ def box_head(model, features, boxes, *, stage):
     """Features, class logits and deltas of RoIs [B, R, 4], as [B, R, ...]."""
     head = model.roi_head.stages[stage][0]
     x = model.roi_head.box_features(stage, features, boxes)
-    logits = model.roi_head.classification.logits(x, *head.classifier())
+    logits = model.roi_head.classification.logits(x, *head.classifier(), **head.cls_extra.arrays())
     split = lambda a: a.reshape(*boxes.shape[:2], -1)  # noqa: E731
     return split(x), split(logits), split(head.fc_reg(x))
 

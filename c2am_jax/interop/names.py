@@ -29,7 +29,7 @@ _LEAVES = {
 def torch_name(name: str) -> str:
     """MMDetection's name of our array `name`."""
     module, leaf = name.rsplit(".", 1)
-    return f"{re.sub(r'(?<=[0-9])[.]norm$', '.gn', module)}.{_LEAVES[leaf]}"
+    return f"{re.sub(r'(?<=[0-9])[.]norm$', '.gn', module)}.{_LEAVES.get(leaf, leaf)}"
 
 
 def _pooled_inputs(name: str, shape: tuple[int, ...], shapes: Shapes) -> tuple[int, int, int] | None:

@@ -31,6 +31,9 @@ class Classification:
       extra_outputs: columns of the classifier besides K + 1.
       bias_init: first value of a linear classifier's bias.
       kernel_std: standard deviation of a linear classifier's first weights.
+      extra_parameters: ``(num_classes, D, draw_key) -> {name: array}``, what a method has besides kernel and bias;
+        `draw_key()` gives a PRNG key. The box head holds them as ``cls_extra.NAME`` (integers are constants, all others
+        can train) and hands them to `logits` and `loss` as keywords.
     """
 
     classifier: str
@@ -42,10 +45,11 @@ class Classification:
     extra_outputs: int = 0
     bias_init: float = 0.0
     kernel_std: float = 0.01
+    extra_parameters: Callable[[int, int, Callable[[], jax.Array]], dict[str, jax.Array]] = lambda *args: {}
 
-    def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None, **extra: jax.Array) -> jax.Array:
         """Probabilities [N, K + 1] of one classifier."""
-        return self.activate(self.logits(features, kernel, bias))
+        return self.activate(self.logits(features, kernel, bias, **extra))
 
 
 def linear_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from c2am_jax.losses.classification import Classification
-from c2am_jax.models.layers import Linear, constant, normal
+from c2am_jax.models.layers import Frozen, Linear, constant, normal
 from c2am_jax.models.settings import BoxHeadSettings
 
 
@@ -16,6 +16,21 @@ class CosineClassifier(nnx.Module):
         """N(0, 0.01): norms are the state of the method, so every class starts alike."""
         self.kernel = nnx.Param(normal(rngs.params(), (features_in, classes), 0.01))
         self.bias = None
+
+
+class ClassifierExtra(nnx.Module):
+    """What a method has besides kernel and bias: `Classification.extra_parameters`."""
+
+    def __init__(self, arrays: dict[str, jax.Array]):
+        """Integers are constants; all others can train."""
+        self.names = tuple(arrays)
+        for name, value in arrays.items():
+            constant = jnp.issubdtype(value.dtype, jnp.integer)
+            setattr(self, name, Frozen(value) if constant else nnx.Param(value))
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {name: getattr(self, name)[...] for name in self.names}
 
 
 class BoxRegressor(nnx.Module):
@@ -60,6 +75,7 @@ class BoxHead(nnx.Module):
             self.fc_cls = Linear(width, outputs, init="normal", std=classification.kernel_std, rngs=rngs)
             self.fc_cls.bias[...] = jnp.full(outputs, classification.bias_init)
         self.fc_reg = BoxRegressor(width, 1 if settings.class_agnostic else num_classes, rngs=rngs)
+        self.cls_extra = ClassifierExtra(classification.extra_parameters(num_classes, width, rngs.params))
         self.settings = settings
 
     def __call__(self, pooled: jax.Array) -> jax.Array:

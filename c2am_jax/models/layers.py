@@ -168,12 +168,11 @@ class SyncBatchNorm(nnx.Module):
         self.bias = variable(constant(0, features))
         self.mean = nnx.BatchStat(constant(0, features))
         self.var = nnx.BatchStat(constant(1, features))
-        self.learns = variable is not Frozen
 
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]; updates the running averages in training."""
         mean, var = self.mean[...], self.var[...]
-        if train and self.learns:
+        if train and not isinstance(self.scale, Frozen):
             wide = x.astype(jnp.float32)
             devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
             count = devices * x.size / x.shape[-1]

@@ -167,11 +167,12 @@ class RoIHead(nnx.Module):
         box_head, _ = self.stages[stage]
         settings = box_head.settings
         kernel, bias = box_head.classifier()
+        extra = box_head.cls_extra.arrays()
         labels = samples.labels.reshape(-1)
         weights = samples.valid.reshape(-1).astype(jnp.float32)
         method = self.classification
         with jax.named_scope("classification"):
-            per_sample, loss_state = method.loss(x, kernel, bias, labels, weights, loss_state, axis_name)
+            per_sample, loss_state = method.loss(x, kernel, bias, labels, weights, loss_state, axis_name, **extra)
         count = weights.sum()
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
@@ -197,7 +198,7 @@ class RoIHead(nnx.Module):
             "box": global_mean(box, count, axis_name),
             "mask": global_mean(mask_sum, first.positive.sum(), axis_name),
         }
-        predicted = method.scores(jax.lax.stop_gradient(own), kernel, bias).argmax(-1)
+        predicted = method.scores(jax.lax.stop_gradient(own), kernel, bias, **extra).argmax(-1)
         correct = (predicted == first.labels.reshape(-1)) & first.positive.reshape(-1)
         metrics = {
             "roi/accuracy": global_mean(correct.sum(), first.positive.sum(), axis_name),
@@ -220,7 +221,7 @@ class RoIHead(nnx.Module):
                 boxes = self.refine(stage - 1, x, boxes, image_hw)
             x = self.box_features(stage, features, boxes)
             with jax.named_scope("classification"):
-                logits.append(self.classification.logits(x, *box_head.classifier()))
+                logits.append(self.classification.logits(x, *box_head.classifier(), **box_head.cls_extra.arrays()))
         mean = sum(logits) / len(logits)
         deltas = self.stages[-1][0].fc_reg(x)
         return mean.reshape(*boxes.shape[:2], -1), boxes, deltas.reshape(*boxes.shape[:2], *deltas.shape[1:])

@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # What the arrays of a checkpoint depend on. Schedules may change between runs, and so may what only tests read.
-FIXED = ("model.", "loss.", "data.name")
+FIXED = ("model.", "loss.", "data.name", "train.trainable")
 FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "model.backbone.remat")
 
 
@@ -238,7 +238,8 @@ def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> No
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
         for key, (there, now) in _differences(_with_defaults(_read(path)), new).items():
-            fixed = key.startswith(FIXED) and not key.startswith(FREE)
+            changed = bool(there or now)  # a key of newer versions is as good as an empty one
+            fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
         if refused:
             raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")

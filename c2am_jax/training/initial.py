@@ -1,6 +1,7 @@
 """Initial weights from a file or another run (`config.train.init`)."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -9,51 +10,71 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.errors import UserError
-from c2am_jax.interop.names import state_dict
+from c2am_jax.interop.names import state_dict, torch_name
 from c2am_jax.interop.weights import fit, read_weights, to_reference_names
+from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Arrays
 
 _LOG = logging.getLogger(__name__)
 
 
 def load_initial_weights(
-    path: str, params: Arrays, rest: Arrays, *, reset_classifier: bool = False
+    path: str, params: Arrays, rest: Arrays, *, reset_classifier: bool = False, reset: Sequence[str] = ()
 ) -> tuple[Arrays, Arrays]:
     """Replace every array that the source has; the others stay random, and are logged.
 
     Args:
-      path: a file that `interop.weights` reads (a whole detector, or a ResNet alone), or the workdir of another run,
-        whose newest checkpoint is taken.
+      path: a file that `interop.weights` reads (a whole detector, or a ResNet alone), or the workdir of another run:
+        ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
       params, rest: the arrays of the new detector.
       reset_classifier: classifiers of another class count start random instead of being an error.
+      reset: patterns of our names (`models.freezing.select`): these start anew whatever the source holds.
 
     Raises:
-      UserError: no such file, nothing in it fits, or it is of another model.
+      UserError: no such file, nothing in it fits, it is of another model, or a pattern matches nothing.
     """
     if not Path(path).exists():
         raise UserError(f"config.train.init: no file or workdir {path}")
     shapes = {name: tuple(value.shape) for name, value in (params | rest).items()}
+    try:
+        anew = select(shapes, reset, setting="config.train.reset")
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if Path(path).is_dir():
-        found = state_dict(weights_of_workdir(Path(path))[0])
+        workdir, step, folder = _checkpoint_of(Path(path))
+        found = state_dict(weights_of_workdir(workdir, step, folder=folder)[0])
     else:
         found = to_reference_names(read_weights(path), source=path)
+    found = {name: value for name, value in found.items() if name not in {torch_name(own) for own in anew}}
     fitted = fit(found, shapes, source=path, reset_classifier=reset_classifier)
     _LOG.info("%s: %s", path, fitted.summary())
-    take = lambda own: {n: jnp.asarray(fitted.arrays[n]) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
+    take = lambda own: {n: jnp.asarray(fitted.arrays[n], v.dtype) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
     return take(params), take(rest)
 
 
-def weights_of_workdir(workdir: Path, step: int | None = None) -> tuple[dict[str, np.ndarray], int]:
-    """Arrays by our names of a checkpoint (default: the newest), and its step.
+def _checkpoint_of(path: Path) -> tuple[Path, int | None, str]:
+    """Workdir, step (None: the newest) and folder of checkpoints that a path of `config.train.init` names."""
+    folders = ("checkpoints", "best")
+    if path.name in folders:
+        return path.parent, None, path.name
+    if path.name.isdigit() and path.parent.name in folders:
+        return path.parent.parent, int(path.name), path.parent.name
+    return path, None, "checkpoints"
+
+
+def weights_of_workdir(
+    workdir: Path, step: int | None = None, *, folder: str = "checkpoints"
+) -> tuple[dict[str, np.ndarray], int]:
+    """Arrays by our names of a checkpoint (default: the newest) of a workdir's `folder`, and its step.
 
     Raises:
       UserError: there is no such checkpoint.
     """
-    with ocp.training.Checkpointer(str((workdir / "checkpoints").absolute())) as checkpointer:
+    with ocp.training.Checkpointer(str((workdir / folder).absolute())) as checkpointer:
         steps = sorted(checkpoint.step for checkpoint in checkpointer.checkpoints)
         if not steps or (step is not None and step not in steps):
             raise UserError(
-                f"{workdir} has no such checkpoint; there are: {', '.join(map(str, steps)) or 'none at all'}"
+                f"{workdir / folder} has no such checkpoint; there are: {', '.join(map(str, steps)) or 'none at all'}"
             )
         step = steps[-1] if step is None else step
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -93,7 +93,13 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
         best = stack.enter_context(BestCheckpoint(workdir, config))
         if not checkpoints.steps and schedule.init:
-            params, rest = load_initial_weights(schedule.init, params, rest, reset_classifier=schedule.reset_classifier)
+            fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
+            params, rest = load_initial_weights(schedule.init, params, rest, **fresh)
+        elif not checkpoints.steps and schedule.trainable:
+            raise UserError(
+                "config.train.trainable would freeze random weights: name the first stage's workdir with "
+                "--config.train.init"
+            )
         state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)
@@ -142,7 +148,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
                     raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
             if log:
                 values = {name: float(value) for name, value in metrics.items()}
-                values |= _weight_norms(state.params, dataset.categories)
+                values |= _weight_norms(state.params | state.rest, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
                 now = time.perf_counter()
                 values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
@@ -247,10 +253,10 @@ class _Recent:
         return None
 
 
-def _weight_norms(params, categories) -> dict[str, float]:
+def _weight_norms(arrays, categories) -> dict[str, float]:
     """C2AM's state: quantiles of each classifier's weight norms per frequency group, and background's norm."""
     values = {}
-    for stage, norms in classifier_norms(params).items():
+    for stage, norms in classifier_norms(arrays).items():
         prefix = f"{stage}/norm" if stage else "norm"
         for group, quantiles in group_quantiles(norms[: len(categories)], categories.frequency).items():
             values |= {f"{prefix}/{group}/p{quantile}": value for quantile, value in quantiles.items()}

@@ -7,9 +7,10 @@ from c2am_jax.config import TrainSettings
 
 
 def learning_rate(train: TrainSettings, steps_per_epoch: int) -> optax.Schedule:
-    """Step -> learning rate: `base_lr` per 16 images, linear warm-up, times `lr_gamma` at each of `lr_epochs`."""
+    """Step -> rate: `base_lr` per 16 images, linear warm-up, times `lr_gamma` at each of `lr_steps` or `lr_epochs`."""
     peak = train.base_lr * train.batch_size / 16
-    drops = {int(round(epoch * steps_per_epoch)): train.lr_gamma for epoch in train.lr_epochs}
+    steps = train.lr_steps or [int(round(epoch * steps_per_epoch)) for epoch in train.lr_epochs]
+    drops = {step: train.lr_gamma for step in steps}
     decayed = optax.piecewise_constant_schedule(peak, drops)
     if not train.warmup_steps:
         return decayed

@@ -11,12 +11,13 @@ import optax
 from jax.tree_util import register_dataclass
 from ml_collections import ConfigDict
 
-from c2am_jax.config import detector_settings
+from c2am_jax.config import detector_settings, train_settings
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
+from c2am_jax.models.freezing import freeze_others
 from c2am_jax.models.functional import Arrays, Functional
 
 
@@ -55,7 +56,8 @@ def build_functional(
 ) -> tuple[Functional, Arrays, Arrays, Any]:
     """The detector of a config with random weights: structure, params, rest and the loss's first state.
 
-    `statistics` of the training set, for losses that use them; `calibrate` changes the method's inference rule.
+    Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set are for
+    losses that use them; `calibrate` changes the method's inference rule.
 
     Raises:
       UserError: a value that a part of the detector does not know, or a calibration that does not go with the loss.
@@ -63,6 +65,7 @@ def build_functional(
     settings = detector_settings(config)
     try:
         model = build_model(settings, config.loss.to_dict(), statistics=statistics, seed=config.train.seed)
+        freeze_others(model, train_settings(config).trainable)
         model.roi_head.classification = calibrate(model.roi_head.classification)
     except ValueError as error:
         raise UserError(f"config: {error}") from error

@@ -157,24 +157,28 @@ def test_ecm_terms_of_the_reference():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_scores_for_each_class_and_background(name):
-    method = make_classification(name, statistics=statistics(COUNTS))
+    width = {"features": 8} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=statistics(COUNTS), **width)
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
-    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias)
+    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
+    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias, **extra)
     assert scores.shape == (7, 6) and float(scores.min()) >= 0 and float(scores.max()) <= 1
     assert "statistics" not in method_parameters(name)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_leaves_every_state_alone(name):
-    method = make_classification(name, statistics=statistics(COUNTS))
+    width = {"features": 8} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=statistics(COUNTS), **width)
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
     features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])
     weights = jnp.array([1.0, 1.0, 0.0, 0.0])
+    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
 
     def run(n):
-        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None)
+        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None, **extra)
 
     (all_losses, padded), (own_losses, expected) = run(4), run(2)
     np.testing.assert_allclose(all_losses[:2], own_losses, rtol=1e-5)

@@ -97,6 +97,18 @@ def test_a_run_older_than_a_setting_of_the_detector_had_its_default(tmp_path):
         check_config(tmp_path, other)
 
 
+def test_a_run_from_before_a_setting_existed_goes_on_while_the_setting_is_off(tmp_path):
+    config = tiny_config()
+    old = json.loads(config.to_json())
+    del old["train"]["trainable"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    check_config(tmp_path, config, write=False)
+    config.train.trainable = ("*.fc_cls.*",)
+    with pytest.raises(UserError, match=r"train\.trainable: None there, \['\*\.fc_cls\.\*'\] now"):
+        check_config(tmp_path, config)
+
+
 def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
     check_config(tmp_path, tiny_config())
     check_config(tmp_path, tiny_config(method="softmax"))

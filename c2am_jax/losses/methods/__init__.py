@@ -10,7 +10,7 @@ from typing import Any
 
 from c2am_jax.losses import cosine
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.methods import angular, channels, inner_product, sampled, seesaw
+from c2am_jax.losses.methods import angular, channels, decoupled, inner_product, sampled, seesaw
 from c2am_jax.losses.statistics import ClassStatistics
 
 METHODS: dict[str, Callable[..., Classification]] = {
@@ -32,6 +32,11 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "efl": channels.efl,
     "acsl": sampled.acsl,
     "gol": sampled.gol,
+    "lws": decoupled.lws,
+    "bags": decoupled.bags,
+    "disalign": decoupled.disalign,
+    "balms": decoupled.balms,
+    "loce": decoupled.loce,
 }
 
 

@@ -1,0 +1,172 @@
+"""A second stage: it starts from a run, trains what it should, resumes and is evaluated."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import random_batch, tiny_config
+
+from c2am_jax.config import load_config, train_settings
+from c2am_jax.errors import UserError
+from c2am_jax.losses.statistics import ClassStatistics
+from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
+from c2am_jax.training.loop import train
+from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.restore import evaluate_checkpoint
+from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+
+KERNEL = "roi_head.bbox_head.fc_cls.kernel"
+CLASSIFIER = {KERNEL, "roi_head.bbox_head.fc_cls.bias"}
+EXTRA = "roi_head.bbox_head.cls_extra."
+TRAINS = {
+    "crt": CLASSIFIER,
+    "lws": {EXTRA + "factor"},
+    "bags": CLASSIFIER,
+    "disalign": {EXTRA + name for name in ("magnitude", "margin", "direction", "offset")},
+    "balms": CLASSIFIER,
+}
+STATISTICS = ClassStatistics(2000.0 / np.arange(1, 101) ** 1.5, np.linspace(300, 1, 100), 400)
+
+
+LOCE = ("fc_cls", "fc_reg", "rpn_head", "roi_head.mask_head")
+
+
+def second(name, **values):
+    """The config of configs/methods/NAME.py with a detector of toy size."""
+    published, config = load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
+    config.loss = published.loss
+    if "features" in config.loss:
+        config.loss.features = config.model.box_head.fc_channels
+    for key in ("trainable", "reset", "grad_clip"):
+        config.train[key] = published.train[key]
+    for key, value in values.items():
+        config.train[key] = value
+    return config
+
+
+def test_recipes_name_what_trains():
+    for name, expected in TRAINS.items():
+        config = second(name)
+        _, params, rest, _ = build_functional(config, STATISTICS)
+        assert set(params) == expected and KERNEL in params | rest
+    _, params, rest, _ = build_functional(second("loce"))
+    assert all(any(part in name for part in LOCE) for name in params)
+    assert not any(part in name for part in LOCE for name in rest)
+
+
+def test_lvis_recipes_drop_the_rate_at_their_steps():
+    schedule = train_settings(load_config("configs/methods/disalign.py:v05"))
+    rate = learning_rate(schedule, 3000)
+    assert schedule.steps == 4500 and float(rate(3999)) == pytest.approx(0.02)
+    assert float(rate(4001)) == pytest.approx(0.002)
+    by_epoch = learning_rate(train_settings(load_config("configs/methods/bags.py")), 1000)
+    assert float(by_epoch(7999)) == pytest.approx(0.01) and float(by_epoch(8001)) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("crt", "lws", "bags", "balms", "loce"))]
+)
+def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
+    config = second(name, base_lr=0.2)
+    schedule, mesh = train_settings(config), data_mesh(jax.devices()[:2])
+    functional, params, rest, loss_state = build_functional(config, STATISTICS)
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    before = {n: np.asarray(value) for n, value in (params | rest).items()}
+    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    for number in range(2):
+        batch = jax.device_put(random_batch(2, seed=number), batch_sharding(mesh))
+        state, metrics = step(state, batch, (64, 64))
+        assert np.isfinite(float(metrics["loss"])) and float(metrics["grad_norm"]) > 0
+    for n, value in state.rest.items():
+        np.testing.assert_array_equal(value, before[n], err_msg=n)
+    moved = {n for n, value in state.params.items() if not np.array_equal(value, before[n])}
+    assert TRAINS.get(name, CLASSIFIER) <= moved
+
+
+def save_first_stage(workdir):
+    """A run of the baseline with a newest and a best checkpoint that differ in the classifier's bias."""
+    config = tiny_config(method="softmax")
+    _, params, rest, loss_state = build_functional(config)
+    schedule = train_settings(config)
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 10))
+    bias = "roi_head.bbox_head.fc_cls.bias"
+    for folder, step, value in (("checkpoints", 1, 1.0), ("checkpoints", 2, 2.0), ("best", 1, 5.0)):
+        state = init_state(params | {bias: params[bias] + value}, rest, loss_state, optimizer)
+        with Checkpoints(workdir, config=config, name=folder) as checkpoints:
+            checkpoints.save(jax.device_put(state, replicated(data_mesh(jax.devices()[:1]))), step)
+    return params
+
+
+def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
+    first = save_first_stage(tmp_path)
+    _, params, rest, _ = build_functional(second("lws", seed=9), STATISTICS)
+    starts = {"": 2.0, "checkpoints": 2.0, "checkpoints/1": 1.0, "best": 5.0}
+    for part, expected in starts.items():
+        new_params, new_rest = load_initial_weights(str(tmp_path / part), params, rest)
+        np.testing.assert_array_equal(new_rest["roi_head.bbox_head.fc_cls.bias"], expected)
+        np.testing.assert_array_equal(new_rest[KERNEL], first[KERNEL])
+        np.testing.assert_array_equal(new_params[EXTRA + "factor"], 1.0)
+
+
+def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
+    first = save_first_stage(tmp_path)
+    _, params, rest, _ = build_functional(second("crt", seed=9), STATISTICS)
+    new, _ = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
+    np.testing.assert_array_equal(new[KERNEL], params[KERNEL])
+    taken, _ = load_initial_weights(str(tmp_path), params, rest)
+    np.testing.assert_array_equal(taken[KERNEL], first[KERNEL])
+    _, params, rest, _ = build_functional(second("bags"), STATISTICS)  # another shape
+    with pytest.raises(UserError, match="detector of other classes"):
+        load_initial_weights(str(tmp_path), params, rest)
+    new, new_rest = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
+    np.testing.assert_array_equal(new[KERNEL], params[KERNEL])
+    np.testing.assert_array_equal(new_rest[EXTRA + "group"], rest[EXTRA + "group"])
+    with pytest.raises(UserError, match=r"config\.train\.reset: '\*\.fc_clas' matches no array"):
+        load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_clas",))
+
+
+def test_a_memory_of_another_width_is_one_line():
+    config = second("loce")
+    config.loss.features = 1024
+    with pytest.raises(UserError, match=r"config: loss\.features=1024, but the box head has 16"):
+        build_functional(config)
+
+
+def test_a_pattern_without_a_parameter_is_one_line():
+    config = second("crt", trainable=("*.fc_clas.*",))
+    with pytest.raises(
+        UserError, match=r"config: train\.trainable: '\*\.fc_clas\.\*' matches no array; the nearest are "
+    ):
+        build_functional(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*TRAINS, "loce"])
+def test_stage_two_trains_resumes_and_is_evaluated(name, glyph_folder, tmp_path):
+    def at(config, steps, **values):
+        config.data.name, config.data.dir, config.train.batch_size = "small", str(glyph_folder), 8
+        config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 2, 0
+        for key, value in values.items():
+            config.train[key] = value
+        return config
+
+    with pytest.raises(UserError, match=r"freeze random weights.*--config\.train\.init"):
+        train(at(second(name), 2), tmp_path / "none")
+    train(at(tiny_config(method="balanced_sigmoid" if name == "balms" else "softmax"), 2), tmp_path / "one")
+    start = {"init": str(tmp_path / "one")}
+    train(at(second(name), 4, **start), tmp_path / "whole")
+    train(at(second(name), 2, **start), tmp_path / "parts")
+    train(at(second(name), 4, **start), tmp_path / "parts")
+    stage_one, _ = weights_of_workdir(tmp_path / "one")
+    (whole, step), (parts, _) = weights_of_workdir(tmp_path / "whole"), weights_of_workdir(tmp_path / "parts")
+    assert step == 4
+    for n, value in whole.items():
+        np.testing.assert_array_equal(parts[n], value, err_msg=n)
+        if n.startswith(("backbone.", "neck.")) or (name in TRAINS and n not in TRAINS[name] and n in stage_one):
+            np.testing.assert_array_equal(value, stage_one[n], err_msg=n)
+    results = evaluate_checkpoint(at(second(name), 4, **start), tmp_path / "parts")
+    assert "bbox/AP" in results
+    with pytest.raises(UserError, match=r"train\.trainable"):
+        train(at(second(name, trainable=()), 5, **start), tmp_path / "parts")
