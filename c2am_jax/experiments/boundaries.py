@@ -118,7 +118,7 @@ def excess(method: Method, points: np.ndarray, kernel: np.ndarray, own: int, oth
 def boundary_angle(method: Method, kernel: np.ndarray, own: int, other: int) -> float:
     """Angle from W_own towards W_other at which samples of `own` start to lose.
 
-    Negative if they lose at W_own itself, as the smaller norm does in an inner product; NaN if they win on the whole arc.
+    Negative if they lose at W_own itself, as the smaller norm does in an inner product; NaN if they win everywhere.
     """
     start = math.atan2(kernel[1, own], kernel[0, own])
     turn = math.atan2(kernel[1, other], kernel[0, other]) - start
@@ -212,7 +212,7 @@ def draw_table_1(path: Path, alpha: float) -> None:
     with figure(path, 2, 3, (11, 8.6)) as axes:
         for place, method in zip(axes.flat, methods(alpha).values(), strict=True):
             draw_regions(place, method, TWO_CLASSES)
-            place.set_title(f"{method.title}\n{method.formula}", fontsize=14, linespacing=1.7, pad=16)
+            place.set_title(f"{method.title}\n{method.formula}", fontsize=14, linespacing=1.7, pad=24)
 
 
 def angle_lines(alpha: float) -> list[str]:
