@@ -1,4 +1,4 @@
-"""Handwritten digits for the MNIST experiment, from TFDS, from the idx files, or from scikit-learn without a download."""
+"""Handwritten digits for the MNIST experiment: from TFDS, from idx files, or scikit-learn's, without a download."""
 
 import dataclasses
 import gzip

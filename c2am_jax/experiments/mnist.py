@@ -151,7 +151,7 @@ def experiment(data: Digits, recipe: Recipe, seeds: int, runs: Sequence[str] = t
 
 
 def table(results: dict[str, list[Result]]) -> str:
-    """Accuracy in per cent by group, and the ratio of mean norms many to few; mean and standard deviation over seeds."""
+    """Accuracy in per cent by group, mean and deviation over seeds, and the ratio of mean norms many to few."""
     lines = [f"{'accuracy, %':14}" + "".join(f"{name:>15}" for name in GROUPS) + "   norm many/few"]
     for title, found in results.items():
         cells = [[100 * one.group(name) for one in found] for name in GROUPS]

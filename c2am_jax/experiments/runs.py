@@ -155,8 +155,11 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    known = _flat(config.to_dict())
     for key, value in overrides.items():
         try:
+            if key not in known:  # which update_from_flattened_dict overlooks
+                raise KeyError(key)
             config.update_from_flattened_dict({key: value})
         except (KeyError, AttributeError, TypeError, ValueError):
             raise UserError(f"config {config.name} has no {key} that can be {value!r}") from None
