@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, last = (100 * value for value in run.ends(count))
         print(
             f"{run.title:24} mask AP of the first {count}: {first:.1f}, last {count}: {last:.1f}; "
-            f"norms from {run.norm.min():.3f} to {run.norm.max():.3f}, tenths by frequency differ {run.spread():.2f} times"
+            f"norms from {run.norm.min():.3f} to {run.norm.max():.3f}, tenths differ {run.spread():.2f} times"
         )
     print(path)
     return 0
