@@ -105,6 +105,7 @@ def draw(path: Path, runs: Sequence[Evaluated], count: int) -> None:
         norms.set(xlabel="category, most frequent first", ylabel="weight norm / mean", title="Weight norms")
         norms.set_ylim(bottom=0)
         norms.legend(frameon=False)
+        bars.margins(y=0.1)
         bars.set(xticks=[0, 1], xticklabels=[f"first {count}", f"last {count}"], ylabel="mask AP", title="Precision")
 
 
