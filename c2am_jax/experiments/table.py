@@ -105,7 +105,11 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
                 break
     else:
         with ThreadPoolExecutor(len(devices)) as pool:
-            statuses = dict(pool.map(work, unique.values()))
+            try:
+                statuses = dict(pool.map(work, unique.values()))
+            except BaseException:  # what waits does not start; what runs comes to its end
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     if EXIT_STOPPED in statuses.values():
         print("asked to stop: the same command goes on", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
