@@ -69,7 +69,8 @@ def from_idx(folder: str | Path) -> Digits:
             raise UserError(
                 f"{folder}: {split} has images {images.shape} but labels {labels.shape}; download both again"
             )
-    return Digits("MNIST", *_prepared(*parts[0], 255), *_prepared(*parts[1], 255), few=100)
+    train, test = ((images, labels) for images, labels in parts)
+    return Digits("MNIST", *_prepared(*train, 255), *_prepared(*test, 255), few=100)
 
 
 def from_tfds() -> Digits:
@@ -98,8 +99,8 @@ def from_sklearn() -> Digits:
         from sklearn.model_selection import train_test_split
     except ImportError:
         raise UserError(f"--data digits {NEEDS_SKLEARN}") from None
-    bunch = load_digits()
-    images, labels = _prepared(bunch["images"], bunch["target"], 16)
+    pixels, targets = load_digits(return_X_y=True)
+    images, labels = _prepared(np.reshape(pixels, (-1, 8, 8)), np.asarray(targets), 16)
     train, test = train_test_split(np.arange(len(labels)), test_size=DIGITS_TEST_SHARE, random_state=0, stratify=labels)
     return Digits("digits", images[train], labels[train], images[test], labels[test], few=10)
 
