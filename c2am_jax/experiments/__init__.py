@@ -1,0 +1,1 @@
+"""The paper, rerunnable: its tables and figures as commands."""

@@ -1,0 +1,111 @@
+"""The rows of the paper's Tables 2-6: which config file, which overrides, and the numbers that the paper prints."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from c2am_jax.errors import UserError
+
+DATA = ("glyphs", "lvis_v1", "lvis_v05")
+REPEAT = {"data.sampler": "repeat_factor"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+      key: short name for ``--rows``.
+      title: first cell.
+      experiment: config file without folder and ``.py``: "c2am" stands for glyphs_c2am and maskrcnn_r50_c2am, other
+        names with a detector in front are LVIS's own, "methods/NAME" both.
+      overrides: config keys and values that make the row.
+      paper: mask AP (rare/common/frequent), box AP on LVIS v1.0, as printed; "" where the paper has none.
+      paper_v05: the same on LVIS v0.5.
+    """
+
+    key: str
+    title: str
+    experiment: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    paper: tuple[str, str] = ("", "")
+    paper_v05: tuple[str, str] = ("", "")
+
+    def config(self, data: str) -> str | None:
+        """The argument of train.py's ``--config``; None if the row does not exist on `data`."""
+        if self.experiment.startswith("methods/"):
+            version = {"glyphs": ":glyphs", "lvis_v1": "", "lvis_v05": ":v05"}[data]
+            return f"configs/{self.experiment}.py{version}"
+        detector, _, method = self.experiment.rpartition("_")
+        if data != "glyphs":
+            return f"configs/{detector or 'maskrcnn_r50'}_{method}.py{':v05' if data == 'lvis_v05' else ''}"
+        small = {"": "glyphs", "maskrcnn_r50": "glyphs", "cascade_r50": "glyphs_cascade"}.get(detector)
+        return f"configs/{small}_{method}.py" if small else None
+
+    def published(self, data: str) -> tuple[str, str]:
+        """The paper's mask AP and box AP; glyphs stands beside LVIS v1.0."""
+        return self.paper_v05 if data == "lvis_v05" else self.paper
+
+
+def _sweep(key: str, symbol: str, numbers: Mapping[float, str]) -> list[Row]:
+    name = key.removeprefix("loss.")
+    return [Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am", {key: v}, (ap, "")) for v, ap in numbers.items()]
+
+
+TABLES: dict[int, tuple[str, list[Row]]] = {
+    2: (
+        "detectors and backbones, cross-entropy and C2AM",
+        [
+            Row("mask_r50_ce", "Mask R-CNN R50, CE", "maskrcnn_r50_ce", {}, ("20.5 (1.1/-/-)", "21.4")),
+            Row("mask_r50_c2am", "Mask R-CNN R50, C2AM", "maskrcnn_r50_c2am", {}, ("25.7 (13.0/25.4/31.5)", "26.5")),
+            Row("mask_r101_ce", "Mask R-CNN R101, CE", "maskrcnn_r101_ce", {}, ("21.8", "22.8")),
+            Row("mask_r101_c2am", "Mask R-CNN R101, C2AM", "maskrcnn_r101_c2am", {}, ("27.0 (14.1/26.7/33.0)", "28.1")),
+            Row("cascade_r50_ce", "Cascade R50, CE", "cascade_r50_ce", {}, ("22.7", "25.3")),
+            Row("cascade_r50_c2am", "Cascade R50, C2AM", "cascade_r50_c2am", {}, ("27.6 (14.2/27.7/33.5)", "31.1")),
+            Row("cascade_r101_ce", "Cascade R101, CE", "cascade_r101_ce", {}, ("24.3", "27.0")),
+            Row("cascade_r101_c2am", "Cascade R101, C2AM", "cascade_r101_c2am", {}, ("29.2 (16.8/29.1/34.7)", "32.6")),
+        ],
+    ),
+    3: ("scale s", _sweep("loss.scale", "s", {10: "14.2", 20: "25.4", 30: "25.7", 40: "24.8", 50: "23.6"})),
+    4: ("alpha", _sweep("loss.alpha", "α", {0: "24.1", 0.1: "24.8", 0.3: "25.3", 0.5: "25.7", 0.7: "25.4"})),
+    5: (
+        "type of margin",
+        [
+            Row("none", "none (cosine)", "cosine", {}, ("24.1", "")),
+            Row("fixed", "fixed", "methods/fixed_margin", {}, ("24.3", "")),
+            Row("adaptive", "adaptive (C2AM)", "c2am", {}, ("25.7", "")),
+        ],
+    ),
+    6: (
+        "methods",
+        [
+            Row("rfs", "CE, repeat factors", "ce", REPEAT, ("23.7", "24.7"), ("25.9", "26.1")),
+            Row("cbl", "CBL", "methods/cbl", {}, paper_v05=("23.3 (11.4/23.8/27.3)", "23.9")),
+            Row("ldam", "LDAM", "methods/ldam", {}, paper_v05=("24.1 (14.6/25.3/26.3)", "24.5")),
+            Row("eql", "EQL", "methods/eql", {}),
+            Row("eql_v2", "EQL v2", "methods/eql_v2", {}, ("25.5 (17.7/24.3/30.2)", "26.1")),
+            Row("seesaw", "Seesaw, repeat factors", "methods/seesaw", REPEAT, ("26.4", "27.6")),
+            Row(
+                "c2am",
+                "C2AM, repeat factors",
+                "c2am",
+                REPEAT,
+                ("27.2 (16.6/27.2/31.9)", "27.9"),
+                ("29.7 (19.3/31.3/31.8)", "29.8"),
+            ),
+        ],
+    ),
+}
+
+
+def rows_of(table: int, data: str, chosen: list[str] | None = None) -> list[Row]:
+    """The rows of a table that exist on `data`, or the `chosen` keys of them.
+
+    Raises:
+      UserError: a key that the table does not have there.
+    """
+    rows = [row for row in TABLES[table][1] if row.config(data)]
+    unknown = sorted(set(chosen or []) - {row.key for row in rows})
+    if unknown:
+        raise UserError(f"--rows {' '.join(unknown)}: table {table} on {data} has {' '.join(row.key for row in rows)}")
+    return [row for row in rows if not chosen or row.key in chosen]

@@ -1,0 +1,173 @@
+"""One training run of a table: its config, its workdir, whether it is finished, and running it."""
+
+import ast
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from c2am_jax.config import load_config, train_settings
+from c2am_jax.data.builder import is_prepared
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.glyphs import GlyphSettings
+from c2am_jax.data.pipeline import PipelineSettings, epoch_length
+from c2am_jax.errors import UserError
+from c2am_jax.training.optimizer import total_steps
+
+# Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
+TRAIN_IMAGES = {"lvis_v1": 99_388, "lvis_v05": 56_740, "glyphs": GlyphSettings.train_images}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A row with a seed.
+
+    Attributes:
+      argument: of train.py's ``--config``.
+      overrides: config keys and values, the row's and the user's and the seed.
+      workdir: where it trains; runs that train the same share one, whatever table asks for them.
+    """
+
+    argument: str
+    overrides: Mapping[str, Any]
+    workdir: Path
+
+    def config(self) -> ConfigDict:
+        """The experiment that train.py will see.
+
+        Raises:
+          UserError: no such file, key or type of value.
+        """
+        return _with_overrides(load_config(self.argument), self.overrides)
+
+    def command(self) -> list[str]:
+        """The subprocess."""
+        given = [f"--config.{key}={value}" for key, value in self.overrides.items()]
+        return [sys.executable, "train.py", f"--config={self.argument}", f"--workdir={self.workdir}", *given]
+
+    def last_step(self) -> int:
+        """Steps of the whole run; counted on the prepared data set, else on the published number of images."""
+        config = self.config()
+        schedule, data = train_settings(config), config.to_dict()["data"]
+        if schedule.steps > 0:
+            return schedule.steps
+        if is_prepared(f"{data['name']}_train", data["dir"]):
+            settings = PipelineSettings.from_dict(data)
+            return total_steps(schedule, epoch_length(open_dataset(data, "train"), settings, schedule.batch_size))
+        return total_steps(schedule, -(-TRAIN_IMAGES[data["name"]] // schedule.batch_size))
+
+    def done_steps(self) -> int:
+        """Step of the newest checkpoint, 0 without one."""
+        steps = [int(p.name) for p in self.workdir.glob("checkpoints/*") if p.name.isdigit()]
+        return max(steps, default=0)
+
+    def metrics(self) -> dict[str, float] | None:
+        """The evaluation after the last step, if it is there and the workdir's config is the planned one."""
+        file, config = self.workdir / "eval" / str(self.last_step()) / "metrics.json", self.workdir / "config.json"
+        if not (file.is_file() and config.is_file()):
+            return None
+        try:
+            if json.loads(config.read_text()) != json.loads(self.config().to_json()):
+                return None
+            return json.loads(file.read_text())
+        except ValueError:
+            return None  # half-written: the run was killed there, and training again evaluates again
+
+    def seconds_per_step(self) -> float | None:
+        """Median over the log, None without one; the first line holds compilation."""
+        file = self.workdir / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        rates = [json.loads(line)["images_per_sec"] for line in lines[1:] if line.endswith("}")]
+        return float(self.config().train.batch_size / np.median(rates)) if rates else None
+
+    def execute(self, devices: str | None = None) -> int:
+        """Train, or go on; output is appended to ``train.log`` of the workdir. Returns the exit status.
+
+        The child inherits a lock on the workdir, which holds as long as it lives, even if this process is killed.
+
+        Raises:
+          UserError: another process trains there.
+        """
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": devices} if devices is not None else {})
+        with (self.workdir / ".table.lock").open("w") as lock, (self.workdir / "train.log").open("a") as log:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.workdir}: another process trains there; wait for it or stop it") from None
+            child = subprocess.Popen(
+                self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock.fileno(),)
+            )
+            try:
+                return child.wait()
+            finally:
+                if child.poll() is None:  # this process was asked to stop: train.py saves its state and leaves
+                    child.terminate()
+                    child.wait()
+
+
+def plan(argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: int, out: Path) -> Run:
+    """The run of a row; overrides that say what the config says anyway are dropped, so equal runs have equal names.
+
+    Raises:
+      UserError: a key or value that the config does not know.
+    """
+    config = load_config(argument)
+    plain = _flat(json.loads(config.to_json()))
+    _with_overrides(config, {**row, **user})
+    row = {key: value for key, value in row.items() if plain[key] != value}
+    user = {key: value for key, value in user.items() if plain[key] != value}
+    name = "-".join([Path(argument.split(":")[0]).stem, *argument.split(":")[1:]])
+    parts = [name, *(f"{key.split('.')[-1]}={value}" for key, value in sorted(row.items()))]
+    if user:  # paths and long lists have no place in a folder's name
+        parts.append(hashlib.sha256(json.dumps(user, sort_keys=True).encode()).hexdigest()[:8])
+    folder = re.sub(r"[^\w=.+-]", "_", "-".join([*parts, f"seed{seed}"]))
+    return Run(argument, {**row, **user, "train.seed": seed}, out / folder)
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts; a value is a Python literal if it reads as one, else text.
+
+    Raises:
+      UserError: no ``=``, or the seed, which ``--seeds`` sets.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.removeprefix("config.")
+        if not equals or key == "train.seed":
+            raise UserError(f"--override {text}: write KEY=VALUE, such as train.steps=100 (seeds come from --seeds)")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found
+
+
+def _with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    known = _flat(config.to_dict())
+    for key, value in overrides.items():
+        try:
+            if key not in known:  # which update_from_flattened_dict overlooks
+                raise KeyError(key)
+            config.update_from_flattened_dict({key: value})
+        except (KeyError, AttributeError, TypeError, ValueError):
+            raise UserError(f"config {config.name} has no {key} that can be {value!r}") from None
+    return config
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,170 @@
+"""Run the rows of one of the paper's tables and put the paper's numbers beside ours.
+
+    python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
+        [--override KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
+
+From the repository root. Every row is a run of train.py in a workdir under DIR; finished ones are not run again,
+unfinished ones go on from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
+"""
+
+import argparse
+import queue
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from c2am_jax.errors import EXIT_STOPPED, UserError
+from c2am_jax.experiments.rows import DATA, TABLES, Row, rows_of
+from c2am_jax.experiments.runs import Run, parse_overrides, plan
+
+COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
+Plan = list[tuple[Row, list[Run]]]
+
+
+def _cell(values: Sequence[float]) -> str:
+    known = [100 * value for value in values if value >= 0]  # -1: nothing to count
+    if not known:
+        return "-"
+    return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
+
+
+def markdown(planned: Plan, number: int, data: str, failed: Sequence[Path] = ()) -> str:
+    """The table; mean ± standard deviation over the seeds that are finished."""
+    header = ["row", "seeds", *COLUMNS, "paper: mask AP (r/c/f)", "paper: box AP"]
+    lines = [
+        f"Table {number}: {TABLES[number][0]}, {data}",
+        "",
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
+    ]
+    for row, runs in planned:
+        found = [metrics for metrics in (run.metrics() for run in runs) if metrics is not None]
+        if found:
+            cells = [_cell([metrics[name] for metrics in found]) for name in COLUMNS.values()]
+        else:
+            broken = any(run.workdir in failed for run in runs)
+            cells = ["failed" if broken else "not run", *[""] * (len(COLUMNS) - 1)]
+        published = [text or "-" for text in row.published(data)]
+        lines.append(f"| {' | '.join([row.title, f'{len(found)} of {len(runs)}', *cells, *published])} |")
+    if data == "glyphs":
+        lines += ["", "The paper's numbers are of LVIS v1.0: only their order compares with glyphs."]
+    return "\n".join(lines)
+
+
+def describe(planned: Plan, step_seconds: float | None) -> str:
+    """What would run: steps done and to do, and the time it takes at `step_seconds` or at the rate of the logs."""
+    lines, total, hours, unknown = [], 0, 0.0, 0
+    logged = [rate for _, runs in planned for rate in (run.seconds_per_step() for run in runs) if rate]
+    for row, runs in planned:
+        for run in runs:
+            last = run.last_step()
+            left = 0 if run.metrics() is not None else last - run.done_steps()
+            rate = step_seconds or run.seconds_per_step() or (float(np.median(logged)) if logged else None)
+            cost = (
+                "finished" if run.metrics() is not None else f"{left * rate / 3600:.2f} h" if rate else "time unknown"
+            )
+            lines.append(f"{row.key:20} {last - left:>7} of {last} steps  {cost:>12}  {' '.join(run.command()[1:])}")
+            total, hours, unknown = (
+                total + left,
+                hours + left * (rate or 0) / 3600,
+                unknown + (rate is None and left > 0),
+            )
+    rest = f"; {unknown} runs without a known step time: give --step_seconds" if unknown else ""
+    return "\n".join([*lines, f"{total} steps to train, about {hours:.2f} h on one device set{rest}"])
+
+
+def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
+    """Run what is not finished, one run for each device set at a time; returns the workdirs that failed.
+
+    Raises:
+      UserError: another process trains in a workdir.
+      SystemExit: a run was asked to stop (status 75); the same command goes on.
+    """
+    free: queue.Queue[str | None] = queue.Queue()
+    for one in devices:
+        free.put(one)
+    unique = {run.workdir: run for _, runs in planned for run in runs if run.metrics() is None}
+
+    def work(run: Run) -> tuple[Path, int]:
+        one = free.get()
+        try:
+            print(f"{run.workdir}: step {run.done_steps()} of {run.last_step()}", flush=True)
+            return run.workdir, run.execute(one)
+        finally:
+            free.put(one)
+
+    if len(devices) == 1:  # in the main thread, so that a signal ends the child too
+        statuses = {}
+        for run in unique.values():
+            statuses |= dict([work(run)])
+            if EXIT_STOPPED in statuses.values():
+                break
+    else:
+        with ThreadPoolExecutor(len(devices)) as pool:
+            try:
+                statuses = dict(pool.map(work, unique.values()))
+            except BaseException:  # what waits does not start; what runs comes to its end
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    if EXIT_STOPPED in statuses.values():
+        print("asked to stop: the same command goes on", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+    for workdir, status in statuses.items():
+        if status:
+            lines = (workdir / "train.log").read_text().splitlines()
+            print(
+                f"{workdir}: train.py left with status {status}: {lines[-1] if lines else 'no output'}", file=sys.stderr
+            )
+    return [workdir for workdir, status in statuses.items() if status]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status, 1 if a row failed."""
+    parser = argparse.ArgumentParser(prog="c2am_jax.experiments.table", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("number", metavar="N", type=int, choices=sorted(TABLES), help="of the paper's table: 2 to 6")
+    parser.add_argument("--data", choices=DATA, default="glyphs")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
+    parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
+    parser.add_argument("--out", default="runs/tables", metavar="DIR")
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config")
+    parser.add_argument(
+        "--devices", nargs="+", metavar="SET", help="CUDA_VISIBLE_DEVICES of runs side by side: 0,1 2,3"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the plan, its steps and its cost")
+    parser.add_argument("--step_seconds", type=float, help="for --dry_run; default: what the logs say")
+    options = parser.parse_args(arguments)
+    try:
+        if options.seeds < 1:
+            raise UserError(f"--seeds {options.seeds}: at least 1")
+        if not Path("train.py").is_file():
+            raise UserError("no train.py here: run this command in the root of the repository")
+        user, out = parse_overrides(options.override), Path(options.out)
+        planned = [
+            (row, [plan(str(row.config(options.data)), row.overrides, user, s, out) for s in range(options.seeds)])
+            for row in rows_of(options.number, options.data, options.rows)
+        ]
+        if options.dry_run:
+            print(describe(planned, options.step_seconds))
+            return 0
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+        try:
+            failed = execute(planned, options.devices or [None])
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        text = markdown(planned, options.number, options.data, failed)
+        file = out / f"table{options.number}_{options.data}.md"
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{text}\n\n{file}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

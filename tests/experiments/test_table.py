@@ -1,0 +1,166 @@
+"""The tables command: plans, skips what is finished, goes on after a kill, and says what was not run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from c2am_jax.errors import EXIT_STOPPED
+from c2am_jax.experiments.rows import DATA, TABLES, rows_of
+from c2am_jax.experiments.runs import parse_overrides, plan
+from c2am_jax.experiments.table import main
+
+ROOT = Path(__file__).parents[2]
+STEPS = ["--override", "train.steps=4"]
+FAKE = """
+import json, os, pathlib, shutil, sys, time
+given = dict(text.split("=", 1) for text in sys.argv[1:])
+workdir = pathlib.Path(given["--workdir"])
+with open("started.txt", "a") as file:
+    print(workdir.name, os.environ.get("CUDA_VISIBLE_DEVICES"), file=file)
+if os.environ.get("FAKE_FAILS", "no") in workdir.name:
+    sys.exit("error: out of luck")
+shutil.copy(f"plans/{workdir.name}.json", workdir / "config.json")
+done = max((int(p.name) for p in workdir.glob("checkpoints/*")), default=0)
+with open("from.txt", "a") as file:
+    print(workdir.name, done, file=file)
+for step in range(done + 1, 5):
+    (workdir / "checkpoints" / str(step)).mkdir(parents=True)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        print(json.dumps({"step": step, "images_per_sec": 4.0}), file=file)
+    if step == 2 and os.environ.get("FAKE_HANGS"):
+        pathlib.Path("hanging").touch()
+        time.sleep(60)
+(workdir / "eval/4").mkdir(parents=True)
+seed = int(given["--config.train.seed"])
+names = ("AP", "APr", "APc", "APf")
+(workdir / "eval/4/metrics.json").write_text(
+    json.dumps({f"{t}/{n}": 0.1 * (1 + seed) if n == "AP" else -1 for t in ("segm", "bbox") for n in names})
+)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A repository whose train.py takes no time, and the plans of the runs that the tests start."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "train.py").write_text(FAKE)
+    (tmp_path / "plans").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for number in TABLES:
+        for row in rows_of(number, "glyphs"):
+            for seed in (0, 1):
+                run = plan(row.config("glyphs"), row.overrides, parse_overrides(STEPS[1:]), seed, Path("runs/tables"))
+                (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(run.config().to_json())
+    return tmp_path
+
+
+def started(place):
+    file = place / "started.txt"
+    return [line.split()[0] for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def test_second_run_does_nothing_and_the_table_has_mean_and_deviation(place, capsys):
+    command = ["4", "--seeds", "2", "--rows", "alpha=0", "alpha=0.5", *STEPS]
+    assert main(command) == 0
+    assert len(started(place)) == 4
+    assert main(command) == 0
+    assert len(started(place)) == 4
+    text = (place / "runs/tables/table4_glyphs.md").read_text()
+    assert "| α = 0.5 | 2 of 2 | 15.0 ± 7.1 | - | - | - | 15.0 ± 7.1 | 25.7 | - |" in text
+    assert text in capsys.readouterr().out.replace("\n\nruns", "\nruns")
+
+
+def test_equal_rows_of_other_tables_are_the_same_run(place):
+    assert main(["5", "--rows", "adaptive", *STEPS]) == 0
+    assert main(["4", "--rows", "alpha=0.5", *STEPS]) == 0
+    assert main(["3", "--rows", "scale=30", *STEPS]) == 0
+    assert len(started(place)) == 1
+
+
+def test_failed_row_is_marked_and_others_run(place, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAILS", "cosine")
+    assert main(["5", *STEPS]) == 1
+    text = (place / "runs/tables/table5_glyphs.md").read_text()
+    assert "| none (cosine) | 0 of 1 | failed |" in text and "| adaptive (C2AM) | 1 of 1 | 10.0 |" in text
+    assert "error: out of luck" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_goes_on_after_a_kill_in_the_middle_of_a_row(place, how):
+    command = [sys.executable, "-m", "c2am_jax.experiments.table", "5", "--rows", "adaptive", *STEPS]
+    environment = os.environ | {"FAKE_HANGS": "1", "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(command, env=environment, start_new_session=True)
+    while not (place / "hanging").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(how)
+    assert first.wait() in (EXIT_STOPPED, -signal.SIGKILL)
+    if how == signal.SIGKILL:  # train.py lives on, and nobody else may train there
+        assert main(["5", "--rows", "adaptive", *STEPS]) == 2
+        os.killpg(first.pid, signal.SIGKILL)
+        time.sleep(0.2)
+    assert main(["5", "--rows", "adaptive", *STEPS]) == 0
+    assert [line.split()[1] for line in (place / "from.txt").read_text().splitlines()] == ["0", "2"]
+
+
+def test_dry_run_counts_steps_and_time_from_the_logs_and_trains_nothing(place, capsys):
+    assert main(["5", "--rows", "adaptive", *STEPS]) == 0
+    capsys.readouterr()
+    assert main(["5", *STEPS, "--dry_run"]) == 0
+    output = capsys.readouterr().out
+    assert len(started(place)) == 1
+    assert "8 steps to train" in output and "finished" in output  # 2 seconds a step: 8 images at 4 a second
+    assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "none"]) == 0
+    assert "about 1.00 h" in capsys.readouterr().out
+
+
+def test_device_sets_run_side_by_side(place):
+    assert main(["5", *STEPS, "--devices", "0,1", "2,3"]) == 0
+    used = {line.split()[1] for line in (place / "started.txt").read_text().splitlines()}
+    assert used == {"0,1", "2,3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["4", "--rows", "alpha=2"], "--rows alpha=2: table 4 on glyphs has alpha=0 "),
+        (["4", "--override", "train.stepz=3"], "has no train.stepz that can be 3"),
+        (["4", "--override", "train.seed=3"], "seeds come from --seeds"),
+        (["4", "--seeds", "0"], "--seeds 0: at least 1"),
+    ],
+)
+def test_wrong_input_is_one_line(place, capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not started(place)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for number in TABLES:
+        for row in rows_of(number, data):
+            run = plan(row.config(data), row.overrides, {}, 0, Path("runs"))
+            flat = json.loads(run.config().to_json())
+            for key, value in row.overrides.items():
+                section, name = key.split(".")
+                assert flat[section][name] == value
+
+
+@pytest.mark.slow
+def test_real_rows_train_and_a_second_run_does_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    overrides = {"train.steps": 2, "train.batch_size": 2, "data.dir": str(tmp_path / "data"), "data.workers": 1}
+    given = [text for key, value in overrides.items() for text in ("--override", f"{key}={value}")]
+    command = ["4", "--rows", "alpha=0.1", "--out", str(tmp_path / "out"), *given]
+    assert main(command) == 0
+    (log,) = tmp_path.glob("out/*/train.log")
+    before = log.read_text()
+    assert "step 2, 300 images of glyphs_val" in before
+    assert main(command) == 0 and log.read_text() == before
