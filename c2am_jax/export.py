@@ -1,154 +1,218 @@
-"""A trained detector as one file: a StableHLO program with its weights inside, which runs without this package.
+"""Write a trained detector as one file that runs without this package: StableHLO with the weights, by `jax.export`.
 
-    python -m c2am_jax.export --workdir DIR --out detector.stablehlo [--size H W] [--batch N] [--platforms cpu,cuda,tpu]
+    python -m c2am_jax.export --workdir DIR --out FILE [--size H W] [--batch N] [--platforms cpu,cuda,tpu]
+                              [--threshold T] [--step N|best] [--categories FILE]
 
-Beside it, detector.json says what goes in and out and names the categories. To run it, jax alone is needed:
-
-    program = jax.export.deserialize(open("detector.stablehlo", "rb").read())
-    found = program.call(image, hw)     # uint8 [B, C, C, 3], the pixels in the upper left corner; int32 [B, 2]
+FILE is read by `jax.export.deserialize`; FILE.json beside it names the classes, the inputs and the outputs.
 """
 
 import argparse
+import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.export
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
+from jax import export as jax_export
 
-from c2am_jax.data.masks import MASK_SIZE
+from c2am_jax.data.pipeline import PipelineSettings
+from c2am_jax.data.sampler import fitting_bucket, target_size
 from c2am_jax.errors import UserError
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch
-from c2am_jax.training.restore import Run, categories_of, restore
-from c2am_jax.training.step import data_mesh
+from c2am_jax.training.restore import TrainedDetector, load_detector
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-Arrays = dict[str, jax.Array]
 
 
-def make_program(run: Run, size: tuple[int, int]) -> Callable[[jax.Array, jax.Array], Arrays]:
-    """``(image, hw) -> detections`` with the weights as constants; `size` is the padded shape that the network sees.
+@dataclasses.dataclass(frozen=True)
+class ExportShape:
+    """What is fixed in an exported detector.
 
-    Args of the result:
-      image: uint8 RGB [B, C, C, 3], each image in the upper left corner.
-      hw: int32 [B, 2], its height and width.
-
-    Returns of the result:
-      boxes [B, D, 4] (xyxy, pixels of the image), scores [B, D], labels [B, D] (0-based class), masks [B, D, 28, 28]
-      (probabilities in the frame of the box), valid [B, D]; best first.
+    Attributes:
+      batch: images per call, B.
+      image_hw: (H, W) of the images given.
+      bucket: (H', W') of the network's input.
+      short_side, max_side: of the resized image, as in evaluation.
     """
-    data = run.config.data
-    state = run.state
 
-    def program(image: jax.Array, hw: jax.Array) -> Arrays:
-        count = image.shape[0]
-        target = target_size(hw, size, short_side=data.test_short_side, max_side=data.max_side)
-        nothing = Batch(
-            image=image,
-            source_hw=hw,
-            target_hw=target,
-            flip=jnp.zeros(count, bool),
-            boxes=jnp.zeros((count, 1, 4), jnp.float32),
-            labels=jnp.zeros((count, 1), jnp.int32),
-            masks=jnp.zeros((count, 1, MASK_SIZE, MASK_SIZE // 8), jnp.uint8),
-            valid=jnp.zeros((count, 1), bool),
-            image_id=jnp.zeros(count, jnp.int32),
-        )
-        inputs = preprocess(nothing, size, mean=data.mean, std=data.std)
-        found = run.functional.merge(state.params, state.rest).predict(inputs.image, inputs.image_hw)
-        ratio = jnp.tile((hw / target).astype(jnp.float32)[:, ::-1], 2)[:, None]
-        limit = jnp.tile(hw.astype(jnp.float32)[:, ::-1], 2)[:, None]
-        return {
-            "boxes": jnp.clip(found.boxes * ratio, 0, limit),
-            "scores": found.scores,
-            "labels": found.labels,
-            "masks": found.masks,
-            "valid": found.valid,
-        }
+    batch: int
+    image_hw: tuple[int, int]
+    bucket: tuple[int, int]
+    short_side: int
+    max_side: int
 
-    return program
+    def target_hw(self, sizes: jax.Array) -> jax.Array:
+        """Sizes [B, 2] of images in the network's input: `data.sampler.target_size` in whole numbers.
+
+        An image that would not fit in the bucket, such as an upright one in a file for wide ones, becomes smaller.
+        """
+        long, short = sizes.max(1, keepdims=True), sizes.min(1, keepdims=True)
+        by_short = self.short_side * long <= self.max_side * short
+        over, under = jnp.where(by_short, self.short_side, self.max_side), jnp.where(by_short, short, long)
+        for axis in (0, 1):
+            length, limit = sizes[:, axis : axis + 1], self.bucket[axis]
+            too_long = length * over > limit * under
+            over, under = jnp.where(too_long, limit, over), jnp.where(too_long, length, under)
+        rounded = (2 * sizes * over + under) // (2 * under)
+        return jnp.clip(rounded, 1, jnp.asarray(self.bucket, jnp.int32))
 
 
-def target_size(hw: jax.Array, size: tuple[int, int], *, short_side: int, max_side: int) -> jax.Array:
-    """`data.sampler.target_size` on the device, made smaller where `size` has no room for it: int32 [B, 2]."""
-    sides = hw.astype(jnp.float32)
-    scale = jnp.minimum(max_side / sides.max(-1), short_side / sides.min(-1))
-    scale = jnp.minimum(scale, (jnp.asarray(size, jnp.float32) / sides).min(-1))
-    return jnp.minimum((sides * scale[:, None] + 0.5).astype(jnp.int32), jnp.asarray(size))
-
-
-def largest_bucket(config: ConfigDict) -> tuple[int, int]:
-    """The padded shape that holds every image: the larger sides of all buckets."""
-    return max(h for h, _ in config.data.buckets), max(w for _, w in config.data.buckets)
-
-
-def export(run: Run, size: tuple[int, int], *, batch: int, platforms: Sequence[str]) -> tuple[bytes, dict[str, Any]]:
-    """The serialised program, and what it takes and gives.
+def export_shape(settings: PipelineSettings, size: Sequence[int] | None, batch: int) -> ExportShape:
+    """Shapes for images of `size` (default: the config's square canvas): its resized size decides the bucket.
 
     Raises:
-      UserError: a size that the network's strides do not divide.
+      UserError: sizes below 1, or images that fit in none of the config's padded shapes.
     """
-    if size[0] % 32 or size[1] % 32 or min(size) < 32:
-        raise UserError(f"--size {size[0]} {size[1]}: both must be multiples of 32")
-    canvas = run.config.data.canvas
-    image = jax.ShapeDtypeStruct((batch, canvas, canvas, 3), jnp.uint8)
-    hw = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
-    exported = jax.export.export(jax.jit(make_program(run, size)), platforms=tuple(platforms))(image, hw)
-    names = [
-        jax.tree_util.keystr(path, simple=True)
-        for path, _ in jax.tree_util.tree_flatten_with_path(
-            jax.tree_util.tree_unflatten(exported.out_tree, exported.out_avals)
-        )[0]
-    ]
-    describe = lambda aval: {"shape": list(aval.shape), "dtype": str(aval.dtype)}  # noqa: E731
-    return exported.serialize(), {
-        "config": run.config.name,
-        "step": int(run.state.step),
-        "platforms": list(platforms),
-        "network_input": list(size),
-        "inputs": {"image": describe(image), "hw": describe(hw)},
-        "outputs": {name: describe(aval) for name, aval in zip(names, exported.out_avals, strict=True)},
+    height, width = size or (settings.canvas, settings.canvas)
+    if min(height, width, batch) < 1:
+        raise UserError(f"--size {height} {width} --batch {batch}: all must be at least 1")
+    target = target_size(np.array([[height, width]]), settings.test_short_side, settings.max_side)
+    bucket = settings.buckets[int(fitting_bucket(np.maximum(target, 1), settings.buckets)[0])]
+    return ExportShape(batch, (height, width), bucket, settings.test_short_side, settings.max_side)
+
+
+def predict_function(
+    detector: TrainedDetector, shape: ExportShape, threshold: float
+) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
+    """``(images uint8 [B, H, W, 3], sizes int32 [B, 2]) -> dict`` as `describe` says, the weights inside."""
+    data = detector.config.data
+    arrays = jax.tree.map(np.asarray, (detector.params, detector.rest))  # of no device: they become constants
+
+    def predict(images: jax.Array, sizes: jax.Array) -> dict[str, jax.Array]:
+        sizes = jnp.clip(sizes, 1, jnp.asarray(shape.image_hw, jnp.int32))
+        target = shape.target_hw(sizes)
+        count = shape.batch
+        batch = Batch(
+            image=images,
+            source_hw=sizes,
+            target_hw=target,
+            flip=jnp.zeros((count,), bool),
+            boxes=jnp.zeros((count, 0, 4)),
+            labels=jnp.zeros((count, 0), jnp.int32),
+            masks=jnp.zeros((count, 0, 8, 1), jnp.uint8),
+            valid=jnp.zeros((count, 0), bool),
+            image_id=jnp.zeros((count,), jnp.int32),
+        )
+        inputs = preprocess(batch, shape.bucket, mean=data.mean, std=data.std)
+        model = detector.functional.merge(*jax.tree.map(jnp.asarray, arrays))
+        found = model.predict(inputs.image, inputs.image_hw)
+        ratio = (sizes / target).astype(jnp.float32)[:, None, ::-1]
+        limit = sizes.astype(jnp.float32)[:, None, ::-1]
+        boxes = jnp.clip(found.boxes * jnp.tile(ratio, 2), 0, jnp.tile(limit, 2))
+        valid = found.valid & (found.scores >= threshold)
+        return {
+            "boxes": jnp.where(valid[..., None], boxes, 0),
+            "scores": jnp.where(valid, found.scores, 0),
+            "labels": jnp.where(valid, found.labels, 0),
+            "masks": jnp.where(valid[..., None, None], found.masks, 0),
+            "valid": valid,
+        }
+
+    return predict
+
+
+def describe(detector: TrainedDetector, shape: ExportShape, threshold: float, exported: Any) -> dict[str, Any]:
+    """What the file beside the exported one says."""
+    meaning = {
+        "boxes": "x1, y1, x2, y2 in pixels of the image; 0 where not valid",
+        "scores": "best first",
+        "labels": "index into classes",
+        "masks": "probabilities in the frame of the box: resize to the box, inside from 0.5 on",
+        "valid": f"which rows are detections (scores from {threshold:g} on)",
+    }
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    table = detector.categories
+    return {
+        "experiment": detector.config.name,
+        "step": detector.step,
+        "platforms": list(exported.platforms),
         "jax": jax.__version__,
-        "calling_convention_version": exported.calling_convention_version,
+        "calling_convention": exported.calling_convention_version,
+        "threshold": threshold,
+        "network_input": list(shape.bucket),
+        "inputs": {
+            "images": {
+                "dtype": "uint8",
+                "shape": [shape.batch, *shape.image_hw, 3],
+                "meaning": "RGB, each image in the upper left corner; what lies beyond its size is not looked at",
+            },
+            "sizes": {"dtype": "int32", "shape": [shape.batch, 2], "meaning": "height and width of each image"},
+        },
+        "outputs": {
+            name: {"dtype": str(aval.dtype), "shape": list(aval.shape), "meaning": meaning[name]}
+            for name, aval in outputs.items()
+        },
+        "classes": [{"id": int(category), "name": name} for category, name in zip(table.ids, table.names, strict=True)],
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: exit status 0, or 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m c2am_jax.export", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", required=True, help="of a training run")
-    parser.add_argument("--step", type=int, help="checkpoint; default the newest")
-    parser.add_argument("--out", required=True, help="the file")
-    parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="network input; default holds every bucket"
+def export_detector(
+    detector: TrainedDetector, shape: ExportShape, *, platforms: Sequence[str], threshold: float
+) -> tuple[bytes, dict[str, Any]]:
+    """The exported file's content and its description.
+
+    What depends on the platform inside (RoIAlign, NMS, resizing) is chosen by the platform that the file runs on, not
+    by the one that writes it.
+    """
+    shapes = (
+        jax.ShapeDtypeStruct((shape.batch, *shape.image_hw, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((shape.batch, 2), jnp.int32),
     )
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--platforms", default="cpu,cuda,tpu", help=f"of {', '.join(PLATFORMS)}")
-    options = parser.parse_args(arguments)
-    platforms = options.platforms.split(",")
-    if options.batch < 1 or not set(platforms) <= set(PLATFORMS):
-        parser.error(f"--batch must be at least 1 and --platforms some of {', '.join(PLATFORMS)}")
+    exported = jax_export.export(jax.jit(predict_function(detector, shape, threshold)), platforms=platforms)(*shapes)
+    return bytes(exported.serialize()), describe(detector, shape, threshold, exported)
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="c2am_jax.export", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", required=True, help="of the run whose checkpoint is taken")
+    parser.add_argument("--out", required=True, metavar="FILE")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images given; default: the config's canvas"
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per call; default 1")
+    parser.add_argument("--platforms", default="cpu", help=f"default cpu; any of {','.join(PLATFORMS)}")
+    parser.add_argument("--threshold", type=float, default=0.0, metavar="T", help="lowest score, 0 to 1; default 0")
+    parser.add_argument(
+        "--step", type=lambda text: text if text == "best" else int(text), metavar="N|best", help="default the newest"
+    )
+    parser.add_argument("--categories", metavar="FILE", help="json of the categories, if the workdir has none")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    options = _parser().parse_args(arguments)
+    out, platforms = Path(options.out), [name for name in options.platforms.split(",") if name]
     try:
-        run = restore(options.workdir, options.step, mesh=data_mesh(jax.devices()[:1]))
-        categories = categories_of(options.workdir)
-        size = tuple(options.size or largest_bucket(run.config))
-        content, description = export(run, size, batch=options.batch, platforms=platforms)
-        description["categories"] = [
-            {"id": int(i), "name": name} for i, name in zip(categories.ids, categories.names, strict=True)
-        ]
-        out = Path(options.out)
+        unknown = [name for name in platforms if name not in PLATFORMS]
+        if unknown or not platforms:
+            raise UserError(f"--platforms {options.platforms}: there are {', '.join(PLATFORMS)}")
+        if not 0 <= options.threshold <= 1:
+            raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
+        detector = load_detector(options.workdir, options.step, categories=options.categories)
+        settings = PipelineSettings.from_dict(detector.config.data.to_dict())
+        shape = export_shape(settings, options.size, options.batch)
+        content, description = export_detector(detector, shape, platforms=platforms, threshold=options.threshold)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(content)
-        out.with_suffix(".json").write_text(json.dumps(description, indent=1))
+        _write(out, content)
+        _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1).encode())
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{out}: {len(content) / 2**20:.1f} MiB for {', '.join(platforms)}; {out.with_suffix('.json')} describes it")
+    images = "x".join(map(str, description["inputs"]["images"]["shape"]))
+    print(f"{out}: step {detector.step}, images {images}, for {', '.join(platforms)}, {len(content) / 1e6:.1f} MB")
     return 0
 
 

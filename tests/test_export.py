@@ -1,108 +1,128 @@
-"""The exported program gives the package's own detections where the package is not."""
+"""python -m c2am_jax.export: a file that runs without the package, and finds what the package finds."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config
 
-from c2am_jax.evaluation.predict import make_predict
-from c2am_jax.export import main, target_size
-from c2am_jax.predict import Detector
-from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.restore import categories_of, first_state, restore
+from c2am_jax.data.pipeline import PipelineSettings
+from c2am_jax.data.sampler import target_size
+from c2am_jax.evaluation.detect import PictureDetector
+from c2am_jax.export import ExportShape, export_detector, export_shape, main
+from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
+from runs import CATEGORIES, untrained_run
 
-# -I: neither the current folder nor PYTHONPATH is looked at
-PROGRAM = """
+BARE = """
 import importlib.util, sys
 import jax
-import jax.export
 import numpy as np
-assert importlib.util.find_spec("c2am_jax") is None
-program = jax.export.deserialize(open(sys.argv[1], "rb").read())
-given = np.load(sys.argv[2])
-np.savez(sys.argv[3], **program.call(given["image"], given["hw"]))
+from jax import export
+folder = sys.argv[1]
+given = np.load(folder + "/in.npz")
+with open(folder + "/detector.bin", "rb") as file:
+    found = export.deserialize(bytearray(file.read())).call(given["images"], given["sizes"])
+assert importlib.util.find_spec("c2am_jax") is None and "flax" not in sys.modules
+np.savez(folder + "/out.npz", **{name: np.asarray(value) for name, value in found.items()})
 """
+SIZES = [(64, 64), (40, 60)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """XLA spends less on optimising programs that run once."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, compile_quickly):
-    folder, config = tmp_path_factory.mktemp("run"), tiny_config()
-    _, state = first_state(config, data_mesh(jax.devices()[:1]))
-    check_config(folder, config)
-    (folder / "categories.json").write_text(json.dumps([{"id": k, "name": str(k)} for k in range(1, 101)]))
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(dataclasses.replace(state, step=state.step + 3), 3)
-    return folder
+def workdir(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture(scope="module")
-def exported(workdir):
-    file = workdir / "detector.stablehlo"
-    assert main(["--workdir", str(workdir), "--out", str(file), "--batch", "2"]) == 0
-    return file
+def test_a_file_for_all_platforms_runs_without_this_package_and_finds_the_same(workdir, tmp_path, monkeypatch):
+    out = tmp_path / "detector.bin"
+    assert (
+        main([f"--workdir={workdir}", f"--out={out}", "--batch=2", "--size", "64", "64", "--platforms=cpu,cuda,tpu"])
+        == 0
+    )
+    pictures = [np.random.default_rng(i).integers(0, 256, (*hw, 3), np.uint8) for i, hw in enumerate(SIZES)]
+    images = np.full((2, 64, 64, 3), 255, np.uint8)  # what lies beyond an image must not count
+    for image, picture in zip(images, pictures, strict=True):
+        image[: picture.shape[0], : picture.shape[1]] = picture
+    np.savez(tmp_path / "in.npz", images=images, sizes=np.array(SIZES, np.int32))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    command = [sys.executable, "-I", "-c", BARE, str(tmp_path)]  # -I: neither this folder nor PYTHONPATH is searched
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    bare = np.load(tmp_path / "out.npz")
+
+    detector = load_detector(workdir)
+    model = detector.functional, detector.params, detector.rest
+    own = dict(
+        PictureDetector(detector.config, *model, data_mesh(jax.devices()[:1]), batch_size=2)(enumerate(pictures))
+    )
+    for row in range(2):
+        keep = bare["valid"][row]
+        assert keep.sum() == len(own[row].scores) > 0
+        np.testing.assert_allclose(
+            bare["scores"][row][keep], own[row].scores, atol=1e-4
+        )  # another program rounds otherwise
+        np.testing.assert_allclose(bare["boxes"][row][keep], own[row].boxes, atol=1e-2)
+        assert (bare["labels"][row][keep] == own[row].labels).all()
+        assert not bare["boxes"][row][~keep].any() and bare["masks"][row].shape == (10, 28, 28)
+
+    described = json.loads((tmp_path / "detector.bin.json").read_text())
+    assert described["platforms"] == ["cpu", "cuda", "tpu"]
+    assert [entry["name"] for entry in described["classes"]] == list(CATEGORIES.names)
+    assert described["inputs"]["images"]["shape"] == [2, 64, 64, 3]
+    for name, value in bare.items():
+        assert described["outputs"][name]["shape"] == list(value.shape)
+        assert described["outputs"][name]["dtype"] == str(value.dtype)
 
 
-def test_a_process_without_the_package_finds_the_same(workdir, exported, tmp_path):
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((64, 48), (100, 128))]
-    canvas = np.zeros((2, 128, 128, 3), np.uint8)
-    for row, image in enumerate(images):
-        canvas[row, : image.shape[0], : image.shape[1]] = image
-    hw = np.array([image.shape[:2] for image in images], np.int32)
-    np.savez(tmp_path / "in.npz", image=canvas, hw=hw)
-    files = [str(exported), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
-    subprocess.run([sys.executable, "-I", "-c", PROGRAM, *files], check=True, cwd=tmp_path)
-    found = np.load(tmp_path / "out.npz")
-
-    run = restore(workdir)
-    batch, bucket = Detector(run, categories_of(workdir), batch_size=2, threshold=0)._batch(images)
-    config = run.config
-    predict = make_predict(run.functional, data_mesh(jax.devices()[:1]), mean=config.data.mean, std=config.data.std)
-    state = jax.device_get(run.state)
-    wanted = jax.tree.map(np.asarray, predict(state.params, state.rest, batch, bucket))
-    assert wanted.valid.sum() == found["valid"].sum() == 20
-    np.testing.assert_array_equal(found["labels"], wanted.labels)
-    np.testing.assert_allclose(found["scores"], wanted.scores, rtol=1e-4)
-    np.testing.assert_allclose(found["masks"], wanted.masks, atol=1e-3)
-    ratio = np.tile((hw / batch.target_hw)[:, ::-1], 2)[:, None]
-    np.testing.assert_allclose(found["boxes"], wanted.boxes * ratio, atol=0.02)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_file_for_an_accelerator_alone_is_written_on_a_cpu(workdir, platform):
+    shape = ExportShape(1, (64, 64), (64, 64), 64, 64)
+    content, described = export_detector(load_detector(workdir), shape, platforms=(platform,), threshold=0.0)
+    assert described["platforms"] == [platform]
+    with pytest.raises(ValueError, match="(?i)platform"):
+        jax.export.deserialize(bytearray(content)).call(jnp.zeros((1, 64, 64, 3), jnp.uint8), jnp.array([[64, 64]]))
 
 
-def test_the_description_tells_what_goes_in_and_out(exported):
-    description = json.loads(exported.with_suffix(".json").read_text())
-    assert description["inputs"]["image"] == {"shape": [2, 128, 128, 3], "dtype": "uint8"}
-    assert description["outputs"]["boxes"] == {"shape": [2, 10, 4], "dtype": "float32"}
-    assert set(description["outputs"]) == {"boxes", "scores", "labels", "masks", "valid"}
-    assert description["categories"][4] == {"id": 5, "name": "5"} and description["step"] == 3
-    program = jax.export.deserialize(exported.read_bytes())
-    assert program.platforms == ("cpu", "cuda", "tpu")
+@pytest.mark.parametrize(("short", "most", "bucket"), [(800, 1333, (1344, 1344)), (128, 128, (128, 128))])
+def test_sizes_in_the_network_are_those_of_evaluation(short, most, bucket):
+    sizes = np.random.default_rng(0).integers(1, 2000, (5000, 2)).astype(np.int32)
+    found = ExportShape(1, (2000, 2000), bucket, short, most).target_hw(jnp.asarray(sizes))
+    expected = np.maximum(target_size(sizes, short, most), 1)
+    assert (np.abs(found - expected) <= 1).all() and (found != expected).mean() < 1e-3  # halves that floats round down
 
 
-def test_each_platform_runs_its_own_kernels(exported):
-    """RoIAlign and NMS differ: loops on a CPU, matrix products elsewhere; the program holds both, and chooses."""
-    text = jax.export.deserialize(exported.read_bytes()).mlir_module()
-    assert "_platform_index" in text and text.count("stablehlo.case") >= 3
-
-
-def test_sizes_follow_the_rule_of_the_data_and_the_room_there_is():
-    hw = np.array([[480, 640], [640, 480], [100, 1000]], np.int32)
-    sizes = target_size(hw, (800, 1344), short_side=800, max_side=1333)
-    assert sizes.tolist() == [[800, 1067], [800, 600], [133, 1333]]
+def test_images_that_do_not_fit_become_smaller():
+    shape = export_shape(PipelineSettings(), (480, 640), 1)
+    assert shape.bucket == (800, 1088)
+    assert shape.target_hw(jnp.array([[480, 640], [640, 480], [480, 480]])).tolist() == [[800, 1067], [800, 600]] + [
+        [800, 800]
+    ]
 
 
 def test_wrong_input_is_one_line(workdir, tmp_path, capsys):
-    for arguments, named in [
-        (["--workdir", str(tmp_path)], "no run there"),
-        (["--workdir", str(workdir), "--step", "9"], "no checkpoint of step 9"),
-        (["--workdir", str(workdir), "--size", "50", "64"], "multiples of 32"),
+    good = [f"--workdir={workdir}", f"--out={tmp_path / 'x'}"]
+    for arguments, words in [
+        ([f"--workdir={tmp_path / 'gone'}", good[1]], "no run there"),
+        ([*good, "--platforms=gpu"], "there are cpu, cuda"),
+        ([*good, "--threshold=7"], "between 0 and 1"),
+        ([*good, "--batch=0"], "at least 1"),
+        ([*good, "--step=3"], "there are: 7"),
     ]:
-        assert main([*arguments, "--out", str(tmp_path / "x.stablehlo")]) == 2
-        error = capsys.readouterr().err
-        assert named in error and error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+        assert main(arguments) == 2, arguments
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and words in errors[0], (arguments, errors)
+    assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""`python -m c2am_jax.predict` on a run of random weights: every kind of image, and wrong input."""
+"""python -m c2am_jax.predict: pictures in, drawings and results out, and one line for wrong input."""
 
 import json
 
@@ -9,121 +9,131 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny import tiny_config
 
-from c2am_jax.predict import image_files, main, read_image
-from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.restore import first_state
+from c2am_jax.evaluation.detect import PictureDetector
+from c2am_jax.predict import main
+from c2am_jax.training.categories import write_categories
+from c2am_jax.training.checkpoint import check_config
+from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
-from c2am_jax.visualization import colour, draw
+from runs import CATEGORIES, STEP, untrained_run
 
-BRIEF = ("--threshold", "1", "--batch", "2")  # the same program as the other tests
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """XLA spends less on optimising programs that run once."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, compile_quickly):
-    folder, config = tmp_path_factory.mktemp("run"), tiny_config()
-    _, state = first_state(config, data_mesh(jax.devices()[:1]))
-    check_config(folder, config)
-    categories = [{"id": 3 * k + 1, "name": f"thing {k}", "frequency": "f"} for k in range(100)]
-    (folder / "categories.json").write_text(json.dumps(categories))
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(state, 7)
-    return folder
+def workdir(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("run"))
+
+
+def pixels(seed, hw=(64, 64)):
+    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
 
 
 @pytest.fixture
-def images(tmp_path):
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "images"
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
     folder.mkdir()
-    pixels = rng.integers(0, 256, (40, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / "a.jpg")
-    Image.fromarray(pixels[..., 0]).save(folder / "b_grey.png")
-    Image.fromarray(rng.integers(0, 2**16, (300, 200), np.uint16)).save(folder / "c_16_bit_large.png")
+    for number, (suffix, hw) in enumerate([("jpg", (64, 64)), ("png", (40, 64)), ("png", (200, 90))]):
+        Image.fromarray(pixels(number, hw)).save(folder / f"{number + 1}.{suffix}")
+    (folder / "notes.txt").write_text("no picture, and nobody asked for it")
     return folder
 
 
-def test_a_folder_becomes_pictures_a_json_and_a_video(workdir, images, tmp_path, capsys):
+def run(workdir, out, *inputs, threshold=0.0):
+    return main([*map(str, inputs), f"--workdir={workdir}", f"--out={out}", f"--threshold={threshold}"])
+
+
+def test_a_folder_of_pictures(workdir, pictures, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = [str(images), "--workdir", str(workdir), "--out", str(out), "--threshold", "0", "--batch", "2"]
-    assert main([*arguments, "--video", str(tmp_path / "v.gif")]) == 0
-    entries = json.loads((out / "predictions.json").read_text())
-    assert [entry["picture"] for entry in entries] == ["a.png", "b_grey.png", "c_16_bit_large.png"]
-    for entry, size in zip(entries, [(64, 40), (64, 40), (200, 300)], strict=True):
-        with Image.open(out / entry["picture"]) as drawn:
-            scale = -(-400 // min(size))
-            assert size == (entry["width"], entry["height"]) and drawn.size == (scale * size[0], scale * size[1])
-        assert len(entry["detections"]) == 10  # all that the detector keeps
-        scores = [found["score"] for found in entry["detections"]]
-        assert scores == sorted(scores, reverse=True)
-        for found in entry["detections"]:
-            assert found["category"] == f"thing {(found['category_id'] - 1) // 3}"
-            assert coco_mask.decode(found["segmentation"]).shape == size[::-1]
-            x, y, w, h = found["bbox"]
-            assert 0 <= x and x + w <= size[0] + 1e-3 and 0 <= y and y + h <= size[1] + 1e-3
-    with Image.open(tmp_path / "v.gif") as video:
-        assert video.n_frames == 3
-    assert "3 images, 30 detections" in capsys.readouterr().out
+    video = ["--video", str(tmp_path / "all.gif")]
+    assert main([str(pictures), f"--workdir={workdir}", f"--out={out}", "--threshold=0", *video]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["1.jpg", "2.png", "3.png", "predictions.json"]
+    with Image.open(out / "2.png") as drawn, Image.open(tmp_path / "all.gif") as animation:
+        assert drawn.size == (64 * 7, 40 * 7) and getattr(animation, "n_frames", 1) == 3
+    found = json.loads((out / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in found} <= {1, 2, 3} and found
+    for entry in found:
+        assert entry["category_name"] == f"thing {entry['category_id'] - 10}"
+        height, width = {1: (64, 64), 2: (40, 64), 3: (200, 90)}[entry["image_id"]]
+        assert coco_mask.decode(entry["segmentation"]).shape == (height, width)
+        x, y, w, h = entry["bbox"]
+        assert min(x, y, w, h) >= 0 and x + w <= width + 1e-3 and y + h <= height + 1e-3
+    assert f"step {STEP}:" in capsys.readouterr().out
 
 
-def test_a_bad_image_is_named_and_the_others_go_on(workdir, images, tmp_path, capsys):
-    whole = (images / "a.jpg").read_bytes()
-    (images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (images / "text.png").write_text("no image")
-    files = [str(images / name) for name in ("cut.jpg", "text.png", "a.jpg")]
-    assert main([*files, "--workdir", str(workdir), "--out", str(tmp_path / "out"), *BRIEF]) == 1
-    captured = capsys.readouterr()
-    assert "cut.jpg: damaged image" in captured.err and "text.png: not an image" in captured.err
-    assert "1 images, 0 detections" in captured.out
-    assert main([*files[:2], "--workdir", str(workdir), "--out", str(tmp_path / "out"), *BRIEF]) == 2
-    assert "none of the 2 images" in capsys.readouterr().err
+def test_batches_of_any_size_find_the_same(workdir):
+    detector = load_detector(workdir)
+    model = detector.functional, detector.params, detector.rest
+    shapes = [(64, 64), (30, 64), (64, 64), (64, 20), (64, 64), (50, 60)]
+
+    def found(batch, devices):
+        mesh = data_mesh(jax.devices()[:devices])
+        detect = PictureDetector(detector.config, *model, mesh, batch_size=batch)
+        return dict(detect((i, pixels(i, hw)) for i, hw in enumerate(shapes)))
+
+    one, many = found(1, 1), found(3, 2)
+    assert one.keys() == many.keys() == set(range(6))
+    for key in one:
+        np.testing.assert_allclose(one[key].scores, many[key].scores, atol=1e-5)
+        np.testing.assert_allclose(one[key].boxes, many[key].boxes, atol=1e-2)
+        assert (one[key].labels == many[key].labels).all() and len(one[key].masks()) == len(one[key].scores)
 
 
-def test_wrong_input_is_one_line(workdir, images, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    other = tmp_path / "other"
-    other.mkdir()
-    cases = [
-        ([str(tmp_path / "none.jpg"), "--workdir", str(workdir)], "none.jpg: no such file"),
-        ([str(tmp_path / "empty"), "--workdir", str(workdir)], "empty: no image in this folder"),
-        ([str(images), "--workdir", str(other)], "other: no run there"),
-        ([str(images), "--workdir", str(workdir), "--step", "3"], "no checkpoint of step 3; there are: 7"),
-    ]
-    for arguments, named in cases:
-        assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-        error = capsys.readouterr().err
-        assert named in error and error.count("\n") == 1
+def test_the_size_of_the_networks_input_can_be_chosen(workdir):
+    detector = load_detector(workdir)
+    model = detector.functional, detector.params, detector.rest
+    detect = PictureDetector(detector.config, *model, data_mesh(jax.devices()[:1]), size=(96, 64))
+    assert detect.bucket((50, 50))[0] == (96, 64) and detect.bucket((50, 50))[1].tolist() == [64, 64]
+    assert detect.bucket((300, 100))[1].tolist() == [96, 32] and detect.bucket((9000, 1))[1].tolist() == [96, 1]
 
 
-def test_categories_of_another_detector_are_refused(workdir, images, tmp_path, capsys):
-    text = (workdir / "categories.json").read_text()
-    try:
-        (workdir / "categories.json").write_text(json.dumps([{"id": 1, "name": "one", "frequency": "f"}]))
-        assert main([str(images), "--workdir", str(workdir), "--out", str(tmp_path)]) == 2
-        assert "100 classes, its categories.json 1" in capsys.readouterr().err
-    finally:
-        (workdir / "categories.json").write_text(text)
+def test_bad_pictures_are_named_and_the_others_go_on(workdir, pictures, tmp_path, capsys):
+    (pictures / "2.png").write_bytes((pictures / "2.png").read_bytes()[:500])
+    (pictures / "4.jpg").write_text("not a picture")
+    assert run(workdir, tmp_path / "out", pictures, tmp_path / "nothing.png") == 1
+    lines = capsys.readouterr().err.splitlines()
+    skipped = [line for line in lines if line.startswith("skipped: ")]
+    assert len(skipped) == 3 and "3 skipped" in lines
+    for name, words in (("2.png", "truncated"), ("4.jpg", "not an image"), ("nothing.png", "no such file")):
+        assert any(name in line and words in line for line in skipped)
+    assert (tmp_path / "out" / "1.jpg").is_file() and not (tmp_path / "out" / "4.jpg").exists()
 
 
-def test_images_are_upright_rgb(tmp_path):
-    pixels = np.zeros((20, 30, 4), np.uint8)
-    pixels[:5, :, 0], pixels[..., 3] = 250, 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    turned = read_image(tmp_path / "turned.png")
-    assert turned.shape == (30, 20, 3) and turned[:, -3:, 0].min() == 250 and turned[:, :-5].max() == 0
-    assert image_files([str(tmp_path)]) == [tmp_path / "turned.png"]
-
-
-def test_masks_tint_their_pixels_and_boxes_have_their_class_colour():
-    image = np.full((60, 80, 3), 100, np.uint8)
-    mask = np.zeros((60, 80), bool)
-    mask[30:40, 30:40] = True
-    drawn = draw(image, np.array([[20.0, 20, 60, 50]]), [5], [""], [mask])
-    assert (image == 100).all() and (drawn[10:15] == 100).all()
-    assert tuple(drawn[20, 40]) == colour(5)
-    np.testing.assert_allclose(drawn[35, 35], 0.55 * 100 + 0.45 * np.array(colour(5)), atol=1)
-    labelled = draw(image, np.array([[20.0, 20, 60, 50]]), [5], ["name 0.50"])
-    assert (labelled != draw(image, np.array([[20.0, 20, 60, 50]]), [5], [""])).any()
-    assert draw(image, np.zeros((0, 4)), [], [], scale=3).shape == (180, 240, 3)
-    assert len({colour(k) for k in range(100)}) > 95
+def test_wrong_input_is_one_line(workdir, pictures, tmp_path, capsys):
+    empty, out = tmp_path / "empty", tmp_path / "out"
+    empty.mkdir()
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "few.json").write_text(json.dumps([{"id": 1, "name": "one"}]))
+    unsaved = tmp_path / "unsaved"
+    check_config(unsaved, tiny_config())
+    write_categories(unsaved, CATEGORIES)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text((workdir / "config.json").read_text())
+    good = [str(pictures), f"--workdir={workdir}", f"--out={out}"]
+    for arguments, words in [
+        ([str(empty), f"--workdir={workdir}"], "no picture in this folder"),
+        ([str(tmp_path / "gone.jpg"), f"--workdir={workdir}"], "no such file"),
+        ([str(tmp_path / "text.jpg"), f"--workdir={workdir}", f"--out={out}"], "not an image"),
+        ([str(pictures), f"--workdir={tmp_path / 'gone'}"], "no run there"),
+        ([str(pictures), f"--workdir={unsaved}"], "no checkpoint there"),
+        ([str(pictures), f"--workdir={bare}"], "--categories"),
+        ([*good, "--step=3"], "there are: 7"),
+        ([*good, "--step=best"], "no checkpoint there"),
+        ([*good, f"--categories={tmp_path / 'few.json'}"], "has 1 categories"),
+        ([*good, "--threshold=2"], "between 0 and 1"),
+        ([*good, "--size", "50", "64"], "multiples of 32"),
+        ([*good, "--batch=0"], "at least 1"),
+        ([*good, "--video=a.mp4"], ".gif and .webp"),
+        ([str(pictures), f"--workdir={workdir}", f"--out={pictures}"], "would replace them"),
+    ]:
+        assert main(arguments) == 2, arguments
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and words in errors[0], (arguments, errors)

@@ -157,7 +157,7 @@ class _Maker:
             image = augment.jitter_colours(image, key, settings.color_jitter)
         boxes, labels, masks = instances
         if self._fit:
-            image, boxes = _fitted(image, boxes, settings.canvas)
+            image, boxes = fitted(image, boxes, settings.canvas)
         room = settings.max_instances
         fields = {
             "image": tf.ensure_shape(image, (None, None, 3)),
@@ -244,13 +244,13 @@ def _crop(boxes, labels, masks, window):
     return made.boxes, made.labels, made.masks
 
 
-def _fitted(image: tf.Tensor, boxes: tf.Tensor, canvas: int) -> tuple[tf.Tensor, tf.Tensor]:
+def fitted(image: tf.Tensor, boxes: tf.Tensor, canvas: int) -> tuple[tf.Tensor, tf.Tensor]:
     """An image no larger than the canvas, with its boxes."""
     hw = tf.shape(image)[:2]
     scale = tf.minimum(tf.constant(1.0, tf.float64), canvas / tf.cast(tf.reduce_max(hw), tf.float64))
-    fitted = tf.maximum(tf.cast(tf.cast(hw, tf.float64) * scale + 0.5, tf.int32), 1)
-    ratio = tf.cast(fitted / hw, tf.float32)[::-1]
-    return tf.cast(tf.round(tf.image.resize(image, fitted)), tf.uint8), boxes * tf.concat([ratio, ratio], 0)
+    smaller = tf.maximum(tf.cast(tf.cast(hw, tf.float64) * scale + 0.5, tf.int32), 1)
+    ratio = tf.cast(smaller / hw, tf.float32)[::-1]
+    return tf.cast(tf.round(tf.image.resize(image, smaller)), tf.uint8), boxes * tf.concat([ratio, ratio], 0)
 
 
 def _batches(

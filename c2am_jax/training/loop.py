@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +22,10 @@ from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.structures import Batch
+from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
-from c2am_jax.training.metrics import MetricWriter, replace_text
+from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.profiling import StepTrace
@@ -35,7 +35,6 @@ from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-CATEGORIES = "categories.json"  # in the workdir
 CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
@@ -63,7 +62,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
         )
     check_config(workdir, config, write=is_first)
     if is_first:
-        replace_text(workdir / CATEGORIES, json.dumps(dataset.categories.as_dicts()))
+        write_categories(workdir, dataset.categories)
     pipeline = _pipeline(config)
     try:
         steps_per_epoch = epoch_length(dataset, pipeline, schedule.batch_size)

@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2am_jax.config import train_settings
-from c2am_jax.data.lvis import CategoryTable, category_table, read_json
+from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.training.categories import categories_of_run
 from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.loop import CATEGORIES
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import TrainState, build_functional, init_state
 from c2am_jax.training.step import data_mesh, replicated
@@ -42,7 +42,7 @@ def config_of(workdir: str | Path) -> ConfigDict:
     try:
         return ConfigDict(json.loads(file.read_text()))
     except ValueError as error:
-        raise UserError(f"{file}: not the config of a run: {error}") from None
+        raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 
 
 def first_state(config: ConfigDict, mesh: Mesh) -> tuple[Functional, TrainState]:
@@ -54,11 +54,21 @@ def first_state(config: ConfigDict, mesh: Mesh) -> tuple[Functional, TrainState]
 
 
 def restore(
-    workdir: str | Path, step: int | None = None, *, config: ConfigDict | None = None, mesh: Mesh | None = None
+    workdir: str | Path,
+    step: int | None = None,
+    *,
+    config: ConfigDict | None = None,
+    mesh: Mesh | None = None,
+    folder: str = "checkpoints",
 ) -> Run:
     """The checkpoint of `step` (default: the newest) of a workdir, on all devices or those of `mesh`.
 
-    `config` may say other things than the run's own, as long as the detector is the same.
+    Args:
+      workdir: of the run.
+      step: of the checkpoint.
+      config: may say other things than the run's own, as long as the detector is the same.
+      mesh: where the state goes.
+      folder: of the workdir, "checkpoints" or "best".
 
     Raises:
       UserError: no such run or step, or a config of another detector.
@@ -69,13 +79,39 @@ def restore(
     else:
         check_config(Path(workdir), config, write=False)
     functional, like = first_state(config, mesh or data_mesh())
-    with Checkpoints(Path(workdir), keep=train_settings(config).keep) as checkpoints:
+    with Checkpoints(Path(workdir), keep=train_settings(config).keep, name=folder) as checkpoints:
         return Run(config, functional, checkpoints.load(like, step))
 
 
-def categories_of(workdir: str | Path) -> CategoryTable:
-    """The categories that a run was trained on. Raises UserError if the workdir does not tell."""
-    file = Path(workdir) / CATEGORIES
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: train.py with the run's config writes it, also for a finished run")
-    return category_table(read_json(file))
+@dataclasses.dataclass(frozen=True)
+class TrainedDetector:
+    """A detector of a workdir: its config, structure, arrays, categories (row k is class k) and step."""
+
+    config: ConfigDict
+    functional: Functional
+    params: Arrays
+    rest: Arrays
+    categories: CategoryTable
+    step: int
+
+
+def load_detector(
+    workdir: str | Path, step: int | str | None = None, *, categories: str | Path | None = None
+) -> TrainedDetector:
+    """What a workdir holds, by nothing but its own files.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None is the newest, "best" the one with the best evaluation.
+      categories: json to read them from instead of the workdir's.
+
+    Raises:
+      UserError: no run or no such checkpoint there, damaged files, categories that do not fit.
+    """
+    table = categories_of_run(workdir, config_of(workdir), categories)
+    folder = "best" if step == "best" else "checkpoints"
+    if not any(path.name.isdigit() for path in (Path(workdir) / folder).glob("*")):
+        text = "evaluates while it trains" if folder == "best" else "was trained until its first checkpoint"
+        raise UserError(f"{Path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
+    run = restore(workdir, step if isinstance(step, int) else None, folder=folder)
+    return TrainedDetector(run.config, run.functional, run.state.params, run.state.rest, table, int(run.state.step))

@@ -1,0 +1,88 @@
+"""Every kind of picture becomes upright RGB pixels, and what is none is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from c2am_jax.data.jpeg import ImageFault, decode_jpeg
+from c2am_jax.data.pictures import read_picture
+
+RNG = np.random.default_rng(0)
+COARSE = Image.fromarray(RNG.integers(0, 256, (4, 6, 3), np.uint8))
+SMOOTH = np.asarray(COARSE.resize((48, 32), Image.Resampling.BICUBIC))
+PALETTE = Image.fromarray(SMOOTH).quantize(8)
+
+
+def saved(path, picture, **options):
+    picture.save(path, **options)
+    return path
+
+
+def test_jpegs_are_decoded_as_in_training(tmp_path):
+    path = saved(tmp_path / "a.jpg", Image.fromarray(SMOOTH), quality=90)
+    assert (read_picture(path) == decode_jpeg(path.read_bytes()).numpy()).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_exif_orientation_is_undone(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{kind}", Image.fromarray(SMOOTH), exif=exif)
+    stored = SMOOTH.astype(int)
+    turned = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: np.rot90(stored.swapaxes(0, 1), 2),
+        8: np.rot90(stored),
+    }[orientation]
+    found = read_picture(path)
+    assert found.shape == turned.shape and np.abs(found - turned).mean() < (4 if kind == "jpg" else 0.01)
+
+
+def test_png_of_every_mode(tmp_path):
+    grey = SMOOTH[..., 0]
+    cases = {
+        "rgb": (Image.fromarray(SMOOTH), SMOOTH),
+        "grey": (Image.fromarray(grey), grey[..., None].repeat(3, -1)),
+        "grey16": (Image.fromarray(grey.astype(np.uint16) * 257), grey[..., None].repeat(3, -1)),
+        "palette": (PALETTE, np.asarray(PALETTE.convert("RGB"))),
+        "black and white": (Image.fromarray(grey > 99), (grey > 99)[..., None].repeat(3, -1) * 255),
+    }
+    for name, (picture, expected) in cases.items():
+        found = read_picture(saved(tmp_path / f"{name}.png", picture))
+        assert found.dtype == np.uint8 and (found == expected).all(), name
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    alpha = np.zeros((32, 48, 1), np.uint8)
+    alpha[:, 24:] = 255
+    found = read_picture(saved(tmp_path / "a.png", Image.fromarray(np.concatenate([SMOOTH, alpha], -1))))
+    assert (found[:, :24] == 255).all() and (found[:, 24:] == SMOOTH[:, 24:]).all()
+
+
+def test_what_is_no_usable_picture_is_refused_by_name(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(stream, "PNG")
+    jpeg = saved(tmp_path / "whole.jpg", Image.fromarray(SMOOTH)).read_bytes()
+    for content, words in [
+        (b"", "not an image"),
+        (b"hello", "not an image"),
+        (stream.getvalue()[:3000], "truncated"),
+        (jpeg[: len(jpeg) // 2], "truncated"),
+    ]:
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(ImageFault, match=words):
+            read_picture(tmp_path / "bad")
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path):
+    path = saved(tmp_path / "a.png", Image.new("1", (10_000, 6_000)))
+    with pytest.raises(ImageFault, match="megapixels"):
+        read_picture(path)
