@@ -22,6 +22,13 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="module", autouse=True)
+def free_programs():
+    """Compiled programs of one file are not kept for the next: a process with all of them grows to 10 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def _compiled(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")

@@ -8,11 +8,11 @@ from tiny import random_batch, tiny_config
 from c2am_jax.config import load_config, train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
+from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.restore import evaluate_checkpoint
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
 
