@@ -24,7 +24,7 @@ def _ticks(low: float, high: float) -> list[float]:
     while (high - low) / step > 8:
         step *= 2 if (high - low) / step <= 16 else 2.5
     first = np.ceil(low / step - 1e-9)
-    return [float(round(v * step, 10)) for v in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    return [float(round(v * step, 10)) + 0.0 for v in np.arange(first, np.floor(high / step + 1e-9) + 1)]
 
 
 def _frame(title: str, x_name: str, y_name: str, x_ticks: Mapping[str, float], y_ticks: Mapping[str, float]) -> str:

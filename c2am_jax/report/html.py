@@ -39,15 +39,14 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *,
         name = first if html_first else escape(first)
         rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         body.append(f'<tr><th scope="row">{name}</th>{rest}</tr>')
-    inner = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return scroll(f"<table>{inner}</table>", caption)
+    return _captioned(f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>", caption)
 
 
 def heat(
     caption: str, names: Sequence[str], shares: Sequence[Sequence[float | None]], texts: Sequence[Sequence[str]]
 ) -> str:
     """A square table whose cells are as strong as their share (0 to 1)."""
-    head = "<td></td>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    head = "<td></td>" + "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
     body = []
     for name, row, words in zip(names, shares, texts, strict=True):
         cells = "".join(
@@ -55,8 +54,13 @@ def heat(
             for share, word in zip(row, words, strict=True)
         )
         body.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    inner = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return scroll(f'<table class="heat">{inner}</table>', caption)
+    return _captioned(f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>", caption, kind="heat")
+
+
+def _captioned(content: str, caption: str, *, kind: str = "") -> str:
+    """A table under its caption, which stays where it is while the table scrolls."""
+    named = f'<table class="{kind}" aria-label="{escape(caption)}">{content}</table>'
+    return f'<figure class="table"><figcaption>{escape(caption)}</figcaption>{scroll(named, caption)}</figure>'
 
 
 def legend(names: Iterable[str]) -> str:

@@ -88,16 +88,14 @@ def categories(data: Mapping[str, Any]) -> tuple[str, str]:
         for c in columns(data)
     )
     options = "".join(f'<option value="{g[0]}">{g}</option>' for g in GROUPS)
-    rows = (
-        '<table id="category-table"><caption>Training images and instances, annotated objects, scores in per cent'
-        f"</caption><thead><tr>{heads}</tr></thead><tbody></tbody></table>"
-    )
+    rows = f'<table id="category-table" aria-label="Categories"><thead><tr>{heads}</tr></thead><tbody></tbody></table>'
     return "Categories", (
         legend(GROUPS)
         + f'<div class="pair">{"".join(parts)}</div>'
         + '<div class="controls"><label for="search">Search a name<input type="search" id="search" autocomplete="off">'
         f'</label><label for="group">Group<select id="group"><option value="">all</option>{options}</select></label>'
         '<span id="shown" role="status"></span></div>'
+        + '<p class="soft">Training images and instances, annotated objects of this evaluation, scores in per cent.</p>'
         + scroll(rows, "Categories, sortable by their headings", kind="tall")
         + "<noscript><p>The table needs JavaScript; its numbers stand in the page's source.</p></noscript>"
     )
