@@ -25,6 +25,13 @@ from c2am_jax.evaluation.matching import to_rle
 DETECTIONS = 300
 
 
+def shifted(mask: np.ndarray, box: list[float], rng: random.Random) -> tuple[list[float], str]:
+    """Box and run lengths of a mask, both up to 6 pixels beside it."""
+    dx, dy = rng.randint(-6, 6), rng.randint(-6, 6)
+    counts = coco_mask.encode(np.asfortranarray(np.roll(mask, (dy, dx), (0, 1))))["counts"].decode("ascii")
+    return [box[0] + dx, box[1] + dy, *box[2:]], counts
+
+
 def detections_of(image: dict, annotations: list[dict], categories: list[int], rng: random.Random) -> list[tuple]:
     """(category, box, run lengths) of 300 detections."""
     height, width = image["height"], image["width"]
@@ -33,13 +40,10 @@ def detections_of(image: dict, annotations: list[dict], categories: list[int], r
     found = []
     for _ in range(DETECTIONS):
         which = rng.randrange(len(annotations))
-        dx, dy = rng.randint(-6, 6), rng.randint(-6, 6)
-        moved = np.roll(masks[which], (dy, dx), (0, 1))
+        box, counts = shifted(masks[which], annotations[which]["bbox"], rng)
         draw = rng.random()
         label = annotations[which]["category_id"] if draw < 0.4 else rng.choice(known if draw < 0.7 else categories)
-        x, y, w, h = annotations[which]["bbox"]
-        counts = coco_mask.encode(np.asfortranarray(moved))["counts"].decode("ascii")
-        found.append((label, [x + dx, y + dy, w, h], counts))
+        found.append((label, box, counts))
     return found
 
 

@@ -1,23 +1,46 @@
 """Evaluate a detector on the validation split: results files, LVIS AP, weight norms."""
 
+import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.lvis_ap import IOU_TYPES, evaluate_file
+from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
 from c2am_jax.evaluation.report import ap_table, norm_table, threshold_line
-from c2am_jax.evaluation.weight_norms import classifier_norms, weight_norm_table
+from c2am_jax.evaluation.weight_norms import classifier_kernels, weight_norm_table
 from c2am_jax.models.functional import Arrays, Functional
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """An evaluation, for who wants to see more of it than the metrics.
+
+    Attributes:
+      dataset: what was predicted.
+      step: of the checkpoint.
+      scored: by IoU type, with evidence; the detections of both stand in the same order.
+      kernels: of the classifier, [D, C] by stage.
+      norms: tables of `weight_norm_table` by stage.
+    """
+
+    dataset: PreparedDataset
+    step: int
+    scored: dict[str, LVISAP]
+    kernels: dict[str, np.ndarray]
+    norms: dict[str, dict[str, Any]]
 
 
 def evaluate(
@@ -29,6 +52,7 @@ def evaluate(
     step: int,
     *,
     suffix: str = "",
+    inspect: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, float]:
     """Predict, score, write ``eval/STEP<suffix>/`` in the workdir and print both tables; returns the metrics.
 
@@ -36,6 +60,7 @@ def evaluate(
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
     category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
+    The first process hands everything to `inspect` at the end.
     """
     dataset = open_dataset(config.data, "val")
     if len(dataset.categories) != config.model.num_classes:
@@ -56,16 +81,22 @@ def evaluate(
     if jax.process_index() > 0:
         return {}
 
-    metrics, category_ap, thresholds = {}, {}, {}
+    metrics, category_ap, thresholds, results = {}, {}, {}, {}
     for iou_type in IOU_TYPES:
         _LOG.info("scoring %s", iou_type)
-        scored = evaluate_file(dataset.annotations_path, folder / f"detections_{iou_type}.json", iou_type)
+        path = folder / f"detections_{iou_type}.json"
+        scored = evaluate_file(dataset.annotations_path, path, iou_type, evidence=inspect is not None)
+        if inspect is not None:
+            results[iou_type] = scored
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
         category_ap[iou_type] = scored.category_table()
         thresholds[iou_type] = scored.thresholds()
     best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
-    kernels = classifier_norms(params | rest)
-    norms = {stage: weight_norm_table(values, dataset.categories) for stage, values in kernels.items()}
+    kernels = classifier_kernels(params | rest)
+    norms = {
+        stage: weight_norm_table(np.linalg.norm(kernel, axis=0), dataset.categories)
+        for stage, kernel in kernels.items()
+    }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
@@ -74,4 +105,6 @@ def evaluate(
     for stage, table in norms.items():
         print(norm_table(table, stage))
     print(folder)
+    if inspect is not None:
+        inspect(Evaluated(dataset, step, results, kernels, norms))
     return metrics

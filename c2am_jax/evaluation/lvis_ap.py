@@ -37,6 +37,21 @@ PARALLEL_FROM = 50_000  # detections; fewer are scored before processes would ha
 
 
 @dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The single objects behind the scores, for who wants to look at them.
+
+    Attributes:
+      problem: all ground truths, and the detections within the limit, those of unverified categories too.
+      counts: bool [N], of detections: whether their category is verified in their image.
+      image_ids: [images].
+    """
+
+    problem: Problem
+    counts: np.ndarray
+    image_ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class LVISAP:
     """Scores of a results file.
 
@@ -44,11 +59,13 @@ class LVISAP:
       categories: row k is class k.
       results: of each category.
       limit: detections of an image that count; 0: no limit (AP-fixed).
+      evidence: if it was asked for.
     """
 
     categories: CategoryTable
     results: list[CategoryResult]
     limit: int = MAX_DETECTIONS
+    evidence: Evidence | None = None
 
     def metrics(self) -> dict[str, float]:
         """AP, AP50, AP75, APs/m/l (area), APr/c/f (frequency), AR@300 and ARs/m/l@300; -1 where nothing counts."""
@@ -116,6 +133,7 @@ def evaluate_file(
     *,
     fixed: bool = False,
     workers: int | None = None,
+    evidence: bool = False,
 ) -> LVISAP:
     """Score a results file against a LVIS json.
 
@@ -127,6 +145,7 @@ def evaluate_file(
       fixed: AP-fixed (Dave et al., 2021): instead of the 300 best detections of each image, the 10,000 best of each
         category over all images count.
       workers: processes; default one per core for large files, none for small ones.
+      evidence: keep the objects too, some 75 bytes for each.
 
     Raises:
       UserError: either file is missing or not what it should be; the text names file and entry.
@@ -138,7 +157,8 @@ def evaluate_file(
     truths.finish()
     found = _Detections(str(predictions), iou_type, truths)
     _stream(predictions, lambda file, path: read_list(file, path, found.add))
-    keep = found.counted(truths, fixed=fixed)
+    best = found.best(fixed=fixed)
+    keep = best & found.verified(truths)
     problem = Problem(
         iou_type,
         truths.objects(),
@@ -149,7 +169,14 @@ def evaluate_file(
         str(predictions),
     )
     results = _run(problem, int(keep.sum()), workers)
-    return LVISAP(truths.table, results, 0 if fixed else MAX_DETECTIONS)
+    looked = _evidence(problem, truths, found.objects(best, len(truths.table))) if evidence else None
+    return LVISAP(truths.table, results, 0 if fixed else MAX_DETECTIONS, looked)
+
+
+def _evidence(problem: Problem, truths: "_Truths", detections: Objects) -> Evidence:
+    codes = detections.image * problem.categories + detections.labels()
+    everything = dataclasses.replace(problem, detections=detections)
+    return Evidence(everything, np.isin(codes, truths.verified), truths.image_ids)
 
 
 def _stream(path: str | Path, read: Callable[[Any, str], Any]) -> None:
@@ -344,15 +371,20 @@ class _Detections:
         self._require(found >= 0, f"{key.replace('_', ' ')} {value} is not in the annotations")
         return found
 
-    def counted(self, truths: _Truths, *, fixed: bool) -> np.ndarray:
-        """Which detections count: bool [N]. The best of each image (or category), of categories that are verified."""
+    def best(self, *, fixed: bool) -> np.ndarray:
+        """Which detections are among the best of their image (or category): bool [N]."""
         image, label, score = (np.asarray(a) for a in (self._image, self._label, self._score))
         groups, most = (label, FIXED_PER_CATEGORY) if fixed else (image, MAX_DETECTIONS)
         order = np.lexsort((np.arange(len(score)), -score, groups))
         rank = np.arange(len(score)) - np.searchsorted(groups[order], groups[order])
         keep = np.zeros(len(score), bool)
         keep[order[rank < most]] = True
-        return keep & np.isin(image.astype(np.int64) * len(truths.table) + label, truths.verified)
+        return keep
+
+    def verified(self, truths: _Truths) -> np.ndarray:
+        """Which detections are of a category that the annotations of their image say something about: bool [N]."""
+        image, label = np.asarray(self._image).astype(np.int64), np.asarray(self._label)
+        return np.isin(image * len(truths.table) + label, truths.verified)
 
     def objects(self, keep: np.ndarray, classes: int) -> Objects:
         """Those that count, sorted by category, image and score; file order among equals."""

@@ -46,6 +46,10 @@ class Objects:
     offset: np.ndarray
     length: np.ndarray
 
+    def labels(self) -> np.ndarray:
+        """The class of each row, [N]."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
     def save(self, folder: Path) -> None:
         """One file per array."""
         folder.mkdir(parents=True)

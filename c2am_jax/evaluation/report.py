@@ -1,6 +1,8 @@
-"""Tables on the terminal."""
+"""Tables on the terminal and as csv."""
 
+import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from c2am_jax.evaluation.weight_norms import QUANTILES
@@ -48,3 +50,11 @@ def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
     rows = [[name, *(f"{values[q]:.3f}" for q in QUANTILES)] for name, values in norms["groups"].items()]
     table = _table([f"classifier weight norm {stage}".rstrip(), *(f"p{q}" for q in QUANTILES)], rows)
     return f"{table}\nbackground {norms['background']:.3f}"
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A csv file with the keys of the first row as its head."""
+    with Path(path).open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)

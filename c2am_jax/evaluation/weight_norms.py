@@ -13,14 +13,19 @@ QUANTILES = (10, 50, 90)
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
-def classifier_norms(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Norms of the columns [C] of each box classifier, by stage: "" for Mask R-CNN, "s0", "s1", ... for a cascade."""
+def classifier_kernels(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Kernels [D, C] of each box classifier, by stage: "" for Mask R-CNN, "s0", "s1", ... for a cascade."""
     found = {name: _KERNEL.fullmatch(name) for name in params}
     return {
-        f"s{match[1]}" if match[1] else "": np.linalg.norm(np.asarray(params[name], np.float64), axis=0)
+        f"s{match[1]}" if match[1] else "": np.asarray(params[name], np.float64)
         for name, match in sorted(found.items())
         if match
     }
+
+
+def classifier_norms(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Norms of the columns [C] of each box classifier, by stage."""
+    return {stage: np.linalg.norm(kernel, axis=0) for stage, kernel in classifier_kernels(params).items()}
 
 
 def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, dict[int, float]]:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from c2am_jax.config import calibration_settings
 from c2am_jax.data import fractal
 from c2am_jax.data.datasets import open_dataset
-from c2am_jax.evaluation.evaluate import evaluate
+from c2am_jax.evaluation.evaluate import Evaluated, evaluate
 from c2am_jax.losses.calibration import calibrated
 from c2am_jax.losses.classification import Classification
 from c2am_jax.training import logit_statistics
@@ -17,8 +17,15 @@ from c2am_jax.training.state import build_functional, class_statistics
 from c2am_jax.training.step import data_mesh
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: str | Path, step: int | None = None) -> dict[str, float]:
+def evaluate_checkpoint(
+    config: ConfigDict,
+    workdir: str | Path,
+    step: int | None = None,
+    inspect: Callable[[Evaluated], None] | None = None,
+) -> dict[str, float]:
     """Metrics of a checkpoint on the validation split, in ``eval/STEP/``, or ``eval/STEP-CALIBRATION/``.
+
+    `inspect` gets the evaluation, see `evaluate`.
 
     Raises:
       UserError: no such run or step, a run of another config, or a calibration that does not go with the loss.
@@ -28,7 +35,8 @@ def evaluate_checkpoint(config: ConfigDict, workdir: str | Path, step: int | Non
     if name != "none":
         functional = build_functional(config, calibrate=_calibration(config, workdir, int(state.step)))[0]
         suffix = f"-{name}"
-    return evaluate(config, functional, state.params, state.rest, workdir, int(state.step), suffix=suffix)
+    at = int(state.step)
+    return evaluate(config, functional, state.params, state.rest, workdir, at, suffix=suffix, inspect=inspect)
 
 
 def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:

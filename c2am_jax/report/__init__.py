@@ -1,0 +1,1 @@
+"""One self-contained page about an evaluation: numbers, charts and pictures that open without a network."""

@@ -1,0 +1,54 @@
+"""The report of an evaluated checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.evaluation.evaluate import Evaluated
+from c2am_jax.report.collect import best_threshold, numbers
+from c2am_jax.report.environment import environment
+from c2am_jax.report.gallery import ImageReader, make_gallery
+from c2am_jax.report.inspection import inspect
+from c2am_jax.report.margins import margin_summary
+from c2am_jax.report.render import render, write
+
+
+def checkpoint_report(path: Path, config: ConfigDict, evaluated: Evaluated) -> None:
+    """Write the report of an evaluated checkpoint."""
+    boxes, masks = evaluated.scored["bbox"], evaluated.scored["segm"]
+    assert boxes.evidence is not None and masks.evidence is not None
+    inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
+    loss = config.loss.to_dict()
+    data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=evaluated.kernels)
+    if loss["name"] == "c2am":
+        margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}
+        groups = boxes.categories.frequency
+        data["margins"] = {
+            stage: margin_summary(kernel, groups, **margin) for stage, kernel in evaluated.kernels.items()
+        }
+    pictures = make_gallery(
+        boxes.evidence,
+        masks.evidence.problem,
+        boxes.categories,
+        inspection.candidates,
+        lambda wanted: record_images(evaluated.dataset),
+    )
+    title = f"{config.name}, step {evaluated.step:,}"
+    subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
+    write(path, render(title, subtitle, data, pictures, config.to_dict(), environment(devices=True)))
+
+
+def record_images(dataset: PreparedDataset) -> ImageReader:
+    """Reader of the images of prepared records."""
+    from c2am_jax.data.jpeg import decode_jpeg
+    from c2am_jax.data.tensorflow_host import tf
+
+    row_of = {int(image): row for row, image in enumerate(dataset.image_id)}
+
+    def read(image_id: int) -> np.ndarray:
+        record = dataset.parse(tf.constant(dataset.read(row_of[image_id])))
+        return decode_jpeg(record["image"]).numpy()
+
+    return read

@@ -1,0 +1,138 @@
+"""From an evaluation to the numbers of the page, as plain json."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from c2am_jax.data.lvis import FREQUENCIES
+from c2am_jax.evaluation.lvis_ap import LVISAP
+from c2am_jax.evaluation.weight_norms import GROUP_NAMES
+from c2am_jax.report.calibration import reliability
+from c2am_jax.report.inspection import Inspection
+
+SCORES = ("AP", "AP50", "AP75", "AR")
+PAIRS = 100  # confusions that are listed
+MATRIX = 14  # categories of the small matrix
+
+
+def best_threshold(scored: LVISAP) -> dict[str, float]:
+    """The score threshold with the best F1 at IoU 0.5."""
+    return max(scored.thresholds(), key=lambda row: row["f1"])
+
+
+def numbers(
+    scored: Mapping[str, LVISAP],
+    inspection: Inspection,
+    *,
+    norms: Mapping[str, Mapping[str, Any]] | None = None,
+    kernels: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Everything but pictures, configuration and environment.
+
+    Args:
+      scored: by IoU type, of the same categories.
+      inspection: of the same detections.
+      norms: tables of `weight_norm_table` by stage of the classifier.
+      kernels: of the classifier, [D, C] by stage.
+
+    Returns:
+      "metrics", "groups", "categories" (a row per category by column), "calibration", "thresholds", "confusion", and
+      with a classifier "norms" by stage.
+    """
+    tables = {kind: found.category_table() for kind, found in scored.items()}
+    first = next(iter(scored.values()))
+    found: dict[str, Any] = {
+        "metrics": {kind: {name: rounded(v) for name, v in s.metrics().items()} for kind, s in scored.items()},
+        "groups": _groups(tables),
+        "categories": _categories(tables, norms or {}),
+        "calibration": {kind: _calibration(s) for kind, s in scored.items()},
+        "thresholds": {kind: best_threshold(s) for kind, s in scored.items()},
+        "confusion": _confusion(inspection, first.categories.names, kernels or {}),
+    }
+    if norms:
+        found["norms"] = {
+            stage: {"groups": table["groups"], "background": rounded(table["background"])}
+            for stage, table in norms.items()
+        }
+    return found
+
+
+def rounded(value: float) -> float | None:
+    """Six decimals; None for what does not exist, -1 by the protocol or NaN."""
+    return None if math.isnan(value) or value == -1 else round(float(value), 6)
+
+
+def _groups(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for all categories and each frequency group: how many, with objects, objects, and means by IoU type."""
+    rows = []
+    for letter, name in {"": "all", **GROUP_NAMES}.items():
+        row: dict[str, Any] = {"group": name}
+        for kind, table in tables.items():
+            own = [c for c in table if letter in ("", c["frequency"])]
+            scored = [c for c in own if c["ground_truths"]]
+            row |= {"categories": len(own), "annotated": len(scored)}
+            row["objects"] = sum(c["ground_truths"] for c in own)
+            row[kind] = {s: rounded(float(np.mean([c[s] for c in scored]))) if scored else None for s in SCORES}
+            row[kind]["zero"] = sum(c["AP"] <= 0 for c in scored)
+        rows.append(row)
+    return rows
+
+
+def _categories(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], norms: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    by_stage = {stage: {c["id"]: c["norm"] for c in table["categories"]} for stage, table in norms.items()}
+    rows = []
+    for same in zip(*tables.values(), strict=True):
+        row = {k: same[0][k] for k in ("id", "name", "frequency", "image_count", "instance_count", "ground_truths")}
+        for kind, category in zip(tables, same, strict=True):
+            row |= {f"{kind}_{score}": rounded(category[score]) for score in SCORES}
+        for stage, of in by_stage.items():
+            row[f"norm_{stage}"] = rounded(of[row["id"]])
+        rows.append(row)
+    return rows
+
+
+def _calibration(scored: LVISAP) -> dict[str, Any]:
+    found = {"all": reliability(scored.results)}
+    for letter in FREQUENCIES:
+        classes = scored.categories.group(letter)
+        if len(classes):
+            found[GROUP_NAMES[letter]] = reliability([scored.results[k] for k in classes])
+    return found
+
+
+def _confusion(found: Inspection, names: Sequence[str], kernels: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The most frequent confusions, and a matrix of the categories in the first of them."""
+    objects, right = int(found.objects.sum()), int(found.right.sum())
+    other = int(found.pairs[:, 2].sum())
+    kernel = list(kernels.values())[-1] if kernels else None
+    unit = None if kernel is None else kernel / np.maximum(np.linalg.norm(kernel, axis=0), 1e-12)
+    rows = []
+    for i, j, count in found.pairs[:PAIRS].tolist():
+        row = {"truth": names[i], "taken_for": names[j], "count": count, "objects": int(found.objects[i])}
+        if unit is not None:
+            row["cosine"] = rounded(float(unit[:, i] @ unit[:, j]))
+        rows.append(row)
+    shown: list[int] = []
+    for i, j in found.pairs[:, :2].tolist():
+        new = [k for k in (i, j) if k not in shown]
+        if len(shown) + len(new) > MATRIX:
+            break
+        shown += new
+    counts = {(i, j): n for i, j, n in found.pairs.tolist()}
+    counts |= {(k, k): int(found.right[k]) for k in shown}
+    return {
+        "objects": objects,
+        "right": right,
+        "other": other,
+        "none": objects - right - other,
+        "pairs": rows,
+        "matrix": {
+            "names": [names[k] for k in shown],
+            "objects": [int(found.objects[k]) for k in shown],
+            "counts": [[counts.get((i, j), 0) for j in shown] for i in shown],
+        },
+    }
