@@ -39,7 +39,7 @@ def calibrated_method(run, monkeypatch, name):
     config, seen = config.copy_and_resolve_references(), []
     config.calibration.name = name
 
-    def evaluate(config, functional, params, rest, workdir, step, *, suffix=""):
+    def evaluate(config, functional, params, rest, workdir, step, *, suffix="", inspect=None):
         seen.append((functional.merge(params, rest).roi_head.classification, f"{step}{suffix}"))
         return {}
 
