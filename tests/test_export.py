@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import CATEGORIES, untrained_run
 
 from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import target_size
@@ -15,7 +16,6 @@ from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import ExportShape, export_detector, export_shape, main
 from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
-from runs import CATEGORIES, untrained_run
 
 BARE = """
 import importlib.util, sys

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from runs import CATEGORIES, STEP, untrained_run
 from tiny import tiny_config
 
 from c2am_jax.evaluation.detect import PictureDetector
@@ -15,7 +16,6 @@ from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import check_config
 from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
-from runs import CATEGORIES, STEP, untrained_run
 
 
 @pytest.fixture(scope="module", autouse=True)
