@@ -1,11 +1,11 @@
 """A report of an evaluation of 1203 categories with every section full: seconds and bytes, printed as one JSON line.
 
-    python -m benchmarks.report_page --source lvis_v1.json --images DIR --counts lvis_v1_train_cat_info.json --folder OUT
+    python -m benchmarks.report_page --source lvis.json --images DIR --counts lvis_v1_train_cat_info.json --folder OUT
 
-The images of a LVIS json are repeated under new ids, and their annotations spread over all categories, so that every one
-has objects. Detections are ground truths shifted a little, under their own category, a neighbouring one or any other.
-Norms of the classifier follow the published counts of training images. ``tests/report/browser.cjs OUT/report.html``
-tells what a browser says to the page.
+The images of a LVIS json are repeated under new ids, and their annotations spread over all categories, so that each has
+objects. Detections are ground truths shifted a little, under their own category, a neighbouring one or any other. Norms
+of the classifier follow the published counts of training images. ``tests/report/browser.cjs OUT/report.html`` tells
+what a browser says to the page.
 """
 
 import argparse

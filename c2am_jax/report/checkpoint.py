@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from c2am_jax.data.builder import PreparedDataset
@@ -47,8 +46,5 @@ def record_images(dataset: PreparedDataset) -> ImageReader:
 
     row_of = {int(image): row for row, image in enumerate(dataset.image_id)}
 
-    def read(image_id: int) -> np.ndarray:
-        record = dataset.parse(tf.constant(dataset.read(row_of[image_id])))
-        return decode_jpeg(record["image"]).numpy()
-
-    return read
+    decode = tf.function(lambda record: decode_jpeg(dataset.parse(record)["image"]))
+    return lambda image_id: decode(tf.constant(dataset.read(row_of[image_id]))).numpy()

@@ -22,7 +22,7 @@ def group(name: str) -> str:
 
 def scroll(content: str, name: str, *, kind: str = "") -> str:
     """A region that scrolls by itself and that the keyboard reaches; `content` is html."""
-    return f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{escape(name)}">{content}</div>'
+    return f'<div class="scroll {kind}" role="group" tabindex="0" aria-label="{escape(name)}">{content}</div>'
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, html_first: bool = False) -> str:

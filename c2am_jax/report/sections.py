@@ -13,7 +13,10 @@ from c2am_jax.report.html import facts, group, heat, legend, number, percent, sc
 KIND_TEXTS = {
     "best": ("Best", "Right category, and the outline closest to the annotated one."),
     "worst": ("Worst", "Right category on the object, but the outline farthest from the annotated one."),
-    "missed": ("Missed", "The largest annotated objects that no detection of their category touches."),
+    "missed": (
+        "Missed",
+        "The largest annotated objects that no detection of their category touches, and what lies there at any score.",
+    ),
     "false": ("False", "The highest scores that match no annotated object of their category."),
 }
 NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
@@ -40,16 +43,17 @@ def columns(data: Mapping[str, Any]) -> list[dict[str, str]]:
 def summary(data: Mapping[str, Any]) -> tuple[str, str]:
     """AP by the protocol's columns, and by group."""
     metrics = data["metrics"]
-    tiles = []
+    parts = []
     for kind, values in metrics.items():
-        for column in ("AP", "APr", "APc", "APf"):
-            name = f"{NAMES[kind]} {column}"
-            tiles.append(f'<div class="tile"><dt>{name}</dt><dd>{percent(values[column])}</dd></div>')
+        tiles = (
+            f'<div class="tile"><dt>{NAMES[kind]} {column}</dt><dd>{percent(values[column])}</dd></div>'
+            for column in ("AP", "APr", "APc", "APf")
+        )
+        parts.append(f'<dl class="tiles">{"".join(tiles)}</dl>')
     limit = next(name for name in next(iter(metrics.values())) if name.startswith("AR@"))
     shown = (*(c for c in AP_COLUMNS if not c.startswith("AR")), limit)
     rows = [[NAMES[kind], *(percent(values[c]) for c in shown)] for kind, values in metrics.items()]
-    parts = [
-        f'<dl class="tiles">{"".join(tiles)}</dl>',
+    parts += [
         "<p>Average precision in per cent by the LVIS protocol; s, m and l are sizes of objects, r, c and f rare (at "
         "most 10 training images), common (at most 100) and frequent categories. A dash: nothing to count.</p>",
         table("All metrics, per cent", ["overlap of", *shown], rows),
@@ -143,7 +147,7 @@ def norms(data: Mapping[str, Any]) -> tuple[str, str]:
         legend(GROUPS),
     ]
     for stage, found in data["norms"].items():
-        title = f"Weight norms {stage}".strip()
+        title = f"Weight norms of the categories {stage}".strip()
         values = [c[f"norm_{stage}"] for c in ordered]
         letters = [c["frequency"] for c in ordered]
         chart = charts.by_frequency(values, letters, title=title, y_name="weight norm")
@@ -240,7 +244,7 @@ def setting(configuration: Mapping[str, Any], environment: Mapping[str, str]) ->
     text = escape(json.dumps(configuration, indent=2, default=str))
     return "Configuration and environment", (
         scroll(facts(environment), "Environment")
-        + f'<details><summary>Configuration</summary><pre tabindex="0" role="region" aria-label="Configuration">{text}'
+        + f'<details><summary>Configuration</summary><pre tabindex="0" role="group" aria-label="Configuration">{text}'
         "</pre></details>"
     )
 
