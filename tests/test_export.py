@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import CATEGORIES, untrained_run
+from untrained import CATEGORIES, untrained_run
 
 from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import target_size

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from runs import CATEGORIES, STEP, untrained_run
 from tiny import tiny_config
+from untrained import CATEGORIES, STEP, untrained_run
 
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.predict import main
