@@ -38,7 +38,7 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 )
 
 
-def score() -> None:
+def score(annotations: str, predictions: str) -> None:
     """Score a results file."""
     from c2am_jax.evaluation.report import ap_table, threshold_line, write_csv
 
@@ -48,12 +48,12 @@ def score() -> None:
             raise UserError("--fixed, --categories and --report go with --protocol lvis")
         from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 
-        found = evaluate_coco_file(_ANNOTATIONS.value, _PREDICTIONS.value, kind)
+        found = evaluate_coco_file(annotations, predictions, kind)
     else:
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
-        files = _ANNOTATIONS.value, _PREDICTIONS.value, kind
-        scored = evaluate_file(*files, fixed=_FIXED.value, evidence=bool(_REPORT.value))
+        wanted = bool(_REPORT.value)
+        scored = evaluate_file(annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted)
         found = scored.metrics()
         if _CATEGORIES.value:
             write_csv(_CATEGORIES.value, scored.category_table())
@@ -66,7 +66,7 @@ def score() -> None:
     if _REPORT.value:
         from c2am_jax.report.results import results_report
 
-        results_report(Path(_REPORT.value), *files, scored, _IMAGES.value)
+        results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
 
 
 def main(_) -> None:
@@ -76,7 +76,7 @@ def main(_) -> None:
 
         check_place(_REPORT.value, _IMAGES.value)
     if _ANNOTATIONS.value and _PREDICTIONS.value:
-        return score()
+        return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if _CONFIG.value is None:
         raise UserError("give --config, or --annotations together with --predictions")
     from c2am_jax.training.calibrated import evaluate_checkpoint, gather_logits

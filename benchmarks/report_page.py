@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from benchmarks.evaluate_lvis import shifted
 from c2am_jax.data import builder
+from c2am_jax.data.masks import rasterise
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.matching import to_rle
 from c2am_jax.evaluation.weight_norms import weight_norm_table
 from c2am_jax.report.checkpoint import checkpoint_report
 
@@ -45,7 +44,7 @@ def write(source: Path, counts: Path, folder: Path, repeat: int) -> dict[str, Pa
         of_image.setdefault(annotation["image_id"], []).append(annotation)
     images, annotations, boxes, masks = [], [], [], []
     rasters = {
-        i["id"]: [coco_mask.decode(to_rle(a["segmentation"], i["height"], i["width"])) for a in of_image[i["id"]]]
+        i["id"]: [rasterise(a["segmentation"], (i["height"], i["width"])) for a in of_image[i["id"]]]
         for i in content["images"]
         if i["id"] in of_image
     }

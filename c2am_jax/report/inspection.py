@@ -8,7 +8,7 @@ import dataclasses
 import heapq
 import json
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -137,7 +137,7 @@ def _views(evidence: Evidence) -> Iterator[_View]:
                 continue
             overlap = np.zeros((len(d), len(g)))
             if len(g) and len(d):
-                overlap = coco_mask.iou(boxes(detections, d, file), truths.box[g], [0] * len(g))
+                overlap = np.asarray(coco_mask.iou(boxes(detections, d, file), truths.box[g], [0] * len(g)))
             yield _View(
                 image,
                 g,
@@ -157,7 +157,8 @@ def boxes(detections: Objects, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
     found = np.array(detections.box[rows], np.float64)
     for at in np.flatnonzero(np.isnan(found[:, 0])):
         mask = entry(detections, int(rows[at]), file)["segmentation"]
-        found[at] = coco_mask.toBbox(to_rle(mask, *mask["size"]))
+        rle: Any = to_rle(mask, *mask["size"])
+        found[at] = coco_mask.toBbox(rle)
     return found
 
 

@@ -1,5 +1,6 @@
 """The loop: what it writes, that resuming continues bit for bit, and how it fails."""
 
+import functools
 import itertools
 import json
 
@@ -11,6 +12,7 @@ from tiny import tiny_config
 
 from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
+from c2am_jax.report.checkpoint import checkpoint_report
 from c2am_jax.training import loop
 from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
@@ -86,7 +88,9 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
     first = (folder / "detections_segm.json").read_bytes()
     entries = json.loads((folder / "detections_bbox.json").read_text())
     assert entries and all(np.isfinite(e["bbox"]).all() and min(e["bbox"][2:]) >= 0 for e in entries)
-    assert evaluate_checkpoint(config, tmp_path) == metrics
+    page = tmp_path / "report.html"
+    assert evaluate_checkpoint(config, tmp_path, inspect=functools.partial(checkpoint_report, page, config)) == metrics
+    assert all(f'<section id="{name}"' in page.read_text("utf-8") for name in ("norms", "margins", "gallery"))
     assert (folder / "detections_segm.json").read_bytes() == first
     assert "bbox" in capsys.readouterr().out
     with pytest.raises(UserError, match="step 77.*there are: 2"):
