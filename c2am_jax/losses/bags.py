@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from c2am_jax.losses.detection import global_sum
+from c2am_jax.losses.draws import smallest
 from c2am_jax.losses.softmax import softmax_cross_entropy
 
 BOUNDS = (10, 100, 1000)  # instance counts at which the next group begins
@@ -30,39 +31,12 @@ def group_logits(logits: Float[Array, "n c"], group: Int[Array, " k"], index: in
     return jnp.concatenate([own, logits[:, classes + index, None]], -1)
 
 
-def kept_others(
-    uniform: Float[Array, " n"],
-    others: Float[Array, " n"],
-    most: Float[Array, ""],
-    axis_name: str | None,
-) -> Float[Array, " n"]:
-    """1 for the `most` "others" with the smallest random numbers over all devices, else 0: [N] -> [N].
-
-    Args:
-      uniform: one random number per sample.
-      others: 1 for the samples to choose from.
-      most: how many to keep; all if there are fewer.
-      axis_name: mesh axis of the devices.
-    """
-    drawn = jnp.where(others > 0, uniform, jnp.inf)
-    everyone = drawn if axis_name is None else jax.lax.all_gather(drawn, axis_name, tiled=True)
-    smallest = jnp.append(jnp.sort(everyone), jnp.inf)
-    limit = smallest[jnp.minimum(most.astype(jnp.int32), everyone.shape[0])]  # the first one left out
-    return others * (drawn < limit)
-
-
-def sample_numbers(key: jax.Array, count: int, axis_name: str | None) -> Float[Array, " n"]:
-    """A random number per sample, a function of the key and the sample's position in the global batch only: [count]."""
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
-    return jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position)))(first + jnp.arange(count))
-
-
 def bags_loss(
     logits: Float[Array, "n c"],
     labels: Int[Array, " n"],
     weights: Float[Array, " n"],
     group: Int[Array, " k"],
-    key: jax.Array,
+    uniform: Float[Array, "n 4"],
     *,
     others_ratio: float = 8.0,
     axis_name: str | None = None,
@@ -74,7 +48,7 @@ def bags_loss(
       labels: 0..K, background K.
       weights: 1, or 0 for padding.
       group: of each class, [K].
-      key: of the choice among "others".
+      uniform: a random number for each sample and group (`draws.uniforms`): "others" with the smallest ones are kept.
       others_ratio: "others" kept per positive of a group.
       axis_name: mesh axis of the devices that share the batch.
     """
@@ -86,8 +60,8 @@ def bags_loss(
     for index in range(GROUPS):
         positive = weights * (own_group == index)
         most = others_ratio * global_sum(positive.sum(), axis_name)
-        uniform = sample_numbers(jax.random.fold_in(key, index), labels.shape[0], axis_name)
-        counted = positive + kept_others(uniform, weights * (own_group != index), most, axis_name)
+        others = (weights > 0) & (own_group != index)
+        counted = positive + smallest(others, uniform[:, index], most, axis_name)
         target = jnp.where(own_group == index, labels, classes)
         loss = softmax_cross_entropy(group_logits(logits, group, index), target)
         total += counted * loss / jnp.maximum(global_sum(counted.sum(), axis_name), 1.0)

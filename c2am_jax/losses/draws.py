@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c2am_jax.losses.detection import global_sum
+
 
 def _first_row(rows: int, axis_name: str | None) -> jax.Array | int:
     """Global position of this device's first row."""
@@ -25,15 +27,23 @@ def uniforms(
     return jax.vmap(lambda p: jax.random.uniform(jax.random.fold_in(key, p), (columns,)))(position)
 
 
-def choose(
-    candidates: Bool[Array, " n"], order: Float[Array, " n"], share: float, axis_name: str | None = None
+def smallest(
+    candidates: Bool[Array, " n"], order: Float[Array, " n"], most: Float[Array, ""], axis_name: str | None = None
 ) -> Bool[Array, " n"]:
-    """floor(share x candidates) of the candidates of all devices, those of the smallest `order`: [N] of this device."""
+    """The `most` candidates of all devices with the smallest `order`, all if there are fewer: [N] of this device."""
     rows = candidates.shape[0]
     order = jnp.where(candidates, order, jnp.inf)
     if axis_name is not None:
         order = jax.lax.all_gather(order, axis_name, tiled=True)
-    wanted = jnp.floor(share * jnp.isfinite(order).sum() + 1e-4)  # 0.1 * 30 is a little less than 3 in float32
     rank = jnp.zeros(order.shape, jnp.int32).at[jnp.argsort(order)].set(jnp.arange(len(order), dtype=jnp.int32))
     own = jax.lax.dynamic_slice_in_dim(rank, _first_row(rows, axis_name), rows)
-    return candidates & (own < wanted)
+    return candidates & (own < most)
+
+
+def choose(
+    candidates: Bool[Array, " n"], order: Float[Array, " n"], share: float, axis_name: str | None = None
+) -> Bool[Array, " n"]:
+    """floor(share x candidates) of the candidates of all devices, those of the smallest `order`: [N] of this device."""
+    count = global_sum(candidates.sum(), axis_name)
+    most = jnp.floor(share * count + 1e-4)  # 0.1 * 30 is a little less than 3 in float32
+    return smallest(candidates, order, most, axis_name)

@@ -1,34 +1,25 @@
 """Second-stage methods: reference vectors, sub-sampling, re-weighting, the same on one and eight devices."""
 
 import functools
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
-from c2am_jax.losses.bags import bags_log_probabilities, groups_of, kept_others
+from c2am_jax.losses.bags import bags_log_probabilities, groups_of
 from c2am_jax.losses.balms import balanced_share, meta_gradient, sample_weights
 from c2am_jax.losses.disalign import aligned_logits, generalized_weights
 from c2am_jax.losses.loce import draw_entries, first_state, remember, updated_scores
 from c2am_jax.losses.softmax import equilibrium_loss
 from c2am_jax.losses.statistics import ClassStatistics
 
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "longtail_vectors.json"
-PRECISIONS = pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 2e-4)])
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
 STATISTICS = ClassStatistics(COUNTS, np.array([60.0, 30.0, 10.0, 4.0, 1.0]), 100)
 DECOUPLED = ("lws", "bags", "disalign", "balms", "loce")
-
-
-def vector(name):
-    if not VECTORS.is_file():
-        pytest.skip(f"the reference vectors are not at {VECTORS}")
-    return next(v for v in json.loads(VECTORS.read_text())["vectors"] if v["id"] == name)
 
 
 def mean_and_gradient(method, logits, labels, extra, dtype):
@@ -58,7 +49,7 @@ def our_columns(group):
 
 @PRECISIONS
 def test_bags_vector(dtype, bound):
-    recorded = vector("bags_keep_all_others")
+    recorded = longtail_vector("bags_keep_all_others")
     columns = our_columns(groups_of(np.asarray(recorded["inputs"]["instance_counts"])))
     logits = np.asarray(recorded["inputs"]["logits"])[:, columns]
     labels = jnp.asarray(recorded["inputs"]["labels"])
@@ -71,7 +62,7 @@ def test_bags_vector(dtype, bound):
 
 @PRECISIONS
 def test_disalign_vectors(dtype, bound):
-    recorded, forward = vector("disalign_grw"), vector("disalign_forward")
+    recorded, forward = longtail_vector("disalign_grw"), longtail_vector("disalign_forward")
     labels = jnp.asarray(recorded["inputs"]["labels"])
     np.testing.assert_allclose(generalized_weights(COUNTS), recorded["expected"]["weights"], rtol=1e-12)
     with jax.enable_x64(dtype == np.float64):
@@ -106,12 +97,6 @@ def test_a_bags_group_without_classes_has_a_finite_gradient():
     value, gradient = mean_and_gradient(method, logits, labels, method.extra_parameters(5, 1, None), np.float32)
     assert np.isfinite(value) and np.isfinite(gradient).all()
     np.testing.assert_array_equal(gradient[:, [5, 7, 8]], 0)  # "others" of the empty groups
-
-
-def test_others_are_the_ones_with_the_smallest_numbers():
-    uniform, others = jnp.array([0.5, 0.1, 0.9, 0.2, 0.3]), jnp.array([1.0, 1.0, 1.0, 0.0, 1.0])
-    for most, expected in ((0, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 0, 1]), (4, [1, 1, 1, 0, 1]), (80, [1, 1, 1, 0, 1])):
-        np.testing.assert_array_equal(kept_others(uniform, others, jnp.asarray(float(most)), None), expected)
 
 
 def test_bags_draws_other_samples_at_every_step_and_the_same_again_for_the_same_step():

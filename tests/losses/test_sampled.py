@@ -9,7 +9,7 @@ from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import make_classification
 from c2am_jax.losses.acsl import acsl_weights
-from c2am_jax.losses.draws import choose, uniforms
+from c2am_jax.losses.draws import choose, smallest, uniforms
 from c2am_jax.losses.gumbel import drop_weights, gumbel_activation, gumbel_cross_entropy, gumbel_loss
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.training.step import data_mesh
@@ -147,6 +147,12 @@ def test_candidates_are_chosen_among_all_devices():
         pick = lambda _, c, o: choose(c, o, 0.3, "data")  # noqa: E731
         np.testing.assert_array_equal(on_devices(pick, devices, candidates, order), expected)
     np.testing.assert_array_equal(choose(candidates, order, 0.3), expected)
+
+
+def test_the_smallest_candidates_are_kept_and_all_where_there_are_fewer():
+    order, candidates = jnp.array([0.5, 0.1, 0.9, 0.2, 0.3]), jnp.array([True, True, True, False, True])
+    for most, expected in ((0, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 0, 1]), (4, [1, 1, 1, 0, 1]), (80, [1, 1, 1, 0, 1])):
+        np.testing.assert_array_equal(smallest(candidates, order, jnp.asarray(float(most))), expected)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 29, 30, 70, 100, 300])

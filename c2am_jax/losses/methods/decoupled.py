@@ -16,6 +16,7 @@ from c2am_jax.losses import disalign as disalign_functions
 from c2am_jax.losses import loce as loce_functions
 from c2am_jax.losses.classification import Classification, count_steps, linear_logits
 from c2am_jax.losses.detection import global_sum
+from c2am_jax.losses.draws import uniforms
 from c2am_jax.losses.methods.channels import foreground_only
 from c2am_jax.losses.sigmoid import balanced_sigmoid_loss
 from c2am_jax.losses.softmax import equilibrium_loss, softmax_cross_entropy
@@ -47,9 +48,8 @@ def _of_all(shares: jax.Array, weights: jax.Array, axis_name: str | None) -> jax
 def bags(statistics: ClassStatistics, others_ratio: float = 8.0, seed: int = 0) -> Classification:
     """BAGS (Li et al., CVPR 2020): a softmax per group of like instance counts.
 
-    The groups are part of the head, so a checkpoint is evaluated with those it was trained with. "Others" are drawn by
-    keys of (seed, step, group, position in the global batch): a resumed run and any number of devices draw the same
-    where the batch is the same. A cascade averages log-probabilities, which is a geometric mean over its stages.
+    The groups are part of the head, so a checkpoint is evaluated with those it was trained with. "Others" are drawn as
+    `losses.draws` says. A cascade averages log-probabilities, which is a geometric mean over its stages.
     """
     groups = bags_functions.groups_of(statistics.instances)
 
@@ -57,13 +57,13 @@ def bags(statistics: ClassStatistics, others_ratio: float = 8.0, seed: int = 0) 
         return bags_functions.bags_log_probabilities(linear_logits(features, kernel, bias), group)
 
     def loss(features, kernel, bias, labels, weights, state, axis_name=None, *, group):
-        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        uniform = uniforms(seed, state["step"], len(labels), bags_functions.GROUPS, axis_name)
         shares = bags_functions.bags_loss(
             linear_logits(features, kernel, bias),
             labels,
             weights,
             group,
-            key,
+            uniform,
             others_ratio=others_ratio,
             axis_name=axis_name,
         )
