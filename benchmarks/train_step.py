@@ -18,8 +18,8 @@ from c2am_jax.config import load_config
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+from c2am_jax.training.restore import first_state
+from c2am_jax.training.step import batch_sharding, configured_step, data_mesh
 
 
 def propose_jittered(boxes: np.ndarray, copies: int) -> None:
@@ -51,19 +51,10 @@ def main() -> None:
     mesh = data_mesh()
     batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
     propose_jittered(batch.boxes, copies=40)
-    functional, params, rest, loss_state = build_functional(config)
+    config.train.compute_dtype = "bfloat16" if options.dtype == "bf16" else "float32"
+    functional, state = first_state(config, mesh)
     optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    train_step = make_train_step(
-        functional,
-        optimizer,
-        mesh,
-        mean=config.data.mean,
-        std=config.data.std,
-        seed=0,
-        compute_dtype="bfloat16" if options.dtype == "bf16" else "float32",
-    )
-    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
-    del params, rest
+    train_step = configured_step(config, functional, optimizer, mesh)
     batch = jax.device_put(batch, batch_sharding(mesh))
 
     def step(compiled):

@@ -45,3 +45,11 @@ def compile_quickly(_compiled):
         compilation_cache.reset_cache()  # else the folder of the first compilation stays
         if settings is chosen:
             yield
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, compile_quickly) -> Path:
+    """Of a run with one checkpoint of random weights, for commands that read workdirs."""
+    from untrained import untrained_run
+
+    return untrained_run(tmp_path_factory.mktemp("run"))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from untrained import CATEGORIES, untrained_run
+from untrained import CATEGORIES
 
 from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import target_size
@@ -30,20 +30,6 @@ assert importlib.util.find_spec("c2am_jax") is None and "flax" not in sys.module
 np.savez(folder + "/out.npz", **{name: np.asarray(value) for name, value in found.items()})
 """
 SIZES = [(64, 64), (40, 60)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """XLA spends less on optimising programs that run once."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return untrained_run(tmp_path_factory.mktemp("run"))
 
 
 def test_a_file_for_all_platforms_runs_without_this_package_and_finds_the_same(workdir, tmp_path, monkeypatch):

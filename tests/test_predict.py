@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny import tiny_config
-from untrained import CATEGORIES, STEP, untrained_run
+from untrained import CATEGORIES, STEP
 
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.predict import main
@@ -16,20 +16,6 @@ from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import check_config
 from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """XLA spends less on optimising programs that run once."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return untrained_run(tmp_path_factory.mktemp("run"))
 
 
 def pixels(seed, hw=(64, 64)):

@@ -10,6 +10,7 @@ gets a checkpoint of step 0, `config.json` and `import.json`, the list of matche
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from c2am_jax.config import load_config, train_settings
+from c2am_jax.config import load_config
 from c2am_jax.errors import UserError
 from c2am_jax.interop.weights import PIXELS, Fitted, fit, read_weights, to_reference_names
 from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
+from c2am_jax.training.restore import first_state
+from c2am_jax.training.step import data_mesh
 
 
 def import_weights(
@@ -39,14 +40,11 @@ def import_weights(
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: take another --out")
     arrays = to_reference_names(read_weights(source), source=str(source), pixels=pixels)
-    functional, params, rest, loss_state = build_functional(config)
-    del functional
-    shapes = {name: tuple(value.shape) for name, value in (params | rest).items()}
+    _, first = first_state(config, data_mesh(jax.devices()[:1]))
+    shapes = {name: tuple(value.shape) for name, value in (first.params | first.rest).items()}
     fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
     take = lambda own: {n: jnp.asarray(fitted.arrays[n]) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
-    schedule = train_settings(config)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
-    state = init_state(take(params), take(rest), loss_state, optimizer)
+    state = dataclasses.replace(first, params=take(first.params), rest=take(first.rest))
     check_config(out, config)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}

@@ -30,7 +30,7 @@ from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.state import build_functional, class_statistics, init_state
-from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+from c2am_jax.training.step import batch_sharding, configured_step, data_mesh, replicated
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
@@ -76,16 +76,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     functional, params, rest, loss_state = build_functional(config, class_statistics(dataset))
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
-    step_function = make_train_step(
-        functional,
-        optimizer,
-        mesh,
-        mean=config.data.mean,
-        std=config.data.std,
-        seed=schedule.seed,
-        accumulate=schedule.accumulate,
-        compute_dtype=schedule.compute_dtype,
-    )
+    step_function = configured_step(config, functional, optimizer, mesh)
 
     with contextlib.ExitStack() as stack:
         # Start or resume

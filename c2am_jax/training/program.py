@@ -15,7 +15,7 @@ from c2am_jax.config import train_settings
 from c2am_jax.structures import Batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import batch_sharding, make_train_step, replicated
+from c2am_jax.training.step import batch_sharding, configured_step, replicated
 
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
 _COLLECTIVE = re.compile(rf"=\s*(.+?)\s({_KINDS})(?:-start)?\(")
@@ -97,16 +97,7 @@ def compile_step(config: ConfigDict, mesh: Mesh, bucket: tuple[int, int]) -> tup
     schedule = train_settings(config)
     functional, params, rest, loss_state = build_functional(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1000))
-    step = make_train_step(
-        functional,
-        optimizer,
-        mesh,
-        mean=config.data.mean,
-        std=config.data.std,
-        seed=schedule.seed,
-        accumulate=schedule.accumulate,
-        compute_dtype=schedule.compute_dtype,
-    )
+    step = configured_step(config, functional, optimizer, mesh)
     state = jax.eval_shape(lambda: init_state(params, rest, loss_state, optimizer))
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), state)
     count = sum(int(np.prod(value.shape)) for value in params.values())

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
+from c2am_jax.config import train_settings
 from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch
@@ -124,3 +126,20 @@ def make_train_step(
         return mapped(state, batch)
 
     return step
+
+
+def configured_step(
+    config: ConfigDict, functional: Functional, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[TrainState, Batch, tuple[int, int]], tuple[TrainState, Metrics]]:
+    """`make_train_step` with what `config.data` and `config.train` say."""
+    schedule = train_settings(config)
+    return make_train_step(
+        functional,
+        optimizer,
+        mesh,
+        mean=config.data.mean,
+        std=config.data.std,
+        seed=schedule.seed,
+        accumulate=schedule.accumulate,
+        compute_dtype=schedule.compute_dtype,
+    )

@@ -95,10 +95,6 @@ def tiny(settings) -> Tiny:
     return Tiny(functional, params, rest)
 
 
-@pytest.fixture(scope="package", autouse=True)
-def compile_quickly():
-    """XLA spends less on optimising programs that run once."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+@pytest.fixture(scope="module", autouse=True)
+def quickly(compile_quickly):
+    """Every test here."""
