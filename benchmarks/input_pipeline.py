@@ -38,8 +38,9 @@ import jax
 from c2am_jax.config import lvis
 from c2am_jax.data import builder
 from c2am_jax.data.jpeg import decode_jpeg
-from c2am_jax.data.pipeline import PipelineSettings, train_batches, train_steps
+from c2am_jax.data.pipeline import train_batches, train_steps
 from c2am_jax.data.sampler import Sampler
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.ops.preprocess import RESIZERS, preprocess
 

@@ -1,7 +1,7 @@
 """The experiment tree that the files in configs/ return: one place for every default.
 
 ``config.model`` is `models.settings.MaskRCNNSettings`, ``config.loss`` a method of `losses.classification` with its
-parameters, ``config.data`` says where the data is and how batches are made (`data.pipeline.PipelineSettings`),
+parameters, ``config.data`` says where the data is and how batches are made (`data.settings.PipelineSettings`),
 ``config.train`` the schedule, ``config.eval`` the evaluation, ``config.calibration`` what eval.py does to the scores.
 """
 

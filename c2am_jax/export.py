@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import fitting_bucket, target_size
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch

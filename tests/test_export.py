@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from untrained import CATEGORIES
 
-from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import target_size
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import ExportShape, export_detector, export_shape, main
 from c2am_jax.training.restore import load_detector

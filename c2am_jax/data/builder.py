@@ -23,7 +23,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from c2am_jax.data import lvis, published, shards
-from c2am_jax.data.lvis_scan import Scan, scan, write_evaluation_json
+from c2am_jax.data.evaluation_json import write_evaluation_json
+from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import is_remote, local_file, replace_text, storage_errors
 from c2am_jax.errors import UserError

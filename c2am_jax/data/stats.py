@@ -17,7 +17,6 @@ import numpy as np
 
 from c2am_jax.data.lvis import FREQUENCIES
 from c2am_jax.data.lvis_scan import Scan, scan
-from c2am_jax.data.pipeline import PipelineSettings
 from c2am_jax.data.sampler import (
     category_repeat_factors,
     fitting_bucket,
@@ -26,6 +25,7 @@ from c2am_jax.data.sampler import (
     target_size,
     trainable,
 )
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 
 PERCENTILES = (0, 50, 90, 99, 100)

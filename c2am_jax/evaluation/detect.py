@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data.masks import MASK_SIZE
-from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, fitted
+from c2am_jax.data.pipeline import NO_IMAGE, fitted
 from c2am_jax.data.sampler import fitting_bucket, target_size
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.encoding import encode_image

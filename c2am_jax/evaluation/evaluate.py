@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.datasets import open_dataset
-from c2am_jax.data.pipeline import PipelineSettings
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions

@@ -17,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from c2am_jax.data.builder import PreparedDataset
-from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, eval_batches
+from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.ops.preprocess import preprocess

@@ -20,7 +20,8 @@ from c2am_jax.config import load_config, train_settings
 from c2am_jax.data.builder import is_prepared
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
-from c2am_jax.data.pipeline import PipelineSettings, epoch_length
+from c2am_jax.data.pipeline import epoch_length
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.training.optimizer import total_steps
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from c2am_jax.config import train_settings
 from c2am_jax.data.datasets import open_dataset
-from c2am_jax.data.pipeline import PipelineSettings, train_batches
+from c2am_jax.data.pipeline import train_batches
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.losses.detection import global_sum

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from c2am_jax.config import TrainSettings, calibration_settings, detector_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
-from c2am_jax.data.pipeline import PipelineSettings, epoch_length, train_batches
+from c2am_jax.data.pipeline import epoch_length, train_batches
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles

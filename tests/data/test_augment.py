@@ -17,8 +17,9 @@ from c2am_jax.data.augment import (
     resample,
 )
 from c2am_jax.data.masks import MASK_SIZE, pack
-from c2am_jax.data.pipeline import PipelineSettings, eval_batches, train_batches
+from c2am_jax.data.pipeline import eval_batches, train_batches
 from c2am_jax.data.sampler import Augmentation
+from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.data.tensorflow_host import tf
 
 HW = (120, 160)

@@ -9,8 +9,9 @@ from etils import epath
 from lvis import LVIS
 from pycocotools.coco import COCO
 
+from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis import AnnotationError, category_table, read_annotations
-from c2am_jax.data.lvis_scan import scan, write_evaluation_json
+from c2am_jax.data.lvis_scan import scan
 
 
 def test_annotations_are_found_again_by_image(tiny):

@@ -9,8 +9,9 @@ import pytest
 
 from c2am_jax.data import builder
 from c2am_jax.data.builder import UnreadableRecord
-from c2am_jax.data.pipeline import NO_IMAGE, PipelineSettings, epoch_length, eval_batches, train_batches
+from c2am_jax.data.pipeline import NO_IMAGE, epoch_length, eval_batches, train_batches
 from c2am_jax.data.sampler import WrongSetting
+from c2am_jax.data.settings import PipelineSettings
 
 SETTINGS = PipelineSettings(
     canvas=64,
