@@ -131,7 +131,7 @@ def test_ap_fixed_has_no_limit_for_images_but_one_for_categories(files, monkeypa
     usual, fixed = evaluate_file(ground_truth, path, "bbox"), evaluate_file(ground_truth, path, "bbox", fixed=True)
     assert usual.metrics()["APr"] == 0 and fixed.metrics()["APr"] == pytest.approx(1.0)
     assert "AR@all" in fixed.metrics()
-    monkeypatch.setattr("c2am_jax.evaluation.lvis_ap.FIXED_PER_CATEGORY", 1)
+    monkeypatch.setattr("c2am_jax.evaluation.lvis_files.FIXED_PER_CATEGORY", 1)
     first = write([detection(1, 1, [60, 0, 9, 9], 0.9), detection(1, 1, [0, 0, 40, 40], 0.5)])
     assert evaluate_file(ground_truth, first, "bbox", fixed=True).metrics()["APf"] == 0
 
