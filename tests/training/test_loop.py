@@ -101,7 +101,7 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
 def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
     glyph_folder, tmp_path, monkeypatch, capsys, name, value
 ):
-    make = loop.make_train_step
+    make = loop.configured_step
 
     def going_wrong(*arguments, **keywords):
         step, calls = make(*arguments, **keywords), itertools.count(1)
@@ -112,7 +112,7 @@ def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
 
         return run
 
-    monkeypatch.setattr(loop, "make_train_step", going_wrong)
+    monkeypatch.setattr(loop, "configured_step", going_wrong)
     with pytest.raises(UserError, match=rf"the {name} is {value} at step 2, images \[\d+(, \d+){{7}}\]"):
         train(configured(glyph_folder, 6, log_every=100), tmp_path)
     assert not [folder for folder in (tmp_path / "checkpoints").iterdir() if folder.name.isdigit()]
