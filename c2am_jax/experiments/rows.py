@@ -1,4 +1,4 @@
-"""The rows of the paper's Tables 2-6: which config file, which overrides, and the numbers that the paper prints."""
+"""The rows of the paper's Tables 2-6 and of the comparison of all methods: which config file, which overrides, and the numbers that the paper prints."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -52,8 +52,30 @@ def _sweep(key: str, symbol: str, numbers: Mapping[float, str]) -> list[Row]:
     return [Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am", {key: v}, (ap, "")) for v, ap in numbers.items()]
 
 
-TABLES: dict[int, tuple[str, list[Row]]] = {
-    2: (
+# Methods of one stage that no table of the paper has together: `one_stage`, on the same detector, data and schedule.
+ONE_STAGE = {
+    "softmax": "softmax cross-entropy",
+    "cosine": "cosine softmax (NormFace)",
+    "c2am": "C2AM",
+    "fixed_margin": "fixed margin",
+    "cosface": "CosFace",
+    "arcface": "ArcFace",
+    "sphereface": "SphereFace",
+    "cbl": "CBL",
+    "ldam": "LDAM",
+    "eql": "EQL",
+    "eql_v2": "EQL v2",
+    "balanced_softmax": "balanced softmax",
+    "balanced_sigmoid": "balanced sigmoid",
+    "seesaw": "Seesaw",
+    "acsl": "ACSL",
+    "ecm": "ECM",
+    "gol": "GOL",
+    "efl": "EFL weights",
+}
+
+TABLES: dict[str, tuple[str, list[Row]]] = {
+    "2": (
         "detectors and backbones, cross-entropy and C2AM",
         [
             Row("mask_r50_ce", "Mask R-CNN R50, CE", "maskrcnn_r50_ce", {}, ("20.5 (1.1/-/-)", "21.4")),
@@ -66,9 +88,9 @@ TABLES: dict[int, tuple[str, list[Row]]] = {
             Row("cascade_r101_c2am", "Cascade R101, C2AM", "cascade_r101_c2am", {}, ("29.2 (16.8/29.1/34.7)", "32.6")),
         ],
     ),
-    3: ("scale s", _sweep("loss.scale", "s", {10: "14.2", 20: "25.4", 30: "25.7", 40: "24.8", 50: "23.6"})),
-    4: ("alpha", _sweep("loss.alpha", "α", {0: "24.1", 0.1: "24.8", 0.3: "25.3", 0.5: "25.7", 0.7: "25.4"})),
-    5: (
+    "3": ("scale s", _sweep("loss.scale", "s", {10: "14.2", 20: "25.4", 30: "25.7", 40: "24.8", 50: "23.6"})),
+    "4": ("alpha", _sweep("loss.alpha", "α", {0: "24.1", 0.1: "24.8", 0.3: "25.3", 0.5: "25.7", 0.7: "25.4"})),
+    "5": (
         "type of margin",
         [
             Row("none", "none (cosine)", "cosine", {}, ("24.1", "")),
@@ -76,7 +98,7 @@ TABLES: dict[int, tuple[str, list[Row]]] = {
             Row("adaptive", "adaptive (C2AM)", "c2am", {}, ("25.7", "")),
         ],
     ),
-    6: (
+    "6": (
         "methods",
         [
             Row("rfs", "CE, repeat factors", "ce", REPEAT, ("23.7", "24.7"), ("25.9", "26.1")),
@@ -95,10 +117,14 @@ TABLES: dict[int, tuple[str, list[Row]]] = {
             ),
         ],
     ),
+    "one_stage": (
+        "methods of one stage",
+        [Row(name, title, f"methods/{name}") for name, title in ONE_STAGE.items()],
+    ),
 }
 
 
-def rows_of(table: int, data: str, chosen: list[str] | None = None) -> list[Row]:
+def rows_of(table: str, data: str, chosen: list[str] | None = None) -> list[Row]:
     """The rows of a table that exist on `data`, or the `chosen` keys of them.
 
     Raises:

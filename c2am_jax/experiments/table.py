@@ -1,4 +1,4 @@
-"""Run the rows of one of the paper's tables and put the paper's numbers beside ours.
+"""Run the rows of one of the paper's tables and put the paper's numbers beside ours; `one_stage` compares all losses.
 
     python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
         [--override KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
@@ -32,7 +32,7 @@ def _cell(values: Sequence[float]) -> str:
     return f"{np.mean(known):.1f}" + (f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else "")
 
 
-def markdown(planned: Plan, number: int, data: str, failed: Sequence[Path] = ()) -> str:
+def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ()) -> str:
     """The table; mean ± standard deviation over the seeds that are finished."""
     header = ["row", "seeds", *COLUMNS, "paper: mask AP (r/c/f)", "paper: box AP"]
     lines = [
@@ -125,7 +125,7 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status, 1 if a row failed."""
     parser = argparse.ArgumentParser(prog="c2am_jax.experiments.table", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("number", metavar="N", type=int, choices=sorted(TABLES), help="of the paper's table: 2 to 6")
+    parser.add_argument("number", metavar="N", choices=list(TABLES), help=f"of the paper's table: {', '.join(TABLES)}")
     parser.add_argument("--data", choices=DATA, default="glyphs")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
