@@ -43,6 +43,7 @@ def _data() -> dict[str, Any]:
         "max_instances": 300,
         "sampler": "random",
         "repeat_threshold": 1e-3,
+        "held_out": 0.0,
         "short_sides": (640, 672, 704, 736, 768, 800),
         "max_side": 1333,
         "flip_probability": 0.5,
@@ -187,6 +188,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "eql": {"train.epochs": 12, "train.lr_epochs": (8, 11)},
     "seesaw": {"data.sampler": "repeat_factor"},
     "balanced_sigmoid": {"data.sampler": "repeat_factor"},
+    "fasa": {"data.sampler": "repeat_factor"},
     "acsl": {"model.test.score_threshold": 0.0},
     "gol": {"data.sampler": "repeat_factor", "model.mask_head.predictor": "normed", "model.test.nms_iou": 0.3},
 }

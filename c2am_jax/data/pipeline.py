@@ -270,7 +270,7 @@ def train_batches(
 
 def _checked_sampler(dataset: PreparedDataset, settings: PipelineSettings) -> Sampler:
     check_buckets(dataset, settings.augmentation)
-    return Sampler(dataset, settings.sampler, threshold=settings.repeat_threshold)
+    return Sampler(dataset, settings.sampler, threshold=settings.repeat_threshold, held_out=settings.held_out)
 
 
 def eval_batches(
@@ -278,16 +278,21 @@ def eval_batches(
     settings: PipelineSettings,
     *,
     batch_size: int,
+    images: np.ndarray | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
-    """Every image once, as it is; rows that only fill up a batch have image_id -1 and no valid instance."""
+    """Every image (or those of `images`) once, as it is.
+
+    Rows that only fill up a batch have image_id -1 and no valid instance.
+    """
     steps = evaluation_steps(
         dataset,
         short_side=settings.test_short_side,
         max_side=settings.max_side,
         buckets=settings.buckets,
         batch_size=batch_size,
+        images=images,
     )
     process = {"process_index": process_index, "process_count": process_count}
     nobody = np.zeros(0, np.int64)

@@ -13,7 +13,7 @@ from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.errors import UserError
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic", "class_aware")
-_ROUNDING, _KEYS, _CLASSES, _IMAGES = range(1, 5)  # random streams beside that of the order
+_ROUNDING, _KEYS, _CLASSES, _IMAGES, _HELD_OUT = range(1, 6)  # random streams beside that of the order
 
 
 class WrongSetting(UserError, ValueError):
@@ -151,6 +151,25 @@ def trainable(image_hw: np.ndarray, label_offset: np.ndarray) -> np.ndarray:
     return np.flatnonzero((np.diff(label_offset) > 0) & (image_hw.min(1) >= 32))
 
 
+def held_out_images(dataset: PreparedDataset, share: float) -> np.ndarray:
+    """Indices of about `share` of the trainable images, set aside; a function of the data set alone.
+
+    Images are taken in a random order; one of whose classes would keep fewer than two images to train on is passed
+    over, so a class of two images or fewer is never measured.
+    """
+    images = trainable(dataset.image_hw, dataset.label_offset)
+    classes_of = [np.unique(dataset.labels_of(i)) for i in images]
+    left = np.bincount(np.concatenate([*classes_of, np.zeros(0, int)]), minlength=len(dataset.categories))
+    chosen, wanted = [], round(share * len(images))
+    for place in np.random.default_rng(_HELD_OUT).permutation(len(images)):
+        if len(chosen) == wanted:
+            break
+        if (left[classes_of[place]] > 2).all():
+            left[classes_of[place]] -= 1
+            chosen.append(images[place])
+    return np.sort(np.asarray(chosen, int))
+
+
 def check_buckets(dataset: PreparedDataset, augmentation: Augmentation) -> None:
     """Raises WrongSetting unless every training image fits in a bucket at each of its nominal sizes."""
     hw = np.unique(dataset.image_hw[trainable(dataset.image_hw, dataset.label_offset)], axis=0)
@@ -168,10 +187,10 @@ class Sampler:
       endless row of shuffled passes over its images. An epoch is as many turns as there are trainable images.
 
     Attributes:
-      images: indices of the trainable images.
+      images: indices of the trainable images that are not held out.
     """
 
-    def __init__(self, dataset: PreparedDataset, name: str, *, threshold: float = 1e-3):
+    def __init__(self, dataset: PreparedDataset, name: str, *, threshold: float = 1e-3, held_out: float = 0.0):
         """Raises WrongSetting for an unknown name or a data set without a trainable image."""
         if name not in SAMPLERS:
             raise WrongSetting(f"data.sampler must be one of {', '.join(SAMPLERS)}, not {name!r}")
@@ -179,6 +198,8 @@ class Sampler:
         self.images = trainable(dataset.image_hw, dataset.label_offset)
         if not len(self.images):
             raise WrongSetting(f"data: no image of {dataset.folder} is 32 pixels wide and high and has an annotation")
+        if held_out:
+            self.images = np.setdiff1d(self.images, held_out_images(dataset, held_out))
         if name.startswith("repeat_factor"):
             classes = len(dataset.categories)
             factors = repeat_factors(dataset.label, dataset.label_offset, classes, threshold=threshold)
@@ -267,18 +288,25 @@ def epoch_steps(
 
 
 def evaluation_steps(
-    dataset: PreparedDataset, *, short_side: int, max_side: int, buckets: tuple[tuple[int, int], ...], batch_size: int
+    dataset: PreparedDataset,
+    *,
+    short_side: int,
+    max_side: int,
+    buckets: tuple[tuple[int, int], ...],
+    batch_size: int,
+    images: np.ndarray | None = None,
 ) -> list[Step]:
-    """Every image once, whole and unflipped, in index order within its bucket.
+    """Every image (or those of `images`) once, whole and unflipped, in index order within its bucket.
 
     Last batches are filled up with index -1.
     """
+    images = np.arange(len(dataset.image_hw)) if images is None else images
     target = target_size(dataset.image_hw, short_side, max_side)
-    bucket = fitting_bucket(target, buckets)
+    bucket = fitting_bucket(target[images], buckets)
     plain = {"flip": np.zeros(batch_size, bool), "key": np.zeros(batch_size, np.int64)}
     steps = []
     for shape in np.unique(bucket):
-        members = np.flatnonzero(bucket == shape)
+        members = images[bucket == shape]
         members = np.concatenate([members, np.full(-len(members) % batch_size, -1)])
         for batch in members.reshape(-1, batch_size):
             sizes = np.where((batch >= 0)[:, None], target[batch], 1)

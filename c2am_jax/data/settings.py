@@ -17,6 +17,7 @@ class PipelineSettings:
       sampler: "random", "repeat_factor" (rounded up, as the reference), "repeat_factor_stochastic" or "class_aware",
         see `sampler.Sampler`.
       repeat_threshold: t of the repeat factor.
+      held_out: share of the training images that never train, see `sampler.held_out_images`.
       short_sides, max_side, flip_probability: training sizes, as in `sampler.Augmentation`.
       buckets: padded shapes (H, W), multiples of 32.
       scale_jitter: () or (low, high), large-scale jitter with crop, as in `sampler.Augmentation`.
@@ -30,6 +31,7 @@ class PipelineSettings:
     max_instances: int = 300
     sampler: str = "random"
     repeat_threshold: float = 1e-3
+    held_out: float = 0.0
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     max_side: int = 1333
     flip_probability: float = 0.5
@@ -50,6 +52,8 @@ class PipelineSettings:
         for name in ("flip_probability", "copy_paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WrongSetting(f"data.{name}={getattr(self, name)} is not between 0 and 1")
+        if not 0 <= self.held_out < 1:
+            raise WrongSetting(f"data.held_out={self.held_out} is not a share from 0 to below 1")
         if self.scale_jitter and not (len(self.scale_jitter) == 2 and 0 < self.scale_jitter[0] <= self.scale_jitter[1]):
             raise WrongSetting(f"data.scale_jitter={self.scale_jitter} must be () or (low, high) with 0 < low <= high")
         if self.color_jitter and not (

@@ -34,6 +34,10 @@ class Classification:
       extra_parameters: ``(num_classes, D, draw_key) -> {name: array}``, what a method has besides kernel and bias;
         `draw_key()` gives a PRNG key. The box head holds them as ``cls_extra.NAME`` (integers are constants, all others
         can train) and hands them to `logits` and `loss` as keywords.
+      after_epoch: ``(state, {name: sum}) -> state`` on the host, or None: what a method does when an epoch is over,
+        given the entries `measured` of the states that `loss` makes of each batch of held-out images
+        (`config.data.held_out`), added up.
+      measured: names of those entries.
     """
 
     classifier: str
@@ -46,6 +50,8 @@ class Classification:
     bias_init: float = 0.0
     kernel_std: float = 0.01
     extra_parameters: Callable[[int, int, Callable[[], jax.Array]], dict[str, jax.Array]] = lambda *args: {}
+    after_epoch: Callable[[State, dict[str, Any]], State] | None = None
+    measured: tuple[str, ...] = ()
 
     def scores(self, features: jax.Array, kernel: jax.Array, bias: jax.Array | None, **extra: jax.Array) -> jax.Array:
         """Probabilities [N, K + 1] of one classifier."""

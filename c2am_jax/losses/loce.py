@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from c2am_jax.losses.detection import global_sum
+from c2am_jax.losses.detection import class_sums, global_sum
 
 FIRST_SCORE = 0.01
 STATE = dict[str, jax.Array]
@@ -107,6 +107,4 @@ def class_scores(
     """Sum over all devices of the softmax scores that positives give their own class, and their number: [K] each."""
     classes = logits.shape[1] - 1
     own = jnp.take_along_axis(jax.nn.softmax(logits, -1), labels[:, None], 1)[:, 0]
-    label = jnp.where(positive, labels, classes)
-    total = lambda x: global_sum(jnp.zeros(classes).at[label].add(x, mode="drop"), axis_name)  # noqa: E731
-    return total(own), total(jnp.ones_like(own))
+    return class_sums(own, labels, positive, classes, axis_name)

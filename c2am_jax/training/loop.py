@@ -25,6 +25,7 @@ from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, 
 from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
+from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
@@ -75,6 +76,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     mesh = data_mesh()
     check_batch_size(schedule, mesh)
     functional, params, rest, loss_state = build_functional(config, class_statistics(dataset))
+    finish_epoch = epoch_end(config, dataset, functional, mesh)
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
     step_function = configured_step(config, functional, optimizer, mesh)
@@ -129,6 +131,9 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
                 state, metrics = step_function(state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
+            epoch_over = finish_epoch is not None and done % steps_per_epoch == 0
+            if epoch_over:
+                state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
             stopping = stop.reached(done)
             log = done % schedule.log_every == 0 or done == last_step
@@ -155,7 +160,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
                 began = time.perf_counter()
                 results, evaluated = score(done), done
                 clock += time.perf_counter() - began
-            watchdog.beat(counts=bucket in seen and evaluated != done)
+            watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
             seen.add(bucket)
         if schedule.eval_every and evaluated != last_step:
             results = score(int(state.step))

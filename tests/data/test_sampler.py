@@ -17,6 +17,7 @@ from c2am_jax.data.sampler import (
     epoch_steps,
     evaluation_steps,
     fitting_bucket,
+    held_out_images,
     image_repeat_factors,
     jitter,
     repeat_factors,
@@ -151,6 +152,21 @@ def _matching(shown, images_of):
         return False
 
     return sum(give(category, set()) for category in images_of)
+
+
+def test_held_out_images_never_train_and_leave_every_class_two(dataset):
+    held_out = held_out_images(dataset, 0.2)
+    sampler = Sampler(dataset, "random", held_out=0.2)
+    everyone = Sampler(dataset, "random").images
+    assert 5 <= len(held_out) <= round(0.2 * len(everyone)) and not np.intersect1d(held_out, sampler.images).size
+    np.testing.assert_array_equal(np.union1d(held_out, sampler.images), everyone)
+    np.testing.assert_array_equal(held_out, held_out_images(dataset, 0.2))
+    for label in range(10):
+        before, left = (sum(label in dataset.labels_of(i) for i in images) for images in (everyone, sampler.images))
+        assert left >= min(2, before)
+    batches = evaluation_steps(dataset, short_side=64, max_side=120, buckets=BUCKETS, batch_size=4, images=held_out)
+    shown = np.concatenate([step.index for step in batches])
+    np.testing.assert_array_equal(np.sort(shown[shown >= 0]), held_out)
 
 
 def test_class_aware_epochs_join_without_a_seam(dataset):

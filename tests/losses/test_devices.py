@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from c2am_jax.losses import make_classification
 from c2am_jax.losses.detection import global_mean
-from c2am_jax.losses.methods import METHODS, decoupled
+from c2am_jax.losses.methods import METHODS, decoupled, method_parameters
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.training.step import data_mesh
 
@@ -32,7 +32,8 @@ def batches():
 
 def make(name):
     # The largest count is half of the images, so that tails by frequency and by count exist.
-    method = make_classification(name, statistics=ClassStatistics(COUNTS, COUNTS, 10000))
+    width = {"features": WIDTH} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=ClassStatistics(COUNTS, COUNTS, 10000), **width)
     kernel = 0.5 * jax.random.normal(jax.random.key(1), (WIDTH, CLASSES + 1 + method.extra_outputs))
     bias = jnp.full(kernel.shape[1], method.bias_init) if method.classifier == "linear" else None
     return method, kernel, bias

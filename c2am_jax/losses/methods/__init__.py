@@ -10,7 +10,7 @@ from typing import Any
 
 from c2am_jax.losses import cosine
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.methods import angular, channels, decoupled, inner_product, sampled, seesaw
+from c2am_jax.losses.methods import angular, augmented, channels, decoupled, inner_product, sampled, seesaw
 from c2am_jax.losses.statistics import ClassStatistics
 
 METHODS: dict[str, Callable[..., Classification]] = {
@@ -37,6 +37,7 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "disalign": decoupled.disalign,
     "balms": decoupled.balms,
     "loce": decoupled.loce,
+    "fasa": augmented.fasa,
 }
 
 

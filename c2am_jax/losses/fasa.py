@@ -1,0 +1,165 @@
+"""FASA: virtual features of rare classes, and how often each class gets one (Zang et al., ICCV 2021).
+
+State of a head with K classes and D features, the same on every device:
+
+  mean, variance  [K, D]  of each class's features, running averages
+  seen            [K]     bool, classes that had a positive sample
+  chance          [K]     probability that a class gets a virtual feature in a step
+  batch_loss, batch_count [K]  losses of the last batch's positives, added up, and their number
+  held_out        [K]     mean loss on held-out images after the last epoch; -1 where no sample was
+  epoch, step     []      finished epochs, steps
+
+The source groups classes by affinity propagation of squared distances, where the algorithm expects similarities, and
+measures on the validation set; here they are negative squared distances and a held-out part of the training set
+(`config.data.held_out`). The source keeps statistics per device; here all devices have the same.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from c2am_jax.losses.detection import global_sum
+
+STATE = dict[str, jax.Array]
+UNKNOWN = -1.0
+
+
+def first_chances(instances: np.ndarray) -> np.ndarray:
+    """``(1 / n_c) / sum_j (1 / n_j)`` of the instance counts, [K]."""
+    return (1 / instances) / (1 / instances).sum()
+
+
+def first_state(chances: np.ndarray, width: int) -> STATE:
+    """Nothing seen, no virtual feature before the first epoch is over."""
+    classes = len(chances)
+    return {
+        "mean": jnp.zeros((classes, width)),
+        "variance": jnp.zeros((classes, width)),
+        "seen": jnp.zeros(classes, bool),
+        "chance": jnp.asarray(chances, jnp.float32),
+        "batch_loss": jnp.zeros(classes),
+        "batch_count": jnp.zeros(classes),
+        "held_out": jnp.full(classes, UNKNOWN),
+        "epoch": jnp.zeros((), jnp.int32),
+        "step": jnp.zeros((), jnp.int32),
+    }
+
+
+def updated_statistics(
+    state: STATE,
+    features: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    positive: Bool[Array, " n"],
+    *,
+    momentum: float = 0.1,
+    axis_name: str | None = None,
+) -> STATE:
+    """New mean, variance and seen of the classes of this batch's positives, over all devices.
+
+    A class's first batch is copied, later ones enter with `momentum`; variances are unbiased, 0 of a single sample.
+    """
+    classes = state["seen"].shape[0]
+    member = jax.nn.one_hot(jnp.where(positive, labels, classes), classes, dtype=jnp.float32)
+    total = lambda x: global_sum(x, axis_name)  # noqa: E731
+    features = features.astype(jnp.float32)
+    count = total(member.sum(0))[:, None]
+    mean = total(member.T @ features) / jnp.maximum(count, 1)
+    # Squares of distances to the mean of all devices: squares of the features would cancel.
+    distance = jnp.where(positive[:, None], features - mean[jnp.minimum(labels, classes - 1)], 0.0)
+    variance = total(member.T @ distance**2) / jnp.maximum(count - 1, 1)
+    share = jnp.where(state["seen"], momentum, 1.0)[:, None] * (count > 0)
+    return {
+        "mean": state["mean"] + share * (mean - state["mean"]),
+        "variance": state["variance"] + share * (variance - state["variance"]),
+        "seen": state["seen"] | (count[:, 0] > 0),
+    }
+
+
+def draw_virtual(state: STATE, key: jax.Array) -> tuple[Float[Array, "k d"], Bool[Array, " k"]]:
+    """A feature ``mean + sqrt(variance) * normal`` of every class, and which classes are drawn: each by its chance.
+
+    None before the first epoch is over, and none of a class that was not seen.
+    """
+    chance_key, normal_key = jax.random.split(key)
+    normal = jax.random.normal(normal_key, state["mean"].shape)
+    drawn = jax.random.uniform(chance_key, state["chance"].shape) < state["chance"]
+    return state["mean"] + jnp.sqrt(state["variance"]) * normal, drawn & state["seen"] & (state["epoch"] > 0)
+
+
+def affinity_propagation(
+    similarity: np.ndarray, *, damping: float = 0.5, steps: int = 200, patience: int = 15
+) -> np.ndarray:
+    """Clusters by message passing (Frey and Dueck, Science 2007): the exemplar of each point, int [N].
+
+    Preferences are the median similarity. Ties are broken by a tiny slope over the columns, so that the result is a
+    function of the similarities alone. Points stay alone if no exemplar was found.
+
+    Args:
+      similarity: [N, N], larger is more alike.
+      damping: share of the old messages.
+      steps: at most.
+      patience: steps without another set of exemplars after which it is over.
+    """
+    count = len(similarity)
+    if count < 2 or np.ptp(similarity) == 0:
+        return np.arange(count)
+    s = similarity.astype(np.float64)
+    np.fill_diagonal(s, np.median(s[~np.eye(count, dtype=bool)]))
+    s = s - 1e-12 * np.ptp(s) * np.arange(count)
+    responsibility, availability = np.zeros_like(s), np.zeros_like(s)
+    rows, last, unchanged = np.arange(count), None, 0
+    for _ in range(steps):
+        both = availability + s
+        best = both.argmax(1)
+        largest = both[rows, best]
+        both[rows, best] = -np.inf
+        others = np.broadcast_to(largest[:, None], s.shape).copy()
+        others[rows, best] = both.max(1)
+        responsibility = damping * responsibility + (1 - damping) * (s - others)
+
+        support = np.maximum(responsibility, 0)
+        support[rows, rows] = responsibility[rows, rows]
+        column = support.sum(0)[None] - support
+        own = column[rows, rows].copy()
+        column = np.minimum(column, 0)
+        column[rows, rows] = own
+        availability = damping * availability + (1 - damping) * column
+
+        exemplar = np.flatnonzero((availability + responsibility)[rows, rows] > 0)
+        unchanged = unchanged + 1 if last is not None and np.array_equal(exemplar, last) and len(exemplar) else 0
+        last = exemplar
+        if unchanged >= patience:
+            break
+    if not len(last):
+        return rows
+
+    def assigned(exemplars):
+        chosen = exemplars[s[:, exemplars].argmax(1)]
+        chosen[exemplars] = exemplars
+        return chosen
+
+    members = [np.flatnonzero(assigned(last) == exemplar) for exemplar in last]
+    best = [own[s[np.ix_(own, own)].sum(0).argmax()] for own in members]  # the member that is most like all others
+    return assigned(np.sort(best))
+
+
+def updated_chances(
+    chances: np.ndarray,
+    groups: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    up: float = 1.1,
+    down: float = 0.9,
+) -> np.ndarray:
+    """A group whose summed loss fell is drawn `up` times as often, one whose loss rose `down` times; [K] in [0, 1].
+
+    Args:
+      chances, groups: of each class.
+      before, after: mean held-out losses of each class, `UNKNOWN` where there is no sample. Classes without a loss on
+        one side are not summed; a group of such classes stays as it is.
+    """
+    known = (before != UNKNOWN) & (after != UNKNOWN)
+    change = np.bincount(groups, np.where(known, after - before, 0.0), minlength=len(chances))[groups]
+    return np.clip(chances * np.where(change < 0, up, np.where(change > 0, down, 1.0)), 0.0, 1.0)
