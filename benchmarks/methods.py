@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.losses import make_classification
-from c2am_jax.losses.methods import METHODS
+from c2am_jax.losses.methods import METHODS, method_parameters
 from c2am_jax.losses.statistics import ClassStatistics
 
 
@@ -30,7 +30,8 @@ def zipf_statistics(classes: int) -> ClassStatistics:
 def prepare(name: str, rois: int, width: int, classes: int):
     """The compiled ``(arrays, state) -> (gradients, state)`` of a method and its arguments."""
     counts = zipf_statistics(classes)
-    method = make_classification(name, statistics=counts)
+    given = {"features": width} if "features" in method_parameters(name) else {}
+    method = make_classification(name, statistics=counts, **given)
     rng = np.random.default_rng(0)
     drawn = rng.choice(classes, rois, p=counts.instance_count / counts.instance_count.sum())
     labels = jnp.asarray(np.where(np.arange(rois) % 4 == 0, drawn, classes), jnp.int32)
@@ -40,8 +41,10 @@ def prepare(name: str, rois: int, width: int, classes: int):
     kernel = jnp.asarray(0.01 * rng.standard_normal((width, outputs)), jnp.float32)
     bias = jnp.full(outputs, method.bias_init) if method.classifier == "linear" else None
 
+    extra = method.extra_parameters(classes, width, lambda: jax.random.key(0))
+
     def mean(arrays, state):
-        loss, new = method.loss(*arrays, labels, weights, state)
+        loss, new = method.loss(*arrays, labels, weights, state, **extra)
         return loss.mean(), new
 
     step = jax.jit(jax.grad(mean, has_aux=True))
