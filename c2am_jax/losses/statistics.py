@@ -44,6 +44,11 @@ class ClassStatistics:
         """Classes of more than 100 images (LVIS), bool [K]."""
         return self.image_count > 100
 
+    @property
+    def frequency_group(self) -> np.ndarray:
+        """0 rare, 1 common, 2 frequent (LVIS), int [K]."""
+        return np.where(self.is_frequent, 2, np.where(self.is_rare, 0, 1))
+
 
 def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """``(1 - beta) / (1 - beta^n_c)``, normalised to sum K (Cui et al., CVPR 2019): [K]."""

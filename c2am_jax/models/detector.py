@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.classification import Classification
@@ -20,11 +21,18 @@ from c2am_jax.structures import Detections, Inputs, Proposals
 class MaskRCNN(nnx.Module):
     """Backbone, neck, RPN and RoI head under the PyTorch reference's names."""
 
-    def __init__(self, settings: MaskRCNNSettings, classification: Classification, *, rngs: nnx.Rngs):
-        """Random weights as the reference initialises them."""
+    def __init__(
+        self,
+        settings: MaskRCNNSettings,
+        classification: Classification,
+        *,
+        class_groups: np.ndarray | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Random weights as the reference initialises them; `class_groups` [K] are for the RPN's NMS resampling."""
         self.backbone = ResNet(settings.backbone, rngs=rngs)
         self.neck = FPN(self.backbone.out_channels, settings.fpn, rngs=rngs)
-        self.rpn_head = RPNHead(settings.fpn.channels, settings.rpn, rngs=rngs)
+        self.rpn_head = RPNHead(settings.fpn.channels, settings.rpn, class_groups=class_groups, rngs=rngs)
         self.roi_head = RoIHead(settings, classification, rngs=rngs)
         self.settings = settings
 
@@ -64,7 +72,7 @@ class MaskRCNN(nnx.Module):
         losses = self.rpn_head.loss(features, inputs, anchors, gt_index, axis_name=axis_name)
         if proposals is None:
             output = self.rpn_head(jax.lax.stop_gradient(features))
-            proposals = self.rpn_head.propose(output, inputs.image_hw, train=True)
+            proposals = self.rpn_head.propose(output, inputs.image_hw, train=True, inputs=inputs)
         roi_losses, metrics, loss_state = self.roi_head.loss(
             features, proposals, inputs, roi_keys, loss_state, axis_name=axis_name
         )
@@ -88,4 +96,5 @@ def build_model(
       ValueError: an unknown method, parameter, norm or depth.
     """
     statistics = statistics or ClassStatistics.uniform(settings.num_classes)
-    return MaskRCNN(settings, make_classification(statistics=statistics, **loss), rngs=nnx.Rngs(params=seed))
+    method = make_classification(statistics=statistics, **loss)
+    return MaskRCNN(settings, method, class_groups=statistics.frequency_group, rngs=nnx.Rngs(params=seed))

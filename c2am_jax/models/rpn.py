@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.detection import binary_cross_entropy, box_regression_sum, global_mean
-from c2am_jax.models.layers import Conv
+from c2am_jax.models.layers import Conv, Frozen
 from c2am_jax.models.settings import RPNSettings
 from c2am_jax.ops import anchors as anchor_ops
 from c2am_jax.ops import boxes as box_ops
@@ -23,14 +23,18 @@ RPNOutput = list[tuple[jax.Array, jax.Array]]
 class RPNHead(nnx.Module):
     """One 3x3 convolution shared by all levels, objectness and deltas of A anchors per cell."""
 
-    def __init__(self, channels: int, settings: RPNSettings, *, rngs: nnx.Rngs):
-        """All weights N(0, 0.01)."""
+    def __init__(self, channels: int, settings: RPNSettings, *, class_groups: np.ndarray | None = None, rngs: nnx.Rngs):
+        """All weights N(0, 0.01). `class_groups` [K] (0 rare, 1 common, 2 frequent) is for NMS resampling."""
         options = {"init": "normal", "rngs": rngs}
         self.num_anchors = len(settings.anchor_ratios)
         self.rpn_conv = Conv(channels, channels, 3, **options)
         self.rpn_cls = Conv(channels, self.num_anchors, 1, **options)
         self.rpn_reg = Conv(channels, 4 * self.num_anchors, 1, **options)
         self.settings = settings
+        if settings.resampling_ious:
+            if class_groups is None:
+                raise ValueError("model.rpn.resampling_ious needs the frequency group of each class")
+            self.class_groups = Frozen(jnp.asarray(class_groups, jnp.int32))
 
     @jax.named_scope("rpn")
     def __call__(self, features: Sequence[jax.Array]) -> RPNOutput:
@@ -78,10 +82,14 @@ class RPNHead(nnx.Module):
         ]
 
     @jax.named_scope("proposals")
-    def propose(self, output: RPNOutput, image_hw: jax.Array, *, train: bool) -> Proposals:
+    def propose(
+        self, output: RPNOutput, image_hw: jax.Array, *, train: bool, inputs: Inputs | None = None
+    ) -> Proposals:
         """Proposals [B, R] in score order: per level the best anchors, decoded, clipped, NMS; then the best overall.
 
-        Reference rule: boxes of zero width or height are dropped. No gradient.
+        Reference rule: boxes of zero width or height are dropped. No gradient. In training with NMS resampling, which
+        reads the ground truths of `inputs`, a proposal near both a rare and a common one may come twice (as in the
+        authors' code).
         """
         settings = self.settings
         before = settings.pre_nms_train if train else settings.pre_nms_test
@@ -89,21 +97,22 @@ class RPNHead(nnx.Module):
         output = jax.lax.stop_gradient(output)
         grids = self.anchors([cls for cls, _ in output])
 
-        def one_level(anchors, logits, deltas, hw):
+        def one_level(anchors, logits, deltas, hw, truth):
             scores, index = jax.lax.top_k(jax.nn.sigmoid(logits), min(before, anchors.shape[0]))
             boxes = box_ops.clip(box_ops.decode_deltas(jnp.asarray(anchors)[index], deltas[index]), hw)
-            keep, valid = nms(
-                boxes,
-                scores,
-                (boxes[:, 2:] > boxes[:, :2]).all(-1),
-                iou_threshold=settings.nms_iou,
-                max_output=min(after, scores.shape[0]),
-            )
-            return boxes[keep], scores[keep], valid
+            solid = (boxes[:, 2:] > boxes[:, :2]).all(-1)
+            runs = [(settings.nms_iou, jnp.ones_like(solid))]
+            if truth is not None:
+                runs = zip(settings.resampling_ious, self._groups_near(boxes, *truth), strict=True)
+            kept = []
+            for threshold, wanted in runs:
+                keep, valid = nms(boxes, scores, solid, iou_threshold=threshold, max_output=min(after, scores.shape[0]))
+                kept.append((boxes[keep], scores[keep], valid & wanted[keep]))
+            return tuple(jnp.concatenate(parts) for parts in zip(*kept, strict=True))
 
-        def one_image(levels, hw):
+        def one_image(levels, hw, truth=None):
             kept = [
-                one_level(anchors, cls.reshape(-1), reg.reshape(-1, 4), hw)
+                one_level(anchors, cls.reshape(-1), reg.reshape(-1, 4), hw, truth)
                 for anchors, (cls, reg) in zip(grids, levels, strict=True)
             ]
             boxes, scores, valid = (jnp.concatenate(parts) for parts in zip(*kept, strict=True))
@@ -111,7 +120,19 @@ class RPNHead(nnx.Module):
             valid = top >= 0
             return Proposals(jnp.where(valid[:, None], boxes[index], 0), jnp.where(valid, top, 0), valid)
 
-        return jax.vmap(one_image)(output, image_hw)
+        if not (train and settings.resampling_ious):
+            return jax.vmap(one_image)(output, image_hw)
+        if inputs is None:
+            raise ValueError("NMS resampling reads ground truths: hand over the inputs")
+        truth = jax.lax.stop_gradient((inputs.boxes, inputs.labels, inputs.valid))
+        return jax.vmap(one_image)(output, image_hw, truth)
+
+    def _groups_near(self, boxes, gt_boxes, gt_labels, gt_valid) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Which of boxes [N, 4] are near a rare ground truth, near a common one, near neither: bool [N] each."""
+        group = jnp.where(gt_valid, self.class_groups[...][gt_labels], -1)
+        near = box_ops.pairwise_iou(gt_boxes, boxes) >= self.settings.resampling_near
+        rare, common = ((near & (group == which)[:, None]).any(0) for which in (0, 1))
+        return rare, common, ~rare & ~common
 
     @jax.named_scope("anchor_sampling")
     def sample(

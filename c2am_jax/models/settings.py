@@ -38,7 +38,11 @@ class FPNSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RPNSettings:
-    """Region proposal network: anchors, matching, sampling and proposal selection (IoUs and counts per image)."""
+    """Region proposal network: anchors, matching, sampling and proposal selection (IoUs and counts per image).
+
+    `resampling_ious` () is plain NMS. Three values are Forest R-CNN's NMS resampling in training: the thresholds of
+    proposals near (IoU of at least `resampling_near`) a rare, a common, and a frequent ground truth or none.
+    """
 
     anchor_scale: float = 8.0
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -55,6 +59,15 @@ class RPNSettings:
     post_nms_train: int = 1000
     pre_nms_test: int = 1000
     post_nms_test: int = 1000
+    resampling_ious: tuple[float, ...] = ()
+    resampling_near: float = 0.3
+
+    def __post_init__(self):
+        """Raises ValueError unless there is a threshold for each of the three groups, or none."""
+        if len(self.resampling_ious) not in (0, 3):
+            raise ValueError(
+                f"model.rpn.resampling_ious={self.resampling_ious} must be () or one IoU for rare, common, frequent"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

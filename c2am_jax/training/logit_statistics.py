@@ -73,7 +73,7 @@ def _make_sums(functional: Functional, mesh: Mesh, *, mean, std, seed: int):
         inputs = preprocess(batch, bucket, mean=mean, std=std)
         model = functional.merge(params, rest)
         features = model.features(inputs.image)
-        proposals = model.rpn_head.propose(model.rpn_head(features), inputs.image_hw, train=True)
+        proposals = model.rpn_head.propose(model.rpn_head(features), inputs.image_hw, train=True, inputs=inputs)
         shard = batch.image.shape[0]
         keys = image_key(seed, number, jax.lax.axis_index(AXIS) * shard + jnp.arange(shard))
         rois = model.roi_head.sample(0, proposals, inputs, keys)
