@@ -189,6 +189,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "seesaw": {"data.sampler": "repeat_factor"},
     "balanced_sigmoid": {"data.sampler": "repeat_factor"},
     "fasa": {"data.sampler": "repeat_factor"},
+    "forest": {"data.short_sides": (800,), "model.rpn.post_nms_train": 2000, "train.grad_clip": 35.0},
     "acsl": {"model.test.score_threshold": 0.0},
     "gol": {"data.sampler": "repeat_factor", "model.mask_head.predictor": "normed", "model.test.nms_iou": 0.3},
 }

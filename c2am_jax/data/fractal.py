@@ -5,15 +5,11 @@ a centre, for G = 1..64; the dimension is the slope of ln(count) over ln(G). A c
 of more than n cells, so only G with G^2 <= n count. Classes of fewer than 4 objects, and slopes below 1, get 1.
 """
 
-import array
 import os
-from typing import Any
 
 import numpy as np
 
-from c2am_jax.data.json_stream import BrokenJson, read_lists
-from c2am_jax.data.lvis import AnnotationError
-from c2am_jax.data.lvis_scan import open_json
+from c2am_jax.data.objects import read_objects
 
 LARGEST_GRID = 64
 FEWEST = 4  # objects
@@ -43,45 +39,8 @@ def fractal_dimensions(centres: np.ndarray, label: np.ndarray, classes: int) -> 
     return np.where(count < FEWEST, 1.0, np.maximum(slope, 1.0))
 
 
-def read_centres(path: str | os.PathLike, category_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of all objects in units of their image, [n, 2] as (x, y), and their classes [n]; one pass.
-
-    Args:
-      path: json of the LVIS layout, as preparation leaves it.
-      category_ids: id of each class, [K].
-
-    Raises:
-      AnnotationError: no such file, or one that does not hold images with sizes and annotations with boxes.
-    """
-    path = os.fspath(path)
-    sizes: dict[int, tuple[int, int]] = {}
-    image, category, box = array.array("q"), array.array("q"), array.array("d")
-
-    def on_image(entry: Any, offset: int, length: int) -> None:
-        del offset, length
-        sizes[entry["id"]] = entry["width"], entry["height"]
-
-    def on_annotation(entry: Any, offset: int, length: int) -> None:
-        del offset, length
-        if not entry.get("iscrowd"):
-            image.append(entry["image_id"])
-            category.append(entry["category_id"])
-            box.extend(entry["bbox"])
-
-    try:
-        with open_json(path) as file:
-            read_lists(file, path, {"images": on_image, "annotations": on_annotation})
-        size = np.array([sizes[i] for i in image], np.float64).reshape(-1, 2)
-        class_of = {int(c): k for k, c in enumerate(category_ids)}
-        label = np.array([class_of[c] for c in category], np.int64)
-    except BrokenJson as error:
-        raise AnnotationError(str(error)) from None
-    except (KeyError, TypeError) as error:
-        raise AnnotationError(f"{path}: an entry is not in the LVIS layout ({error}); prepare the data anew") from None
-    boxes = np.array(box).reshape(-1, 4)
-    return (boxes[:, :2] + boxes[:, 2:] / 2) / size, label
-
-
 def of_annotations(path: str | os.PathLike, category_ids: np.ndarray) -> np.ndarray:
-    """Fractal dimension of each class of a json of the LVIS layout, [K]; errors as `read_centres`."""
-    return fractal_dimensions(*read_centres(path, category_ids), len(category_ids))
+    """Fractal dimension of each class of a json of the LVIS layout, [K]; errors as `objects.read_objects`."""
+    found = read_objects(path, category_ids)
+    centres = (found.boxes[:, :2] + found.boxes[:, 2:] / 2) / found.image_wh
+    return fractal_dimensions(centres, found.label, len(category_ids))

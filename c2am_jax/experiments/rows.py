@@ -73,6 +73,7 @@ ONE_STAGE = {
     "gol": "GOL",
     "efl": "EFL weights",
     "fasa": "FASA",
+    "forest": "Forest R-CNN",
 }
 
 TABLES: dict[str, tuple[str, list[Row]]] = {

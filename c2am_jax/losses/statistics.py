@@ -1,6 +1,7 @@
 """How often each class occurs in the training set: what many long-tail losses are made of."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -13,11 +14,14 @@ class ClassStatistics:
       instance_count: float64 [K], annotations of each class.
       image_count: float64 [K], images with at least one.
       images: images with any annotation.
+      trees: ``workdir of a baseline -> {tree: parent of each class [K]}``, see `losses.forest`; without a workdir ("")
+        there is no visual tree.
     """
 
     instance_count: np.ndarray
     image_count: np.ndarray
     images: int
+    trees: Callable[[str], Mapping[str, np.ndarray]] | None = None
 
     @classmethod
     def uniform(cls, num_classes: int) -> "ClassStatistics":

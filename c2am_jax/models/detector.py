@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.classification import Classification
@@ -26,14 +25,16 @@ class MaskRCNN(nnx.Module):
         settings: MaskRCNNSettings,
         classification: Classification,
         *,
-        class_groups: np.ndarray | None = None,
+        statistics: ClassStatistics | None = None,
         rngs: nnx.Rngs,
     ):
-        """Random weights as the reference initialises them; `class_groups` [K] are for the RPN's NMS resampling."""
+        """Random weights as the reference initialises them; `statistics` are for parts that need them."""
+        statistics = statistics or ClassStatistics.uniform(settings.num_classes)
+        groups = statistics.frequency_group
         self.backbone = ResNet(settings.backbone, rngs=rngs)
         self.neck = FPN(self.backbone.out_channels, settings.fpn, rngs=rngs)
-        self.rpn_head = RPNHead(settings.fpn.channels, settings.rpn, class_groups=class_groups, rngs=rngs)
-        self.roi_head = RoIHead(settings, classification, rngs=rngs)
+        self.rpn_head = RPNHead(settings.fpn.channels, settings.rpn, class_groups=groups, rngs=rngs)
+        self.roi_head = RoIHead(settings, classification, statistics=statistics, rngs=rngs)
         self.settings = settings
 
     def features(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> list[jax.Array]:
@@ -97,4 +98,4 @@ def build_model(
     """
     statistics = statistics or ClassStatistics.uniform(settings.num_classes)
     method = make_classification(statistics=statistics, **loss)
-    return MaskRCNN(settings, method, class_groups=statistics.frequency_group, rngs=nnx.Rngs(params=seed))
+    return MaskRCNN(settings, method, statistics=statistics, rngs=nnx.Rngs(params=seed))

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from c2am_jax.losses.forest import parent_count
 from c2am_jax.losses.seesaw import normed
 from c2am_jax.models.fpn import ConvNorm
-from c2am_jax.models.layers import Deconv2x2, constant, kaiming_normal
+from c2am_jax.models.layers import Deconv2x2, Frozen, constant, kaiming_normal
 from c2am_jax.models.settings import MaskHeadSettings
 
 
@@ -44,13 +46,24 @@ class NormedMaskPredictor(MaskPredictor):
 class MaskHead(nnx.Module):
     """3x3 convolutions, a transposed 2x2 one, the predictor."""
 
-    def __init__(self, channels: int, num_classes: int, settings: MaskHeadSettings, *, rngs: nnx.Rngs):
-        """`channels` of the RoI features."""
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        settings: MaskHeadSettings,
+        *,
+        class_channel: np.ndarray | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """`channels` of the RoI features; `class_channel` [K] is the mask channel of each class, for `geometric`."""
         widths = [channels] + [settings.channels] * settings.convs
         make = lambda i: ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)  # noqa: E731
         self.convs = nnx.List([make(i) for i in range(settings.convs)])
         self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
         classes = 1 if settings.class_agnostic else num_classes
+        if settings.geometric:
+            classes = parent_count("geometric", num_classes)
+        self.class_channel = Frozen(jnp.asarray(class_channel, jnp.int32)) if settings.geometric else None
         if settings.predictor == "normed":
             temperature = settings.temperature
             self.conv_logits = NormedMaskPredictor(settings.channels, classes, temperature=temperature, rngs=rngs)
@@ -66,4 +79,6 @@ class MaskHead(nnx.Module):
 
     def __call__(self, pooled: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, S, S, C] and [N] foreground labels -> logits [N, 2 S, 2 S], float32."""
+        if self.class_channel is not None:
+            labels = self.class_channel[...][jnp.minimum(labels, self.class_channel.shape[0] - 1)]
         return self.conv_logits(self.hidden(pooled), labels).astype(jnp.float32)

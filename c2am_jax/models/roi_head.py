@@ -9,6 +9,8 @@ from flax import nnx
 
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.detection import box_regression_sum, global_mean, global_sum, mask_mean_sum
+from c2am_jax.losses.forest import parents_in
+from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.box_head import BoxHead
 from c2am_jax.models.mask_head import MaskHead
 from c2am_jax.models.settings import MaskRCNNSettings
@@ -32,11 +34,22 @@ class RoIHead(nnx.Module):
     the one before refined.
     """
 
-    def __init__(self, settings: MaskRCNNSettings, classification: Classification, *, rngs: nnx.Rngs):
-        """`classification` decides the classifier, its loss and its scores."""
+    def __init__(
+        self,
+        settings: MaskRCNNSettings,
+        classification: Classification,
+        *,
+        statistics: ClassStatistics | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """`classification` decides the classifier, its loss and its scores; `statistics` know the geometric tree."""
         channels, classes = settings.fpn.channels, settings.num_classes
         boxes = [BoxHead(channels, classes, classification, stage, rngs=rngs) for stage in settings.box_stages]
-        masks = [MaskHead(channels, classes, settings.mask_head, rngs=rngs) for _ in boxes]
+        shapes = {}
+        if settings.mask_head.geometric:
+            known = statistics or ClassStatistics.uniform(classes)
+            shapes = {"class_channel": parents_in("geometric", known, "", classes)}
+        masks = [MaskHead(channels, classes, settings.mask_head, **shapes, rngs=rngs) for _ in boxes]
         self.is_cascade = bool(settings.cascade.positive_ious)
         self.bbox_head = nnx.List(boxes) if self.is_cascade else boxes[0]
         self.mask_head = nnx.List(masks) if self.is_cascade else masks[0]

@@ -113,7 +113,8 @@ class MaskHeadSettings:
     """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all.
 
     `predictor` "plain" is a 1x1 convolution; "normed" scores by `temperature` times the cosine between a pixel's
-    features and the class's weights, plus a bias (Seesaw, LOCE and GOL are published with it).
+    features and the class's weights, plus a bias (Seesaw, LOCE and GOL are published with it). With `geometric` there
+    is one channel for all classes of a parent in the geometric tree (Forest R-CNN).
     """
 
     class_agnostic: bool = False
@@ -122,9 +123,12 @@ class MaskHeadSettings:
     pool_size: int = 14
     predictor: str = "plain"
     temperature: float = 20.0
+    geometric: bool = False
 
     def __post_init__(self):
-        """Raises ValueError for an unknown predictor."""
+        """Raises ValueError for an unknown predictor, or channels of no class and of some classes at once."""
+        if self.geometric and self.class_agnostic:
+            raise ValueError("model.mask_head: class_agnostic and geometric exclude each other")
         if self.predictor not in ("plain", "normed"):
             raise ValueError(f"model.mask_head.predictor must be plain or normed, not {self.predictor!r}")
 

@@ -19,6 +19,7 @@ from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.freezing import freeze_others
 from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.training.trees import trees_of
 
 
 @register_dataclass
@@ -45,7 +46,10 @@ def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
     """Counts of the training set's classes, for methods that use them."""
     table, per_image = dataset.categories, np.diff(dataset.label_offset)
     return ClassStatistics(
-        table.instance_count.astype(np.float64), table.image_count.astype(np.float64), int((per_image > 0).sum())
+        table.instance_count.astype(np.float64),
+        table.image_count.astype(np.float64),
+        int((per_image > 0).sum()),
+        trees_of(dataset),
     )
 
 

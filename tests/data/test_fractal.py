@@ -1,12 +1,13 @@
-"""Fractal dimension of points whose dimension is known, and its way from annotations."""
+"""Objects of an annotation file; fractal dimension of points whose dimension is known."""
 
 import json
 
 import numpy as np
 import pytest
 
-from c2am_jax.data.fractal import cells_hit, fractal_dimensions, of_annotations, read_centres
+from c2am_jax.data.fractal import cells_hit, fractal_dimensions, of_annotations
 from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.objects import read_objects
 
 RNG = np.random.default_rng(0)
 
@@ -59,30 +60,45 @@ def annotations(tmp_path, **changes):
     content = {
         "annotations": [
             {"image_id": 1, "category_id": 7, "bbox": [10, 20, 20, 20]},
-            {"image_id": 2, "category_id": 3, "bbox": [0, 0, 50, 100]},
+            {"image_id": 2, "category_id": 3, "bbox": [0, 0, 50, 100], "area": 7.5},
             {"image_id": 2, "category_id": 3, "bbox": [0, 0, 50, 100], "iscrowd": 1},
         ],
         "images": [{"id": 1, "width": 100, "height": 200}, {"id": 2, "width": 100, "height": 100}],
+        "categories": [
+            {"id": 3, "name": "cat", "synset": "cat.n.01", "def": "a small feline", "synonyms": ["kitty"]},
+            {"id": 9, "name": "dog"},
+        ],
     } | changes
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(content))
     return path
 
 
-def test_centres_are_in_units_of_their_image(tmp_path):
+def test_objects_without_crowds_and_what_classes_are_called(tmp_path):
     path = annotations(tmp_path)
-    centres, label = read_centres(path, np.array([3, 7]))
-    np.testing.assert_allclose(centres, [[0.2, 0.15], [0.25, 0.5]])
-    np.testing.assert_array_equal(label, [1, 0])
+    found = read_objects(path, np.array([3, 7]))
+    np.testing.assert_array_equal(found.boxes, [[10, 20, 20, 20], [0, 0, 50, 100]])
+    np.testing.assert_array_equal(found.area, [400, 7.5])
+    np.testing.assert_array_equal(found.image_wh, [[100, 200], [100, 100]])
+    np.testing.assert_array_equal(found.label, [1, 0])
+    assert found.texts == ("cat cat.n.01 a small feline kitty", "")
     np.testing.assert_array_equal(of_annotations(path, np.array([3, 7])), [1.0, 1.0])
+
+
+def test_centres_are_in_units_of_their_image(tmp_path):
+    # Two objects in pixels of unlike images, one point in units of the image: no grid tells them apart.
+    boxes = [{"image_id": i, "category_id": 3, "bbox": [45 * i, 90 // i, 10 * i, 20 // i]} for i in (1, 2)] * 8
+    images = [{"id": 1, "width": 100, "height": 200}, {"id": 2, "width": 200, "height": 100}]
+    path = annotations(tmp_path, annotations=boxes, images=images)
+    np.testing.assert_array_equal(of_annotations(path, np.array([3])), [1.0])
 
 
 @pytest.mark.parametrize("changes", [{"images": []}, {"images": [{"id": 1}, {"id": 2}]}])
 def test_a_file_without_image_sizes_is_named(tmp_path, changes):
     with pytest.raises(AnnotationError, match="annotations.json: an entry"):
-        read_centres(annotations(tmp_path, **changes), np.array([3, 7]))
+        read_objects(annotations(tmp_path, **changes), np.array([3, 7]))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(AnnotationError, match="no such file"):
-        read_centres(tmp_path / "absent.json", np.array([3]))
+        read_objects(tmp_path / "absent.json", np.array([3]))

@@ -1,4 +1,4 @@
-"""Second-stage methods: reference vectors, sub-sampling, re-weighting, the same on one and eight devices."""
+"""Methods with arrays of their own, most of a second stage: vectors, sub-sampling, re-weighting, devices."""
 
 import functools
 
@@ -19,7 +19,7 @@ from c2am_jax.losses.statistics import ClassStatistics
 
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
 STATISTICS = ClassStatistics(COUNTS, np.array([60.0, 30.0, 10.0, 4.0, 1.0]), 100)
-DECOUPLED = ("lws", "bags", "disalign", "balms", "loce")
+DECOUPLED = ("lws", "bags", "disalign", "balms", "loce", "forest")
 
 
 def mean_and_gradient(method, logits, labels, extra, dtype):

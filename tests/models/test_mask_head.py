@@ -63,3 +63,18 @@ def test_the_switch_changes_the_predictor_only(agnostic):
 def test_an_unknown_predictor_is_named():
     with pytest.raises(ValueError, match="plain or normed"):
         MaskHeadSettings(predictor="cosine")
+
+
+def test_classes_of_one_geometric_parent_share_a_mask_channel():
+    settings = MaskHeadSettings(convs=1, channels=8, geometric=True)
+    parents = np.array([0, 1, 1, 0, 2, 2, 0, 1, 2, 0, 1, 2])
+    head = MaskHead(4, 12, settings, class_channel=parents, rngs=nnx.Rngs(0))
+    assert head.conv_logits.kernel.shape == (3, 8)
+    pooled = jnp.asarray(np.random.default_rng(0).standard_normal((13, 6, 6, 4)), jnp.float32)
+    pooled = jnp.broadcast_to(pooled[:1], pooled.shape)
+    logits = np.asarray(head(pooled, jnp.arange(13)))  # the last is background: any channel
+    for a in range(12):
+        for b in range(12):
+            assert np.array_equal(logits[a], logits[b]) == (parents[a] == parents[b])
+    with pytest.raises(ValueError, match="class_agnostic and geometric exclude each other"):
+        MaskHeadSettings(class_agnostic=True, geometric=True)

@@ -10,7 +10,16 @@ from typing import Any
 
 from c2am_jax.losses import cosine
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.methods import angular, augmented, channels, decoupled, inner_product, sampled, seesaw
+from c2am_jax.losses.methods import (
+    angular,
+    augmented,
+    channels,
+    decoupled,
+    hierarchical,
+    inner_product,
+    sampled,
+    seesaw,
+)
 from c2am_jax.losses.statistics import ClassStatistics
 
 METHODS: dict[str, Callable[..., Classification]] = {
@@ -38,6 +47,7 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "balms": decoupled.balms,
     "loce": decoupled.loce,
     "fasa": augmented.fasa,
+    "forest": hierarchical.forest,
 }
 
 

@@ -1,0 +1,26 @@
+"""Forest R-CNN: Mask R-CNN R50-FPN on LVIS.
+
+python train.py --config configs/maskrcnn_r50_ce.py
+python train.py --config configs/methods/forest.py --config.loss.visual=runs/maskrcnn_r50_ce     LVIS v1.0
+python train.py --config configs/methods/forest.py                                               without the visual tree
+python train.py --config configs/methods/forest.py:v05                                           LVIS v0.5
+python train.py --config configs/methods/forest.py:uniform    the recipe of all methods; :v05+uniform too
+python train.py --config configs/methods/forest.py:glyphs     the built-in data
+
+Wu et al., ACM MM 2020: classifiers of parents in several trees calibrate that of the classes, masks are predicted per
+geometric parent, proposals near rare objects survive a laxer NMS. `c2am_jax/data/hierarchy.py` says how trees are made;
+docs/methods.md what differs from the authors' code.
+Recipe: 24 epochs, short side 800, 2000 proposals, gradient norm up to 35, random sampling.
+Published: LVIS v0.5: mask AP 25.6 (18.3/26.4/27.6), box AP 25.9; R101: 26.9, 27.5.
+"""
+
+from c2am_jax.config import method
+
+
+def get_config(argument: str = ""):
+    """`argument`: see `c2am_jax.config.method`."""
+    config = method("forest", "forest", argument)
+    config.model.rpn.resampling_ious = (0.9, 0.8, 0.7)
+    if argument != "glyphs":  # whose masks are of no class
+        config.model.mask_head.geometric = True
+    return config
