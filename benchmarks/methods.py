@@ -42,14 +42,16 @@ def prepare(name: str, rois: int, width: int, classes: int):
     bias = jnp.full(outputs, method.bias_init) if method.classifier == "linear" else None
 
     extra = method.extra_parameters(classes, width, lambda: jax.random.key(0))
+    trains = {name: value for name, value in extra.items() if jnp.issubdtype(value.dtype, jnp.floating)}
 
     def mean(arrays, state):
-        loss, new = method.loss(*arrays, labels, weights, state, **extra)
+        *own, trains = arrays
+        loss, new = method.loss(*own, labels, weights, state, **extra | trains)
         return loss.mean(), new
 
     step = jax.jit(jax.grad(mean, has_aux=True))
-    state = method.init_state(classes)
-    return step, (features, kernel, bias), jax.block_until_ready(step((features, kernel, bias), state))[1]
+    state, arrays = method.init_state(classes), (features, kernel, bias, trains)
+    return step, arrays, jax.block_until_ready(step(arrays, state))[1]
 
 
 def main() -> None:
