@@ -108,6 +108,8 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("ldam", "LDAM", "methods/ldam", {}, paper_v05=("24.1 (14.6/25.3/26.3)", "24.5")),
             Row("eql", "EQL", "methods/eql", {}),
             Row("eql_v2", "EQL v2", "methods/eql_v2", {}, ("25.5 (17.7/24.3/30.2)", "26.1")),
+            Row("fasa", "FASA, repeat factors", "methods/fasa", REPEAT, ("24.4", "24.2")),
+            Row("forest", "Forest R-CNN", "methods/forest", {}, paper_v05=("25.6 (18.3/26.4/27.6)", "25.9")),
             Row("seesaw", "Seesaw, repeat factors", "methods/seesaw", REPEAT, ("26.4", "27.6")),
             Row(
                 "c2am",
