@@ -108,7 +108,7 @@ def affinity_propagation(
     np.fill_diagonal(s, np.median(s[~np.eye(count, dtype=bool)]))
     s = s - 1e-12 * np.ptp(s) * np.arange(count)
     responsibility, availability = np.zeros_like(s), np.zeros_like(s)
-    rows, last, unchanged = np.arange(count), None, 0
+    rows, last, unchanged = np.arange(count), np.zeros(0, int), 0
     for _ in range(steps):
         both = availability + s
         best = both.argmax(1)
@@ -127,7 +127,7 @@ def affinity_propagation(
         availability = damping * availability + (1 - damping) * column
 
         exemplar = np.flatnonzero((availability + responsibility)[rows, rows] > 0)
-        unchanged = unchanged + 1 if last is not None and np.array_equal(exemplar, last) and len(exemplar) else 0
+        unchanged = unchanged + 1 if len(exemplar) and np.array_equal(exemplar, last) else 0
         last = exemplar
         if unchanged >= patience:
             break

@@ -34,7 +34,8 @@ def epoch_end(
       UserError: no image is held out, but the method measures on such images.
     """
     method = make_classification(statistics=class_statistics(dataset), **config.loss.to_dict())
-    if method.after_epoch is None:
+    after_epoch = method.after_epoch
+    if after_epoch is None:
         return None
     data = PipelineSettings.from_dict(config.data.to_dict())
     images = held_out_images(dataset, data.held_out)
@@ -56,7 +57,7 @@ def epoch_end(
             for total, stage in zip(totals, found, strict=True):
                 total.update({name: total[name] + np.asarray(value, np.float64) for name, value in stage.items()})
         stages = [jax.tree.map(np.asarray, stage) for stage in state.loss_state]
-        new = [method.after_epoch(stage, total) for stage, total in zip(stages, totals, strict=True)]
+        new = [after_epoch(stage, total) for stage, total in zip(stages, totals, strict=True)]
         return dataclasses.replace(state, loss_state=jax.device_put(new, replicated(mesh)))
 
     return finish
