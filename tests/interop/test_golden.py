@@ -32,6 +32,7 @@ def test_every_recorded_stage_of_mask_rcnn_with_c2am_is_reproduced(tmp_path, cap
     assert COMMON | {"loss mask, recorded samples", "C2AM margins", "C2AM loss per RoI"} <= stages
 
 
+@pytest.mark.slow  # three minutes; .ci/run asks for it by name
 def test_every_recorded_stage_of_the_cascade_is_reproduced(tmp_path, capsys):
     stages = rows_of(OWN / "cascade_mask_rcnn_r50.npz", tmp_path, capsys)
     later = {"sampled RoIs, recorded samples before, stage 2", "box deltas, fixed RoIs, stage 1"}
