@@ -120,6 +120,8 @@ class Run:
 def plan(argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: int, out: Path) -> Run:
     """The run of a row; overrides that say what the config says anyway are dropped, so equal runs have equal names.
 
+    ``{seed}`` in a text of `user` stands for the seed: ``train.init=runs/tables/glyphs_ce-seed{seed}``.
+
     Raises:
       UserError: a key or value that the config does not know.
     """
@@ -133,6 +135,7 @@ def plan(argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: i
     if user:  # paths and long lists have no place in a folder's name
         parts.append(hashlib.sha256(json.dumps(user, sort_keys=True).encode()).hexdigest()[:8])
     folder = re.sub(r"[^\w=.+-]", "_", "-".join([*parts, f"seed{seed}"]))
+    user = {key: value.replace("{seed}", str(seed)) if isinstance(value, str) else value for key, value in user.items()}
     return Run(argument, {**row, **user, "train.seed": seed}, out / folder)
 
 

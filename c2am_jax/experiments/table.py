@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
     parser.add_argument("--out", default="runs/tables", metavar="DIR")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config; {seed} is its seed"
+    )
     parser.add_argument(
         "--devices", nargs="+", metavar="SET", help="CUDA_VISIBLE_DEVICES of runs side by side: 0,1 2,3"
     )
