@@ -13,6 +13,8 @@ from c2am_jax.errors import UserError
 from c2am_jax.losses.forest import parent_count
 from c2am_jax.training.initial import weights_of_workdir
 
+_MEND = "name the workdir of a baseline on the same data, such as runs/maskrcnn_r50_ce"
+
 
 def trees_of(dataset: PreparedDataset) -> Callable[[str], Mapping[str, np.ndarray]]:
     """`ClassStatistics.trees` of a data set; its annotations are read at the first call."""
@@ -32,11 +34,10 @@ def trees_of(dataset: PreparedDataset) -> Callable[[str], Mapping[str, np.ndarra
 
 
 def _visual(workdir: str, classes: int) -> np.ndarray:
+    if not (Path(workdir) / "checkpoints").is_dir():  # the reader would make it
+        raise UserError(f"config.loss.visual={workdir}: no run with checkpoints there; {_MEND}")
     weights, _ = weights_of_workdir(Path(workdir))
     kernels = [value for name, value in weights.items() if name.endswith("fc_cls.kernel")]
     if not kernels or kernels[0].shape[1] != classes + 1:
-        raise UserError(
-            f"config.loss.visual={workdir}: no classifier of {classes} classes and background; name the workdir of a "
-            "baseline on the same data, such as runs/maskrcnn_r50_ce"
-        )
+        raise UserError(f"config.loss.visual={workdir}: no classifier of {classes} classes and background; {_MEND}")
     return visual_tree(kernels[0], parent_count("visual", classes))

@@ -83,6 +83,13 @@ def test_equal_rows_of_other_tables_are_the_same_run(place):
     assert len(started(place)) == 1
 
 
+def test_seed_in_an_override_is_the_runs_own():
+    user = parse_overrides(["train.init=runs/ce-seed{seed}", "train.steps=4"])
+    first, second = (plan("configs/glyphs_ce.py", {}, user, seed, Path("runs")) for seed in (0, 1))
+    assert [run.overrides["train.init"] for run in (first, second)] == ["runs/ce-seed0", "runs/ce-seed1"]
+    assert first.workdir.name.replace("seed0", "seed1") == second.workdir.name
+
+
 def test_failed_row_is_marked_and_others_run(place, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_FAILS", "cosine")
     assert main(["5", *STEPS]) == 1
