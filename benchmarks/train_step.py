@@ -30,8 +30,8 @@ def propose_jittered(boxes: np.ndarray, copies: int) -> None:
     near = boxes[:, :, None] + 0.08 * sides * rng.uniform(-1, 1, (*boxes.shape[:2], copies, 4))
     near = jnp.asarray(near.reshape(boxes.shape[0], -1, 4), jnp.float32)
 
-    def propose(self, output, image_hw, *, train):
-        found = usual(self, output, image_hw, train=train)
+    def propose(self, output, image_hw, **settings):
+        found = usual(self, output, image_hw, **settings)
         limit = jnp.tile(image_hw[:, None, ::-1], 2)
         first = jnp.clip(near, 0, limit)
         count = first.shape[1]

@@ -1,4 +1,4 @@
-"""The rows of the paper's Tables 2-6 and of a comparison of losses: config files, overrides, published numbers."""
+"""The rows of the paper's Tables 2-6 and of a comparison of losses: configs, first stages, published numbers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,6 +8,16 @@ from c2am_jax.errors import UserError
 
 DATA = ("glyphs", "lvis_v1", "lvis_v05")
 REPEAT = {"data.sampler": "repeat_factor"}
+R101 = {"model.backbone.depth": 101}
+# ImageNet's weights do not fit the small detector of glyphs. What compares classifiers there starts from the detector
+# that cross-entropy trained with the same seed: a new classifier, and all of it trains on.
+GLYPH_FIRST = "ce"
+GLYPH_RECIPE = {
+    "train.reset": ("*.fc_cls.*",),
+    "train.steps": 400,
+    "train.lr_steps": (280, 360),
+    "train.warmup_steps": 50,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +27,9 @@ class Row:
     Attributes:
       key: short name for ``--rows``.
       title: first cell.
-      experiment: config file without folder and ``.py``: "c2am" stands for glyphs_c2am and maskrcnn_r50_c2am, other
-        names with a detector in front are LVIS's own, "methods/NAME" both.
+      experiment: see `config_argument`.
       overrides: config keys and values that make the row.
+      first: the experiment of the first stage that a second stage starts from, "" for none.
       paper: mask AP (rare/common/frequent), box AP on LVIS v1.0, as printed; "" where the paper has none.
       paper_v05: the same on LVIS v0.5.
     """
@@ -30,26 +40,39 @@ class Row:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     paper: tuple[str, str] = ("", "")
     paper_v05: tuple[str, str] = ("", "")
-
-    def config(self, data: str) -> str | None:
-        """The argument of train.py's ``--config``; None if the row does not exist on `data`."""
-        if self.experiment.startswith("methods/"):
-            version = {"glyphs": ":glyphs", "lvis_v1": "", "lvis_v05": ":v05"}[data]
-            return f"configs/{self.experiment}.py{version}"
-        detector, _, method = self.experiment.rpartition("_")
-        if data != "glyphs":
-            return f"configs/{detector or 'maskrcnn_r50'}_{method}.py{':v05' if data == 'lvis_v05' else ''}"
-        small = {"": "glyphs", "maskrcnn_r50": "glyphs", "cascade_r50": "glyphs_cascade"}.get(detector)
-        return f"configs/{small}_{method}.py" if small else None
+    first: str = ""
 
     def published(self, data: str) -> tuple[str, str]:
         """The paper's mask AP and box AP; glyphs stands beside LVIS v1.0."""
         return self.paper_v05 if data == "lvis_v05" else self.paper
 
 
+def config_argument(experiment: str, data: str) -> str | None:
+    """The argument of train.py's ``--config``; None if the experiment does not exist on `data`.
+
+    An experiment is a config file without folder and ``.py``: "c2am" stands for glyphs_c2am and maskrcnn_r50_c2am,
+    other names with a detector in front are LVIS's own, "methods/NAME" is on both.
+    """
+    if experiment.startswith("methods/"):
+        version = {"glyphs": ":glyphs", "lvis_v1": "", "lvis_v05": ":v05"}[data]
+        return f"configs/{experiment}.py{version}"
+    detector, _, method = experiment.rpartition("_")
+    if data != "glyphs":
+        return f"configs/{detector or 'maskrcnn_r50'}_{method}.py{':v05' if data == 'lvis_v05' else ''}"
+    small = {"": "glyphs", "maskrcnn_r50": "glyphs", "cascade_r50": "glyphs_cascade"}.get(detector)
+    return f"configs/{small}_{method}.py" if small else None
+
+
 def _sweep(key: str, symbol: str, numbers: Mapping[float, str]) -> list[Row]:
     name = key.removeprefix("loss.")
-    return [Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am", {key: v}, (ap, "")) for v, ap in numbers.items()]
+    return [
+        Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am" if v else "cosine", {key: v} if v else {}, (ap, ""))
+        for v, ap in numbers.items()
+    ]
+
+
+def _method(key: str, title: str, v1: tuple[str, str] = ("", ""), v05: tuple[str, str] = ("", ""), **more: Any) -> Row:
+    return Row(key, title, f"methods/{key}", paper=v1, paper_v05=v05, **more)
 
 
 # Methods of one stage that no table of the paper has together: `one_stage`, on the same detector, data and schedule.
@@ -104,13 +127,23 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         "methods",
         [
             Row("rfs", "CE, repeat factors", "ce", REPEAT, ("23.7", "24.7"), ("25.9", "26.1")),
-            Row("cbl", "CBL", "methods/cbl", {}, paper_v05=("23.3 (11.4/23.8/27.3)", "23.9")),
-            Row("ldam", "LDAM", "methods/ldam", {}, paper_v05=("24.1 (14.6/25.3/26.3)", "24.5")),
-            Row("eql", "EQL", "methods/eql", {}),
-            Row("eql_v2", "EQL v2", "methods/eql_v2", {}, ("25.5 (17.7/24.3/30.2)", "26.1")),
-            Row("fasa", "FASA, repeat factors", "methods/fasa", REPEAT, ("24.4", "24.2")),
-            Row("forest", "Forest R-CNN", "methods/forest", {}, paper_v05=("25.6 (18.3/26.4/27.6)", "25.9")),
-            Row("seesaw", "Seesaw, repeat factors", "methods/seesaw", REPEAT, ("26.4", "27.6")),
+            _method("cbl", "CBL", v05=("23.3 (11.4/23.8/27.3)", "23.9")),
+            _method("ldam", "LDAM", v05=("24.1 (14.6/25.3/26.3)", "24.5")),
+            _method("lws", "LWS, second stage", v05=("23.8 (14.4/24.4/26.8)", "24.1"), first="ce"),
+            _method("eql", "EQL"),
+            _method("eql_v2", "EQL v2", ("25.5 (17.7/24.3/30.2)", "26.1"), ("27.1", "27.0")),
+            _method("bags", "BAGS, second stage", v05=("26.2 (18.0/26.9/28.7)", "25.8"), first="ce"),
+            _method(
+                "balms",
+                "BALMS, second stage",
+                v05=("27.0 (19.6/28.9/27.5)", "27.6"),
+                first="methods/balanced_sigmoid",
+            ),
+            _method("fasa", "FASA, repeat factors", ("24.4", "24.2"), overrides=REPEAT),
+            _method("forest", "Forest R-CNN", v05=("25.6 (18.3/26.4/27.6)", "25.9")),
+            _method("disalign", "DisAlign, second stage", v05=("27.9", "27.6"), first="ce"),
+            _method("seesaw", "Seesaw, repeat factors", ("26.4", "27.4"), overrides=REPEAT),
+            _method("loce", "LOCE, second stage", ("26.6", "27.4"), ("28.4", "28.2"), first="ce"),
             Row(
                 "c2am",
                 "C2AM, repeat factors",
@@ -119,13 +152,34 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
                 ("27.2 (16.6/27.2/31.9)", "27.9"),
                 ("29.7 (19.3/31.3/31.8)", "29.8"),
             ),
+            Row("rfs_r101", "R101: CE, repeat factors", "maskrcnn_r101_ce", REPEAT, ("25.5", "26.6")),
+            Row("eql_v2_r101", "R101: EQL v2", "methods/eql_v2", R101, ("27.2", "27.9")),
+            Row("fasa_r101", "R101: FASA, repeat factors", "methods/fasa", {**R101, **REPEAT}, ("26.3", "27.0")),
+            Row("seesaw_r101", "R101: Seesaw, repeat factors", "methods/seesaw", {**R101, **REPEAT}, ("28.1", "28.9")),
+            Row("loce_r101", "R101: LOCE", "methods/loce", R101, ("28.0", "29.0"), first="maskrcnn_r101_ce"),
+            Row("c2am_r101", "R101: C2AM, repeat factors", "maskrcnn_r101_c2am", REPEAT, ("28.6", "29.4")),
         ],
     ),
     "one_stage": (
         "methods of one stage",
-        [Row(name, title, f"methods/{name}") for name, title in ONE_STAGE.items()],
+        [Row(name, title, "ce" if name == "softmax" else f"methods/{name}") for name, title in ONE_STAGE.items()],
     ),
 }
+
+
+def _exists(row: Row, data: str) -> bool:
+    of_r101 = R101.items() <= row.overrides.items()
+    return config_argument(row.experiment, data) is not None and not (data == "glyphs" and of_r101)
+
+
+def start_of(table: str, row: Row, data: str) -> tuple[str, Mapping[str, Any]]:
+    """The experiment that a row starts from, "" for none, and the overrides that come with it.
+
+    Second stages have their own. On glyphs all rows but Table 2's start from `GLYPH_FIRST` by `GLYPH_RECIPE`.
+    """
+    if row.first or data != "glyphs" or table == "2":
+        return row.first, {}
+    return GLYPH_FIRST, GLYPH_RECIPE
 
 
 def rows_of(table: str, data: str, chosen: list[str] | None = None) -> list[Row]:
@@ -134,7 +188,7 @@ def rows_of(table: str, data: str, chosen: list[str] | None = None) -> list[Row]
     Raises:
       UserError: a key that the table does not have there.
     """
-    rows = [row for row in TABLES[table][1] if row.config(data)]
+    rows = [row for row in TABLES[table][1] if _exists(row, data)]
     unknown = sorted(set(chosen or []) - {row.key for row in rows})
     if unknown:
         raise UserError(f"--rows {' '.join(unknown)}: table {table} on {data} has {' '.join(row.key for row in rows)}")

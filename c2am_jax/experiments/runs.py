@@ -37,11 +37,13 @@ class Run:
       argument: of train.py's ``--config``.
       overrides: config keys and values, the row's and the user's and the seed.
       workdir: where it trains; runs that train the same share one, whatever table asks for them.
+      first: the run whose last checkpoint it starts from.
     """
 
     argument: str
     overrides: Mapping[str, Any]
     workdir: Path
+    first: "Run | None" = None
 
     def config(self) -> ConfigDict:
         """The experiment that train.py will see.
@@ -117,10 +119,12 @@ class Run:
                     child.wait()
 
 
-def plan(argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: int, out: Path) -> Run:
-    """The run of a row; overrides that say what the config says anyway are dropped, so equal runs have equal names.
+def plan(
+    argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: int, out: Path, first: Run | None = None
+) -> Run:
+    """The run of a row, from the weights of `first` if there is one; `user` wins over `row`.
 
-    ``{seed}`` in a text of `user` stands for the seed: ``train.init=runs/tables/glyphs_ce-seed{seed}``.
+    Overrides that say what the config says anyway are dropped, so equal runs have equal names.
 
     Raises:
       UserError: a key or value that the config does not know.
@@ -130,13 +134,15 @@ def plan(argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: i
     _with_overrides(config, {**row, **user})
     row = {key: value for key, value in row.items() if plain[key] != value}
     user = {key: value for key, value in user.items() if plain[key] != value}
-    name = "-".join([Path(argument.split(":")[0]).stem, *argument.split(":")[1:]])
-    parts = [name, *(f"{key.split('.')[-1]}={value}" for key, value in sorted(row.items()))]
+    parts = [plain["name"], *(f"{key.split('.')[-1]}={value}" for key, value in sorted(row.items()))]
+    start = {}
+    if first is not None:
+        parts.append(f"after_{first.config().name}")
+        start = {"train.init": str(first.workdir)}
     if user:  # paths and long lists have no place in a folder's name
         parts.append(hashlib.sha256(json.dumps(user, sort_keys=True).encode()).hexdigest()[:8])
     folder = re.sub(r"[^\w=.+-]", "_", "-".join([*parts, f"seed{seed}"]))
-    user = {key: value.replace("{seed}", str(seed)) if isinstance(value, str) else value for key, value in user.items()}
-    return Run(argument, {**row, **user, "train.seed": seed}, out / folder)
+    return Run(argument, {**row, **user, **start, "train.seed": seed}, out / folder, first)
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:

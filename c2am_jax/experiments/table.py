@@ -11,14 +11,15 @@ import argparse
 import queue
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from c2am_jax.errors import EXIT_STOPPED, UserError
-from c2am_jax.experiments.rows import DATA, TABLES, Row, rows_of
+from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import Run, parse_overrides, plan
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
@@ -55,11 +56,24 @@ def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ())
     return "\n".join(lines)
 
 
+def planned_run(number: str, row: Row, data: str, user: Mapping[str, Any], seed: int, out: Path) -> Run:
+    """A row of table `number` with a seed, and with the run that it starts from.
+
+    Raises:
+      UserError: a key or value in `user` that the config does not know.
+    """
+    experiment, recipe = start_of(number, row, data)
+    first = plan(str(config_argument(experiment, data)), {}, user, seed, out) if experiment else None
+    own = {**recipe, **user}
+    return plan(str(config_argument(row.experiment, data)), row.overrides, own, seed, out, first)
+
+
 def describe(planned: Plan, step_seconds: float | None) -> str:
     """What would run: steps done and to do, and the time it takes at `step_seconds` or at the rate of the logs."""
     lines, total, hours, unknown = [], 0, 0.0, 0
     logged = [rate for _, runs in planned for rate in (run.seconds_per_step() for run in runs) if rate]
-    for row, runs in planned:
+    first = {run.first.workdir: run.first for _, runs in planned for run in runs if run.first}
+    for key, runs in [("first stage", list(first.values())), *((row.key, runs) for row, runs in planned)]:
         for run in runs:
             last = run.last_step()
             left = 0 if run.metrics() is not None else last - run.done_steps()
@@ -67,7 +81,7 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
             cost = (
                 "finished" if run.metrics() is not None else f"{left * rate / 3600:.2f} h" if rate else "time unknown"
             )
-            lines.append(f"{row.key:20} {last - left:>7} of {last} steps  {cost:>12}  {' '.join(run.command()[1:])}")
+            lines.append(f"{key:20} {last - left:>7} of {last} steps  {cost:>12}  {' '.join(run.command()[1:])}")
             total, hours, unknown = (
                 total + left,
                 hours + left * (rate or 0) / 3600,
@@ -78,16 +92,25 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
 
 
 def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
-    """Run what is not finished, one run for each device set at a time; returns the workdirs that failed.
+    """Run what is not finished, first stages before what starts from them; returns the workdirs that failed.
 
     Raises:
       UserError: another process trains in a workdir.
       SystemExit: a run was asked to stop (status 75); the same command goes on.
     """
+    missing = [run for _, runs in planned for run in runs if run.metrics() is None]
+    first = {run.first.workdir: run.first for run in missing if run.first and run.first.metrics() is None}
+    failed = _execute(list(first.values()), devices)
+    later = {run.workdir: run for run in missing if run.workdir not in first}
+    orphans = [workdir for workdir, run in later.items() if run.first and run.first.workdir in failed]
+    return failed + orphans + _execute([run for run in later.values() if run.workdir not in orphans], devices)
+
+
+def _execute(runs: Sequence[Run], devices: Sequence[str | None]) -> list[Path]:
+    """One run for each device set at a time."""
     free: queue.Queue[str | None] = queue.Queue()
     for one in devices:
         free.put(one)
-    unique = {run.workdir: run for _, runs in planned for run in runs if run.metrics() is None}
 
     def work(run: Run) -> tuple[Path, int]:
         one = free.get()
@@ -99,14 +122,14 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
 
     if len(devices) == 1:  # in the main thread, so that a signal ends the child too
         statuses = {}
-        for run in unique.values():
+        for run in runs:
             statuses |= dict([work(run)])
             if EXIT_STOPPED in statuses.values():
                 break
     else:
         with ThreadPoolExecutor(len(devices)) as pool:
             try:
-                statuses = dict(pool.map(work, unique.values()))
+                statuses = dict(pool.map(work, runs))
             except BaseException:  # what waits does not start; what runs comes to its end
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -130,9 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
     parser.add_argument("--out", default="runs/tables", metavar="DIR")
-    parser.add_argument(
-        "--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config; {seed} is its seed"
-    )
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every run's config")
     parser.add_argument(
         "--devices", nargs="+", metavar="SET", help="CUDA_VISIBLE_DEVICES of runs side by side: 0,1 2,3"
     )
@@ -145,9 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not Path("train.py").is_file():
             raise UserError("no train.py here: run this command in the root of the repository")
         user, out = parse_overrides(options.override), Path(options.out)
+        rows = rows_of(options.number, options.data, options.rows)
         planned = [
-            (row, [plan(str(row.config(options.data)), row.overrides, user, s, out) for s in range(options.seeds)])
-            for row in rows_of(options.number, options.data, options.rows)
+            (row, [planned_run(options.number, row, options.data, user, seed, out) for seed in range(options.seeds)])
+            for row in rows
         ]
         if options.dry_run:
             print(describe(planned, options.step_seconds))

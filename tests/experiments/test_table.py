@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from c2am_jax.errors import EXIT_STOPPED
-from c2am_jax.experiments.rows import DATA, TABLES, rows_of
-from c2am_jax.experiments.runs import parse_overrides, plan
-from c2am_jax.experiments.table import main
+from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
+from c2am_jax.experiments.runs import parse_overrides
+from c2am_jax.experiments.table import main, planned_run
 
 ROOT = Path(__file__).parents[2]
 STEPS = ["--override", "train.steps=4"]
@@ -55,8 +55,9 @@ def place(tmp_path, monkeypatch):
     for number in TABLES:
         for row in rows_of(number, "glyphs"):
             for seed in (0, 1):
-                run = plan(row.config("glyphs"), row.overrides, parse_overrides(STEPS[1:]), seed, Path("runs/tables"))
-                (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(run.config().to_json())
+                last = planned_run(number, row, "glyphs", parse_overrides(STEPS[1:]), seed, Path("runs/tables"))
+                for run in filter(None, (last, last.first)):
+                    (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(run.config().to_json())
     return tmp_path
 
 
@@ -68,9 +69,9 @@ def started(place):
 def test_second_run_does_nothing_and_the_table_has_mean_and_deviation(place, capsys):
     command = ["4", "--seeds", "2", "--rows", "alpha=0", "alpha=0.5", *STEPS]
     assert main(command) == 0
-    assert len(started(place)) == 4
+    assert len(started(place)) == 2 + 4
     assert main(command) == 0
-    assert len(started(place)) == 4
+    assert len(started(place)) == 2 + 4
     text = (place / "runs/tables/table4_glyphs.md").read_text()
     assert "| α = 0.5 | 2 of 2 | 15.0 ± 7.1 | - | - | - | 15.0 ± 7.1 | 25.7 | - |" in text
     assert text in capsys.readouterr().out.replace("\n\nruns", "\nruns")
@@ -80,14 +81,31 @@ def test_equal_rows_of_other_tables_are_the_same_run(place):
     assert main(["5", "--rows", "adaptive", *STEPS]) == 0
     assert main(["4", "--rows", "alpha=0.5", *STEPS]) == 0
     assert main(["3", "--rows", "scale=30", *STEPS]) == 0
-    assert len(started(place)) == 1
+    assert main(["one_stage", "--rows", "c2am", *STEPS]) == 0
+    assert len(started(place)) == 1 + 1
+    assert main(["4", "--rows", "alpha=0", *STEPS]) == 0
+    assert main(["5", "--rows", "none", *STEPS]) == 0
+    assert len(started(place)) == 2 + 1
 
 
-def test_seed_in_an_override_is_the_runs_own():
-    user = parse_overrides(["train.init=runs/ce-seed{seed}", "train.steps=4"])
-    first, second = (plan("configs/glyphs_ce.py", {}, user, seed, Path("runs")) for seed in (0, 1))
-    assert [run.overrides["train.init"] for run in (first, second)] == ["runs/ce-seed0", "runs/ce-seed1"]
-    assert first.workdir.name.replace("seed0", "seed1") == second.workdir.name
+def test_rows_start_from_their_first_stage_which_trains_once(place):
+    assert main(["6", "--rows", "bags", "lws", "balms", "c2am", "--seeds", "2", *STEPS]) == 0
+    names = started(place)
+    assert {name.split("-")[0] for name in names[:4]} == {"glyphs_ce", "glyphs_balanced_sigmoid"} and len(names) == 12
+    plans = {name: json.loads((place / f"plans/{name}.json").read_text())["train"] for name in names[4:]}
+    for name, train in plans.items():
+        kind, seed = "balanced_sigmoid" if "balms" in name else "ce", name[-1]
+        (first,) = (other for other in names[:4] if other.startswith(f"glyphs_{kind}-") and other.endswith(seed))
+        assert train["init"] == f"runs/tables/{first}" and train["steps"] == 4
+        assert bool(train["reset"]) == ("bags" in name or "c2am" in name)
+
+
+def test_a_failed_first_stage_fails_what_starts_from_it(place, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAILS", "balanced_sigmoid")
+    assert main(["6", "--rows", "lws", "balms", *STEPS]) == 1
+    text = (place / "runs/tables/table6_glyphs.md").read_text()
+    assert "| BALMS, second stage | 0 of 1 | failed |" in text and "| LWS, second stage | 1 of 1 | 10.0 |" in text
+    assert capsys.readouterr().err.count("\n") == 1 and not any("balms" in name for name in started(place))
 
 
 def test_failed_row_is_marked_and_others_run(place, monkeypatch, capsys):
@@ -100,7 +118,7 @@ def test_failed_row_is_marked_and_others_run(place, monkeypatch, capsys):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_goes_on_after_a_kill_in_the_middle_of_a_row(place, how):
-    command = [sys.executable, "-m", "c2am_jax.experiments.table", "5", "--rows", "adaptive", *STEPS]
+    command = [sys.executable, "-m", "c2am_jax.experiments.table", "2", "--rows", "mask_r50_c2am", *STEPS]
     environment = os.environ | {"FAKE_HANGS": "1", "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(command, env=environment, start_new_session=True)
     while not (place / "hanging").exists():
@@ -109,10 +127,10 @@ def test_goes_on_after_a_kill_in_the_middle_of_a_row(place, how):
     first.send_signal(how)
     assert first.wait() in (EXIT_STOPPED, -signal.SIGKILL)
     if how == signal.SIGKILL:  # train.py lives on, and nobody else may train there
-        assert main(["5", "--rows", "adaptive", *STEPS]) == 2
+        assert main(["2", "--rows", "mask_r50_c2am", *STEPS]) == 2
         os.killpg(first.pid, signal.SIGKILL)
         time.sleep(0.2)
-    assert main(["5", "--rows", "adaptive", *STEPS]) == 0
+    assert main(["2", "--rows", "mask_r50_c2am", *STEPS]) == 0
     assert [line.split()[1] for line in (place / "from.txt").read_text().splitlines()] == ["0", "2"]
 
 
@@ -121,10 +139,12 @@ def test_dry_run_counts_steps_and_time_from_the_logs_and_trains_nothing(place, c
     capsys.readouterr()
     assert main(["5", *STEPS, "--dry_run"]) == 0
     output = capsys.readouterr().out
-    assert len(started(place)) == 1
-    assert "8 steps to train" in output and "finished" in output  # 2 seconds a step: 8 images at 4 a second
-    assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "none"]) == 0
+    assert len(started(place)) == 2
+    assert "8 steps to train" in output and output.count("finished") == 2  # the first stage and one row
+    assert main(["2", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "mask_r50_c2am"]) == 0
     assert "about 1.00 h" in capsys.readouterr().out
+    assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--seeds", "2", "--rows", "none"]) == 0
+    assert "12 steps to train, about 3.00 h" in capsys.readouterr().out  # seed 1 needs a first stage, too
 
 
 def test_device_sets_run_side_by_side(place):
@@ -153,11 +173,10 @@ def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
     monkeypatch.chdir(ROOT)
     for number in TABLES:
         for row in rows_of(number, data):
-            run = plan(row.config(data), row.overrides, {}, 0, Path("runs"))
-            flat = json.loads(run.config().to_json())
-            for key, value in row.overrides.items():
-                section, name = key.split(".")
-                assert flat[section][name] == value
+            run = planned_run(number, row, data, {}, 0, Path("runs"))
+            assert run.config().train.init == (str(run.first.workdir) if run.first else "")
+            for key, value in ({} if row.first else start_of(number, row, data)[1] | row.overrides).items():
+                assert run.config().get_ref(key.split(".")[0]).get()[key.split(".", 1)[1]] == value
 
 
 @pytest.mark.slow
