@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import random_batch
+from benchmarks.common import GROUND_TRUTHS, random_batch
 from benchmarks.detector import measure, parse
 from c2am_jax.config import load_config
 from c2am_jax.models.rpn import RPNHead
@@ -23,7 +23,7 @@ from c2am_jax.training.step import batch_sharding, configured_step, data_mesh
 
 
 def propose_jittered(boxes: np.ndarray, copies: int) -> None:
-    """Make the RPN return `copies` boxes near each ground truth [B, G, 4] first, besides its usual work."""
+    """The RPN returns `copies` boxes near each ground truth [B, G, 4] first from now on, besides its usual work."""
     usual = RPNHead.propose
     rng = np.random.default_rng(1)
     sides = np.tile(boxes[..., 2:] - boxes[..., :2], 2)[:, :, None]
@@ -50,7 +50,7 @@ def main() -> None:
 
     mesh = data_mesh()
     batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
-    propose_jittered(batch.boxes, copies=40)
+    propose_jittered(batch.boxes, copies=min(40, config.model.rpn.post_nms_train // GROUND_TRUTHS))
     config.train.compute_dtype = "bfloat16" if options.dtype == "bf16" else "float32"
     functional, state = first_state(config, mesh)
     optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))

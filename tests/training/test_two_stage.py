@@ -1,17 +1,15 @@
-"""A second stage: it starts from a run, trains what it should, resumes and is evaluated."""
+"""A second stage: it starts from a run and trains what it should. test_methods.py trains each."""
 
 import jax
 import numpy as np
 import pytest
-from tiny import random_batch, tiny_config
+from tiny import random_batch, second_stage_config, tiny_config
 
 from c2am_jax.config import load_config, train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
-from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
-from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
-from c2am_jax.training.loop import train
+from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
@@ -32,25 +30,12 @@ STATISTICS = ClassStatistics(2000.0 / np.arange(1, 101) ** 1.5, np.linspace(300,
 LOCE = ("fc_cls", "fc_reg", "rpn_head", "roi_head.mask_head")
 
 
-def second(name, **values):
-    """The config of configs/methods/NAME.py with a detector of toy size."""
-    published, config = load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
-    config.loss = published.loss
-    if "features" in config.loss:
-        config.loss.features = config.model.box_head.fc_channels
-    for key in ("trainable", "reset", "grad_clip"):
-        config.train[key] = published.train[key]
-    for key, value in values.items():
-        config.train[key] = value
-    return config
-
-
 def test_recipes_name_what_trains():
     for name, expected in TRAINS.items():
-        config = second(name)
+        config = second_stage_config(name)
         _, params, rest, _ = build_functional(config, STATISTICS)
         assert set(params) == expected and KERNEL in params | rest
-    _, params, rest, _ = build_functional(second("loce"))
+    _, params, rest, _ = build_functional(second_stage_config("loce"))
     assert all(any(part in name for part in LOCE) for name in params)
     assert not any(part in name for part in LOCE for name in rest)
 
@@ -68,7 +53,7 @@ def test_lvis_recipes_drop_the_rate_at_their_steps():
     "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("crt", "lws", "bags", "balms", "loce"))]
 )
 def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
-    config = second(name, base_lr=0.2)
+    config = second_stage_config(name, base_lr=0.2)
     schedule, mesh = train_settings(config), data_mesh(jax.devices()[:2])
     functional, params, rest, loss_state = build_functional(config, STATISTICS)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
@@ -101,7 +86,7 @@ def save_first_stage(workdir):
 
 def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
     first = save_first_stage(tmp_path)
-    _, params, rest, _ = build_functional(second("lws", seed=9), STATISTICS)
+    _, params, rest, _ = build_functional(second_stage_config("lws", seed=9), STATISTICS)
     starts = {"": 2.0, "checkpoints": 2.0, "checkpoints/1": 1.0, "best": 5.0}
     for part, expected in starts.items():
         new_params, new_rest = load_initial_weights(str(tmp_path / part), params, rest)
@@ -112,12 +97,12 @@ def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
 
 def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
     first = save_first_stage(tmp_path)
-    _, params, rest, _ = build_functional(second("crt", seed=9), STATISTICS)
+    _, params, rest, _ = build_functional(second_stage_config("crt", seed=9), STATISTICS)
     new, _ = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
     np.testing.assert_array_equal(new[KERNEL], params[KERNEL])
     taken, _ = load_initial_weights(str(tmp_path), params, rest)
     np.testing.assert_array_equal(taken[KERNEL], first[KERNEL])
-    _, params, rest, _ = build_functional(second("bags"), STATISTICS)  # another shape
+    _, params, rest, _ = build_functional(second_stage_config("bags"), STATISTICS)  # another shape
     with pytest.raises(UserError, match="detector of other classes"):
         load_initial_weights(str(tmp_path), params, rest)
     new, new_rest = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
@@ -128,45 +113,15 @@ def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
 
 
 def test_a_memory_of_another_width_is_one_line():
-    config = second("loce")
+    config = second_stage_config("loce")
     config.loss.features = 1024
     with pytest.raises(UserError, match=r"config: loss\.features=1024, but the box head has 16"):
         build_functional(config)
 
 
 def test_a_pattern_without_a_parameter_is_one_line():
-    config = second("crt", trainable=("*.fc_clas.*",))
+    config = second_stage_config("crt", trainable=("*.fc_clas.*",))
     with pytest.raises(
         UserError, match=r"config: train\.trainable: '\*\.fc_clas\.\*' matches no array; the nearest are "
     ):
         build_functional(config)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*TRAINS, "loce"])
-def test_stage_two_trains_resumes_and_is_evaluated(name, glyph_folder, tmp_path):
-    def at(config, steps, **values):
-        config.data.name, config.data.dir, config.train.batch_size = "small", str(glyph_folder), 8
-        config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 2, 0
-        for key, value in values.items():
-            config.train[key] = value
-        return config
-
-    with pytest.raises(UserError, match=r"freeze random weights.*--config\.train\.init"):
-        train(at(second(name), 2), tmp_path / "none")
-    train(at(tiny_config(method="balanced_sigmoid" if name == "balms" else "softmax"), 2), tmp_path / "one")
-    start = {"init": str(tmp_path / "one")}
-    train(at(second(name), 4, **start), tmp_path / "whole")
-    train(at(second(name), 2, **start), tmp_path / "parts")
-    train(at(second(name), 4, **start), tmp_path / "parts")
-    stage_one, _ = weights_of_workdir(tmp_path / "one")
-    (whole, step), (parts, _) = weights_of_workdir(tmp_path / "whole"), weights_of_workdir(tmp_path / "parts")
-    assert step == 4
-    for n, value in whole.items():
-        np.testing.assert_array_equal(parts[n], value, err_msg=n)
-        if n.startswith(("backbone.", "neck.")) or (name in TRAINS and n not in TRAINS[name] and n in stage_one):
-            np.testing.assert_array_equal(value, stage_one[n], err_msg=n)
-    results = evaluate_checkpoint(at(second(name), 4, **start), tmp_path / "parts")
-    assert "bbox/AP" in results
-    with pytest.raises(UserError, match=r"train\.trainable"):
-        train(at(second(name, trainable=()), 5, **start), tmp_path / "parts")

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.config import glyphs
+from c2am_jax.config import glyphs, load_config
 from c2am_jax.data.masks import pack
 from c2am_jax.structures import Batch
 
@@ -21,6 +21,19 @@ def tiny_config(name="tiny", method="c2am"):
     config.data.short_sides, config.data.max_side, config.data.test_short_side = (64,), 64, 64
     config.data.buckets = ((64, 64),)
     config.train.batch_size, config.train.warmup_steps, config.train.log_every = 2, 2, 1
+    return config
+
+
+def second_stage_config(name, **values):
+    """The config of configs/methods/NAME.py with a detector of toy size; `values` go to config.train."""
+    published, config = load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
+    config.loss, config.data.sampler = published.loss, published.data.sampler
+    if "features" in config.loss:
+        config.loss.features = config.model.box_head.fc_channels
+    for key in ("trainable", "reset", "grad_clip"):
+        config.train[key] = published.train[key]
+    for key, value in values.items():
+        config.train[key] = value
     return config
 
 
