@@ -1,7 +1,7 @@
 """Run the rows of one of the paper's tables and put the paper's numbers beside ours; `one_stage` compares all losses.
 
     python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
-        [--override KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
+        [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
 
 From the repository root. Every row is a run of train.py in a workdir under DIR; finished ones are not run again,
 unfinished ones go on from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
@@ -56,14 +56,21 @@ def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ())
     return "\n".join(lines)
 
 
-def planned_run(number: str, row: Row, data: str, user: Mapping[str, Any], seed: int, out: Path) -> Run:
+def planned_run(
+    number: str, row: Row, data: str, seed: int, out: Path, user: Mapping[str, Any], user_first: Mapping[str, Any]
+) -> Run:
     """A row of table `number` with a seed, and with the run that it starts from.
 
+    Data and model in `user` are those of the first stage, too; `user_first` has what is its alone.
+
     Raises:
-      UserError: a key or value in `user` that the config does not know.
+      UserError: a key or value that the config does not know.
     """
     experiment, recipe = start_of(number, row, data)
-    first = plan(str(config_argument(experiment, data)), {}, user, seed, out) if experiment else None
+    first = None
+    if experiment:
+        shared = {key: value for key, value in user.items() if key.startswith(("data.", "model."))}
+        first = plan(str(config_argument(experiment, data)), {}, {**shared, **user_first}, seed, out)
     own = {**recipe, **user}
     return plan(str(config_argument(row.experiment, data)), row.overrides, own, seed, out, first)
 
@@ -153,7 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
     parser.add_argument("--out", default="runs/tables", metavar="DIR")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every run's config")
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config")
+    parser.add_argument(
+        "--first", action="append", default=[], metavar="KEY=VALUE", help="of the configs of first stages"
+    )
     parser.add_argument(
         "--devices", nargs="+", metavar="SET", help="CUDA_VISIBLE_DEVICES of runs side by side: 0,1 2,3"
     )
@@ -165,11 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--seeds {options.seeds}: at least 1")
         if not Path("train.py").is_file():
             raise UserError("no train.py here: run this command in the root of the repository")
-        user, out = parse_overrides(options.override), Path(options.out)
-        rows = rows_of(options.number, options.data, options.rows)
+        table, out = (options.number, options.data), Path(options.out)
+        user = parse_overrides(options.override), parse_overrides(options.first)
         planned = [
-            (row, [planned_run(options.number, row, options.data, user, seed, out) for seed in range(options.seeds)])
-            for row in rows
+            (row, [planned_run(options.number, row, options.data, seed, out, *user) for seed in range(options.seeds)])
+            for row in rows_of(*table, options.rows)
         ]
         if options.dry_run:
             print(describe(planned, options.step_seconds))
@@ -179,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = execute(planned, options.devices or [None])
         finally:
             signal.signal(signal.SIGTERM, previous)
-        text = markdown(planned, options.number, options.data, failed)
+        text = markdown(planned, *table, failed)
         file = out / f"table{options.number}_{options.data}.md"
         out.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")

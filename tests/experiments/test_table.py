@@ -12,11 +12,11 @@ import pytest
 
 from c2am_jax.errors import EXIT_STOPPED
 from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
-from c2am_jax.experiments.runs import parse_overrides
 from c2am_jax.experiments.table import main, planned_run
 
 ROOT = Path(__file__).parents[2]
-STEPS = ["--override", "train.steps=4"]
+STEPS = ["--override", "train.steps=4", "--first", "train.steps=4"]
+FOUR = {"train.steps": 4}
 FAKE = """
 import json, os, pathlib, shutil, sys, time
 given = dict(text.split("=", 1) for text in sys.argv[1:])
@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
     for number in TABLES:
         for row in rows_of(number, "glyphs"):
             for seed in (0, 1):
-                last = planned_run(number, row, "glyphs", parse_overrides(STEPS[1:]), seed, Path("runs/tables"))
+                last = planned_run(number, row, "glyphs", seed, Path("runs/tables"), FOUR, FOUR)
                 for run in filter(None, (last, last.first)):
                     (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(run.config().to_json())
     return tmp_path
@@ -98,6 +98,15 @@ def test_rows_start_from_their_first_stage_which_trains_once(place):
         (first,) = (other for other in names[:4] if other.startswith(f"glyphs_{kind}-") and other.endswith(seed))
         assert train["init"] == f"runs/tables/{first}" and train["steps"] == 4
         assert bool(train["reset"]) == ("bags" in name or "c2am" in name)
+
+
+def test_data_and_model_are_those_of_the_first_stage_too():
+    (row,) = rows_of("5", "glyphs", ["adaptive"])
+    user = {"data.workers": 1, "loss.background": "foreground_only", "train.steps": 9}
+    run = planned_run("5", row, "glyphs", 0, Path("runs"), user, {"train.init": "weights.npz"})
+    first = run.first.config()
+    assert (first.data.workers, first.train.steps, first.train.init) == (1, 0, "weights.npz")
+    assert run.config().loss.background == "foreground_only" and run.config().train.steps == 9
 
 
 def test_a_failed_first_stage_fails_what_starts_from_it(place, monkeypatch, capsys):
@@ -173,7 +182,7 @@ def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
     monkeypatch.chdir(ROOT)
     for number in TABLES:
         for row in rows_of(number, data):
-            run = planned_run(number, row, data, {}, 0, Path("runs"))
+            run = planned_run(number, row, data, 0, Path("runs"), {}, {})
             assert run.config().train.init == (str(run.first.workdir) if run.first else "")
             for key, value in ({} if row.first else start_of(number, row, data)[1] | row.overrides).items():
                 assert run.config().get_ref(key.split(".")[0]).get()[key.split(".", 1)[1]] == value
@@ -184,9 +193,10 @@ def test_real_rows_train_and_a_second_run_does_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides = {"train.steps": 2, "train.batch_size": 2, "data.dir": str(tmp_path / "data"), "data.workers": 1}
     given = [text for key, value in overrides.items() for text in ("--override", f"{key}={value}")]
+    given += ["--first", "train.steps=2", "--first", "train.batch_size=2"]
     command = ["4", "--rows", "alpha=0.1", "--out", str(tmp_path / "out"), *given]
     assert main(command) == 0
-    (log,) = tmp_path.glob("out/*/train.log")
+    (log,) = tmp_path.glob("out/glyphs_c2am*/train.log")
     before = log.read_text()
     assert "step 2, 300 images of glyphs_val" in before
     assert main(command) == 0 and log.read_text() == before
