@@ -38,7 +38,7 @@ def first_step(options: argparse.Namespace) -> dict[str, float]:
     traced = time.perf_counter()
     compiled = lowered.compile()
     ready = time.perf_counter()
-    _, metrics = compiled(state, batch)
+    _, metrics = compiled(state, batch, step.seed)
     assert np.isfinite(float(metrics["loss"]))
     return {
         "build_s": round(built - start, 1),

@@ -59,7 +59,7 @@ def main() -> None:
 
     def step(compiled):
         nonlocal state
-        state, metrics = jax.block_until_ready(compiled(state, batch))
+        state, metrics = jax.block_until_ready(compiled(state, batch, train_step.seed))
         positive = [int(v) for name, v in sorted(metrics.items()) if name.endswith("roi/positive")]
         return {"positive_rois": positive, "loss": round(float(metrics["loss"]), 4)}
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -37,13 +38,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def image_key(seed: int, step: jax.Array | int, position: jax.Array) -> jax.Array:
+def image_key(seed: jax.Array | int, step: jax.Array | int, position: jax.Array) -> jax.Array:
     """PRNG keys of images at `position` [N] of the global batch.
 
     A function of (seed, step, position) only: it does not matter how many devices share the batch.
     """
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+
+
+class TrainStep:
+    """``(state, batch, bucket) -> (state, metrics)``, compiled once per bucket; the old state is given up.
+
+    The seed is an argument of the program, so runs that differ in their seed share one (and its entry in a cache).
+    """
+
+    def __init__(self, program: Any, seed: int):
+        """`program` is the jitted ``(state, batch, seed, bucket)``."""
+        self._program, self.seed = program, np.uint32(seed & 0xFFFFFFFF)
+
+    def __call__(self, state: TrainState, batch: Batch, bucket: tuple[int, int]) -> tuple[TrainState, Metrics]:
+        """One step."""
+        return self._program(state, batch, self.seed, bucket)
+
+    def lower(self, state: TrainState, batch: Batch, bucket: tuple[int, int]) -> jax.stages.Lowered:
+        """The program; compiled, it takes ``(state, batch, seed)``."""
+        return self._program.lower(state, batch, self.seed, bucket)
 
 
 def make_train_step(
@@ -56,8 +76,8 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     compute_dtype: str = "float32",
-) -> Callable[[TrainState, Batch, tuple[int, int]], tuple[TrainState, Metrics]]:
-    """``(state, batch, bucket) -> (state, metrics)``, compiled once per bucket; the old state is given up.
+) -> TrainStep:
+    """The step of a detector.
 
     Metrics are global scalars: "loss", "loss/NAME", "grad_norm" and those of the detector.
 
@@ -86,7 +106,9 @@ def make_train_step(
 
         return jax.grad(total_loss, has_aux=True)(params)
 
-    def local_step(state: TrainState, batch: Batch, bucket: tuple[int, int]) -> tuple[TrainState, Metrics]:
+    def local_step(
+        state: TrainState, batch: Batch, seed: jax.Array, bucket: tuple[int, int]
+    ) -> tuple[TrainState, Metrics]:
         images = batch.image.shape[0]
         keys = image_key(seed, state.step, jax.lax.axis_index(AXIS) * images + jnp.arange(images))
         # As varying values, parameters get gradients of this device's images only; each is summed over the devices
@@ -115,22 +137,22 @@ def make_train_step(
         metrics |= {"grad_norm": optax.global_norm(gradient)}
         return TrainState(state.step + 1, params, rest, loss_state, opt_state), metrics
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def step(state, batch, bucket):
+    @functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
+    def step(state, batch, seed, bucket):
         mapped = jax.shard_map(
             functools.partial(local_step, bucket=bucket),
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
             out_specs=PartitionSpec(),
         )
-        return mapped(state, batch)
+        return mapped(state, batch, seed)
 
-    return step
+    return TrainStep(step, seed)
 
 
 def configured_step(
     config: ConfigDict, functional: Functional, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[TrainState, Batch, tuple[int, int]], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """`make_train_step` with what `config.data` and `config.train` say."""
     schedule = train_settings(config)
     return make_train_step(

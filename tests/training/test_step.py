@@ -165,3 +165,17 @@ def test_a_bucket_is_compiled_once():
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
     assert len(compiled) == step._cache_size() == 2
+
+
+def test_runs_with_other_seeds_share_a_program():
+    config, mesh = tiny_config(), data_mesh(jax.devices()[:1])
+    functional, params, rest, loss_state = build_functional(config)
+    optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 100))
+    state, batch = init_state(params, rest, loss_state, optimizer), random_batch(2)
+    steps = [
+        make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed)
+        for seed in (0, 7, 2**33 + 7)
+    ]
+    assert len({step.lower(state, batch, (64, 64)).as_text() for step in steps}) == 1
+    loss = [float(step(jax.tree.map(jnp.copy, state), batch, (64, 64))[1]["loss"]) for step in steps]
+    assert loss[0] != loss[1] == loss[2]
