@@ -77,5 +77,10 @@ def build_functional(
 
 
 def init_state(params: Arrays, rest: Arrays, loss_state: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params))
+    """The state before the first step.
+
+    Weak types (those of `jnp.full(shape, 0.0)`) become plain ones, as a step returns them: else the second and the
+    third step would each compile anew.
+    """
+    state = TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params))
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)

@@ -46,8 +46,13 @@ def logged(workdir, name="loss"):
     return [json.loads(line)[name] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def use_devices(monkeypatch, count):
+    monkeypatch.setattr(loop, "data_mesh", lambda: data_mesh(jax.devices()[:count]))
+
+
 def trains(make_config, falling, tmp_path, monkeypatch):
     """What every method has to do; `make_config` takes steps, and the metric `falling` falls."""
+    use_devices(monkeypatch, 1)
     results = loop.train(make_config(200), tmp_path / "whole")
     whole, lower = logged(tmp_path / "whole"), logged(tmp_path / "whole", falling)
     assert np.isfinite(whole).all() and len(whole) == 40
@@ -58,14 +63,14 @@ def trains(make_config, falling, tmp_path, monkeypatch):
     again = loop.train(make_config(200), parts)
     assert logged(parts) == whole and again == results
 
-    same_on_one_device(make_config(6), tmp_path, monkeypatch)
+    same_on_eight_devices(make_config(6), tmp_path, monkeypatch)
 
 
-def same_on_one_device(config, tmp_path, monkeypatch):
-    loop.train(config, tmp_path / "eight")
-    monkeypatch.setattr(loop, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
-    loop.train(config, tmp_path / "one")
-    np.testing.assert_allclose(logged(tmp_path / "one"), logged(tmp_path / "eight"), rtol=1e-3)
+def same_on_eight_devices(config, tmp_path, monkeypatch):
+    for count in (1, 8):
+        use_devices(monkeypatch, count)
+        loop.train(config, tmp_path / str(count))
+    np.testing.assert_allclose(logged(tmp_path / "8"), logged(tmp_path / "1"), rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -114,6 +119,6 @@ def test_forest_with_a_visual_tree_and_masks_of_parents(glyph_folder, tmp_path, 
     config.loss.visual = str(tmp_path / "baseline")
     config.model.rpn.resampling_ious = (0.9, 0.8, 0.7)
     config.model.mask_head.class_agnostic, config.model.mask_head.geometric = False, True
-    same_on_one_device(config, tmp_path, monkeypatch)
-    arrays, _ = weights_of_workdir(tmp_path / "eight")
+    same_on_eight_devices(config, tmp_path, monkeypatch)
+    arrays, _ = weights_of_workdir(tmp_path / "8")
     assert sum(name.endswith("visual_parent") for name in arrays) == 1

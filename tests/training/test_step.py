@@ -179,3 +179,18 @@ def test_runs_with_other_seeds_share_a_program():
     assert len({step.lower(state, batch, (64, 64)).as_text() for step in steps}) == 1
     loss = [float(step(jax.tree.map(jnp.copy, state), batch, (64, 64))[1]["loss"]) for step in steps]
     assert loss[0] != loss[1] == loss[2]
+
+
+@pytest.mark.parametrize("method", ["softmax", "eql_v2", "fasa", "loce", "forest"])  # of each kind of state
+def test_the_first_state_has_the_types_of_all_later_ones(method):
+    """A step that returns other types than it takes compiles three times."""
+    config = tiny_config(method=method)
+    if "features" in config.loss:
+        config.loss.features = config.model.box_head.fc_channels
+    functional, params, rest, loss_state = build_functional(config)
+    schedule, mesh = train_settings(config), data_mesh(jax.devices()[:1])
+    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    state = init_state(params, rest, loss_state, optimizer)
+    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
+    assert types(state) == types(jax.eval_shape(lambda s: step(s, random_batch(2), (64, 64))[0], state))
