@@ -149,7 +149,7 @@ def test_dry_run_counts_steps_and_time_from_the_logs_and_trains_nothing(place, c
     assert main(["5", *STEPS, "--dry_run"]) == 0
     output = capsys.readouterr().out
     assert len(started(place)) == 2
-    assert "8 steps to train" in output and output.count("finished") == 2  # the first stage and one row
+    assert "12 steps to train" in output and output.count("finished") == 2  # the first stage and one row
     assert main(["2", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "mask_r50_c2am"]) == 0
     assert "about 1.00 h" in capsys.readouterr().out
     assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--seeds", "2", "--rows", "none"]) == 0

@@ -164,7 +164,7 @@ def test_a_bucket_is_compiled_once():
             state, _ = step(state, batch, bucket)
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
-    assert len(compiled) == step._cache_size() == 2
+    assert len(compiled) == step._program._cache_size() == 2
 
 
 def test_runs_with_other_seeds_share_a_program():
