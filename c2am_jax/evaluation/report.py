@@ -46,10 +46,10 @@ def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:
 
 
 def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
-    """Weight-norm quantiles per frequency group, and background's norm, of the classifier of a cascade's `stage`."""
+    """Weight-norm quantiles per frequency group, and background's norm if it has one, of a cascade's `stage`."""
     rows = [[name, *(f"{values[q]:.3f}" for q in QUANTILES)] for name, values in norms["groups"].items()]
     table = _table([f"classifier weight norm {stage}".rstrip(), *(f"p{q}" for q in QUANTILES)], rows)
-    return f"{table}\nbackground {norms['background']:.3f}"
+    return table if norms["background"] is None else f"{table}\nbackground {norms['background']:.3f}"
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

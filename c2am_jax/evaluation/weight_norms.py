@@ -38,17 +38,17 @@ def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, di
     }
 
 
-def background_norm(norms: np.ndarray, classes: int) -> float:
-    """Norm of the last column; NaN for a classifier without one for background."""
-    return float(norms[-1]) if len(norms) > classes else float("nan")
+def background_norm(norms: np.ndarray, classes: int) -> float | None:
+    """Norm of the last column; None for a classifier without one for background."""
+    return float(norms[-1]) if len(norms) > classes else None
 
 
 def weight_norm_table(norms: np.ndarray, categories: CategoryTable) -> dict[str, Any]:
     """Norms of a classifier's columns [C]: the K classes first, background last.
 
     Returns:
-      "groups": quantiles per frequency group, "background": its norm, "categories": id, name, frequency, image count
-      and norm of each, most frequent first.
+      "groups": quantiles per frequency group, "background": its norm or None, "categories": id, name, frequency, image
+      count and norm of each, most frequent first.
     """
     order = np.argsort(-categories.image_count, kind="stable")
     rows = [

@@ -59,9 +59,9 @@ def numbers(
     return found
 
 
-def rounded(value: float) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Six decimals; None for what does not exist, -1 by the protocol or NaN."""
-    return None if math.isnan(value) or value == -1 else round(float(value), 6)
+    return None if value is None or math.isnan(value) or value == -1 else round(float(value), 6)
 
 
 def _groups(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

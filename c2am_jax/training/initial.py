@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from c2am_jax.config import TrainSettings
 from c2am_jax.errors import UserError
 from c2am_jax.interop.names import state_dict, torch_name
 from c2am_jax.interop.weights import fit, read_weights, to_reference_names
@@ -16,6 +17,23 @@ from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Arrays
 
 _LOG = logging.getLogger(__name__)
+
+
+def initial_weights(schedule: TrainSettings, params: Arrays, rest: Arrays) -> tuple[Arrays, Arrays]:
+    """What a run starts from: random `params` and `rest`, replaced by those of `schedule.init` if it names any.
+
+    Raises:
+      UserError: as `load_initial_weights`; or parts are frozen and nothing says with which weights.
+    """
+    if schedule.init:
+        fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
+        return load_initial_weights(schedule.init, params, rest, **fresh)
+    if schedule.trainable:
+        raise UserError(
+            "config.train.trainable would freeze random weights: name the first stage's workdir with "
+            "--config.train.init"
+        )
+    return params, rest
 
 
 def load_initial_weights(

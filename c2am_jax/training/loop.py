@@ -26,7 +26,7 @@ from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
-from c2am_jax.training.initial import load_initial_weights
+from c2am_jax.training.initial import initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
@@ -85,14 +85,8 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
         # Start or resume
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
         best = stack.enter_context(BestCheckpoint(workdir, config))
-        if not checkpoints.steps and schedule.init:
-            fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
-            params, rest = load_initial_weights(schedule.init, params, rest, **fresh)
-        elif not checkpoints.steps and schedule.trainable:
-            raise UserError(
-                "config.train.trainable would freeze random weights: name the first stage's workdir with "
-                "--config.train.init"
-            )
+        if not checkpoints.steps:
+            params, rest = initial_weights(schedule, params, rest)
         state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)
@@ -256,5 +250,7 @@ def _weight_norms(arrays, categories) -> dict[str, float]:
         prefix = f"{stage}/norm" if stage else "norm"
         for group, quantiles in group_quantiles(norms[: len(categories)], categories.frequency).items():
             values |= {f"{prefix}/{group}/p{quantile}": value for quantile, value in quantiles.items()}
-        values[f"{prefix}/background"] = background_norm(norms, len(categories))
+        background = background_norm(norms, len(categories))
+        if background is not None:
+            values[f"{prefix}/background"] = background
     return values

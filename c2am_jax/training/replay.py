@@ -2,9 +2,10 @@
 
     python -m c2am_jax.training.replay WORKDIR/nonfinite/step_N.npz [--step STEP]
 
-The weights are those of the newest checkpoint before the step (or of `--step`); anchors and RoIs are drawn as the step
-drew them. One line per image says each loss; parts that are no number are marked. If all are finite, the batch alone is
-not the cause: the weights went wrong between the checkpoint and the step, which a lower learning rate mends.
+The weights are those of the newest checkpoint before the step (or of `--step`), or what the run started from if there
+is none; anchors and RoIs are drawn as the step drew them. One line per image says each loss; parts that are no number
+are marked. If all are finite, the batch alone is not the cause: the weights went wrong between the checkpoint and the
+step, which a lower learning rate mends.
 """
 
 import argparse
@@ -18,11 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.config import train_settings
+from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.initial import initial_weights
 from c2am_jax.training.nonfinite import read_batch
 from c2am_jax.training.restore import config_of, first_state
+from c2am_jax.training.state import class_statistics
 from c2am_jax.training.step import data_mesh, image_key
 
 
@@ -30,7 +34,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     """Step of the weights, and losses by name, [B] each.
 
     Raises:
-      UserError: no such file or workdir, or no checkpoint before the step.
+      UserError: no such file or workdir, no such step, or the training data or the first weights are gone.
     """
     path = Path(path)
     at, bucket, first, batch = read_batch(path)
@@ -39,12 +43,15 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
         raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
     config = config_of(workdir)
     schedule = train_settings(config)
-    functional, like = first_state(config, data_mesh(jax.devices()[:1]))
+    dataset = open_dataset(config.to_dict()["data"], "train")
+    functional, state = first_state(config, data_mesh(jax.devices()[:1]), class_statistics(dataset))
     with Checkpoints(workdir) as checkpoints:
         earlier = [s for s in checkpoints.steps if s < at]
-        state = (
-            checkpoints.load(like, step if step is not None else earlier[-1]) if earlier or step is not None else like
-        )
+        if step is not None or earlier:
+            state = checkpoints.load(state, step if step is not None else earlier[-1])
+        else:
+            params, rest = initial_weights(schedule, state.params, state.rest)
+            state = dataclasses.replace(state, params=params, rest=rest)
     inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, mean=config.data.mean, std=config.data.std)
     inputs = dataclasses.replace(inputs, image=inputs.image.astype(schedule.compute_dtype))
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from c2am_jax.config import train_settings
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
+from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.functional import Arrays, Functional
 from c2am_jax.training.categories import categories_of_run
 from c2am_jax.training.checkpoint import Checkpoints, check_config
@@ -45,9 +46,14 @@ def config_of(workdir: str | Path) -> ConfigDict:
         raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 
 
-def first_state(config: ConfigDict, mesh: Mesh) -> tuple[Functional, TrainState]:
-    """The detector of a config and its state before the first step: what a checkpoint of it looks like."""
-    functional, params, rest, loss_state = build_functional(config)
+def first_state(
+    config: ConfigDict, mesh: Mesh, statistics: ClassStatistics | None = None
+) -> tuple[Functional, TrainState]:
+    """The detector of a config and its state with random weights: what a checkpoint of it looks like.
+
+    `statistics` of the training set are needed for losses that mean something, as in `build_functional`.
+    """
+    functional, params, rest, loss_state = build_functional(config, statistics)
     schedule = train_settings(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
     return functional, jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))

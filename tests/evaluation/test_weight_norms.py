@@ -1,5 +1,7 @@
 """Weight-norm tables."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,13 @@ def test_rows_are_sorted_by_frequency_and_background_is_apart(categories):
     assert table["background"] == 9
     assert table["groups"]["rare"][50] == 2 and table["groups"]["frequent"][50] == 4
     assert "background 9.000" in norm_table(table)
+
+
+def test_a_classifier_without_background_has_no_norm_of_it(categories):
+    table = weight_norm_table(np.array([4.0, 1.0, 2.0, 3.0]), categories)
+    assert table["background"] is None
+    json.dumps(table, allow_nan=False)
+    assert "background" not in norm_table(table)
 
 
 def test_empty_groups_are_left_out():

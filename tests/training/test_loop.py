@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_config
+from untrained import untrained_run
 
 from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
@@ -18,7 +19,7 @@ from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.replay import main
+from c2am_jax.training.replay import main, replay
 from c2am_jax.training.state import build_functional, init_state
 from c2am_jax.training.step import data_mesh, replicated
 
@@ -119,6 +120,29 @@ def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
     assert main([str(tmp_path / "nonfinite" / "step_2.npz")]) == 0  # injected: the batch itself is fine
     output = capsys.readouterr().out
     assert "weights of step 0" in output and "every loss is finite" in output and output.count("image ") == 8
+
+
+def test_a_replayed_step_has_the_losses_of_the_step(glyph_folder, tmp_path, monkeypatch):
+    config = configured(glyph_folder, 2, batch_size=1, seed=1, init=str(untrained_run(tmp_path / "first")))
+    config.loss = tiny_config(method="balanced_softmax").loss  # a loss that counts the training set's classes
+    make, found = loop.configured_step, {}
+
+    def going_wrong(*arguments, **keywords):
+        step = make(*arguments, **keywords)
+
+        def run(state, batch, bucket):
+            state, metrics = step(state, batch, bucket)
+            found.update({name.removeprefix("loss/"): float(v) for name, v in metrics.items() if "loss/" in name})
+            return state, metrics | {"loss": jnp.float32("nan")}
+
+        return run
+
+    monkeypatch.setattr(loop, "configured_step", going_wrong)
+    monkeypatch.setattr(loop, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
+    with pytest.raises(UserError, match="the loss is nan at step 1"):
+        train(config, tmp_path / "run")
+    step, losses = replay(tmp_path / "run" / "nonfinite" / "step_1.npz")
+    assert step == 0 and {name: value[0] for name, value in losses.items()} == pytest.approx(found, rel=1e-5)
 
 
 def test_a_request_to_stop_saves_and_the_same_call_goes_on(glyph_folder, tmp_path, monkeypatch):
