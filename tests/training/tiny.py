@@ -3,14 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.config import glyphs, load_config
+from c2am_jax import config as configs
+from c2am_jax.data import builder, glyphs
 from c2am_jax.data.masks import pack
 from c2am_jax.structures import Batch
 
 
 def tiny_config(name="tiny", method="c2am"):
     """The glyph config with a detector of toy size."""
-    config = glyphs(name, method)
+    config = configs.glyphs(name, method)
     model = config.model
     model.backbone.width, model.fpn.channels = 8, 16
     model.rpn.samples, model.rpn.pre_nms_train, model.rpn.post_nms_train = 16, 40, 20
@@ -26,7 +27,7 @@ def tiny_config(name="tiny", method="c2am"):
 
 def second_stage_config(name, **values):
     """The config of configs/methods/NAME.py with a detector of toy size; `values` go to config.train."""
-    published, config = load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
+    published, config = configs.load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
     config.loss, config.data.sampler = published.loss, published.data.sampler
     if "features" in config.loss:
         config.loss.features = config.model.box_head.fc_channels
@@ -35,6 +36,15 @@ def second_stage_config(name, **values):
     for key, value in values.items():
         config.train[key] = value
     return config
+
+
+def draw_glyphs(folder, **settings):
+    """Make `folder` a `config.data.dir` with a prepared set of glyphs, "small", by `GlyphSettings`; returns it."""
+    glyphs.generate(folder / "small", glyphs.GlyphSettings(val_images=12, val_per_category=1, **settings))
+    for split in ("train", "val"):
+        annotations = folder / "small" / f"annotations_{split}.json"
+        builder.prepare(annotations, folder / "small" / "images", f"small_{split}", folder)
+    return folder
 
 
 def random_batch(images, seed=0, size=64):
