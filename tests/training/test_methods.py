@@ -147,7 +147,15 @@ def test_a_method_of_one_stage_trains(name, few_glyphs, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def first_stages(many_glyphs, tmp_path_factory):
+def optimised():
+    """Programs as XLA makes them for users: at full size, steps take longer than compilation."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def first_stages(many_glyphs, optimised, tmp_path_factory):
     """Workdirs of trained detectors by method."""
     folder = tmp_path_factory.mktemp("first")
     for name in ("softmax", "balanced_sigmoid"):
