@@ -27,8 +27,9 @@ from c2am_jax.training.restore import first_state
 from c2am_jax.training.state import class_statistics
 from c2am_jax.training.step import data_mesh, image_key
 
-SECOND_STAGE = ("crt", *(name for name, make in METHODS.items() if make.__module__ == decoupled.__name__))
-ONE_STAGE = [name for name in METHODS if name not in SECOND_STAGE]
+DECOUPLED = [name for name, make in METHODS.items() if make.__module__ == decoupled.__name__]
+ONE_STAGE = [name for name in METHODS if name not in DECOUPLED]
+SECOND_STAGE = ["crt", "acsl_second_stage", *DECOUPLED]  # files of configs/methods
 
 
 @pytest.fixture(scope="module")

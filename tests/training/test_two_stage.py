@@ -23,6 +23,7 @@ TRAINS = {
     "bags": CLASSIFIER,
     "disalign": {EXTRA + name for name in ("magnitude", "margin", "direction", "offset")},
     "balms": CLASSIFIER,
+    "acsl_second_stage": CLASSIFIER,
 }
 STATISTICS = ClassStatistics(2000.0 / np.arange(1, 101) ** 1.5, np.linspace(300, 1, 100), 400)
 
