@@ -1,4 +1,6 @@
-"""Run the rows of one of the paper's tables and put the paper's numbers beside ours; `one_stage` compares all losses.
+"""Run the rows of one of the paper's tables and put the paper's numbers beside ours.
+
+`one_stage` compares all losses of one stage, `two_stage` the methods of a second one.
 
     python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
         [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]

@@ -7,7 +7,8 @@ python train.py --config configs/methods/acsl.py:glyphs     the built-in data
 
 Wang et al., CVPR 2021: K + 1 sigmoids; foreground RoIs push only classes that score 0.7 or more, background RoIs all
 frequent classes, 10 % of them common and 1 % of them rare ones (rules of the authors' acsl.py).
-Recipe: one stage here; the published one is configs/methods/acsl_second_stage.py. Every score counts: the threshold is 0.
+Recipe: one stage here; configs/methods/acsl_second_stage.py is the published one. Every score counts: the threshold is
+0.
 Published: LVIS v0.5, two stages: box AP 26.4 (the repository's). In the paper's text, not in its tables.
 """
 

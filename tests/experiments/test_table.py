@@ -100,6 +100,15 @@ def test_rows_start_from_their_first_stage_which_trains_once(place):
         assert bool(train["reset"]) == ("bags" in name or "c2am" in name)
 
 
+def test_first_stages_are_rows_beside_what_starts_from_them(place):
+    assert main(["two_stage", *STEPS]) == 0
+    names = started(place)
+    seconds = [name for name in names if "-after_" in name]
+    assert len(names) == len(set(names)) == 2 + len(seconds)
+    assert sum("-after_glyphs_ce" in name for name in seconds) == len(seconds) - 1 == 6
+    assert main(["6", "--rows", "loce", "balms", *STEPS]) == 0 and started(place) == names
+
+
 def test_data_and_model_are_those_of_the_first_stage_too():
     (row,) = rows_of("5", "glyphs", ["adaptive"])
     user = {"data.workers": 1, "loss.background": "foreground_only", "train.steps": 9}
