@@ -149,7 +149,8 @@ def same_on_eight_devices(config, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STAGE)
 def test_a_method_of_one_stage_trains(name, few_glyphs, tmp_path, monkeypatch):
-    trains(lambda steps: one_stage(name, few_glyphs, steps), {"all": 0.05, "cls": 0.05}, 64, tmp_path, monkeypatch)
+    falling = {"all": 0.05, "cls": 0.02}  # balanced softmax starts from the classes' counts: little is left to a toy
+    trains(lambda steps: one_stage(name, few_glyphs, steps), falling, 64, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
