@@ -149,7 +149,8 @@ def same_on_eight_devices(config, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_STAGE)
 def test_a_method_of_one_stage_trains(name, few_glyphs, tmp_path, monkeypatch):
-    falling = {"all": 0.05, "cls": 0.02}  # balanced softmax starts from the classes' counts: little is left to a toy
+    # Balanced softmax starts from the classes' counts: its classifier leaves little to a toy.
+    falling = {"all": 0.05, "cls": 0.02 if name == "balanced_softmax" else 0.05}
     trains(lambda steps: one_stage(name, few_glyphs, steps), falling, 64, tmp_path, monkeypatch)
 
 
@@ -184,7 +185,7 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
             config.train.base_lr = 0.5
         return config
 
-    trains(make_config, {"cls": 0.002}, 256, tmp_path, monkeypatch)
+    trains(make_config, {"cls": 0.002 if name == "lws" else 0.01}, 256, tmp_path, monkeypatch)
     before, _ = weights_of_workdir(first)
     after, step = weights_of_workdir(tmp_path / "whole")
     moved = {n for n, value in after.items() if n in before and not np.array_equal(value, before[n])}
