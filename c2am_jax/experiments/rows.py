@@ -10,8 +10,7 @@ DATA = ("glyphs", "lvis_v1", "lvis_v05")
 REPEAT = {"data.sampler": "repeat_factor"}
 R101 = {"model.backbone.depth": 101}
 # ImageNet's weights do not fit the small detector of glyphs. What compares classifiers there starts from the detector
-# that cross-entropy trained with the same seed: a new classifier, and all of it trains on. These tables do not:
-FROM_RANDOM = ("2", "two_stage")
+# that cross-entropy trained with the same seed: a new classifier, and all of it trains on.
 GLYPH_FIRST = "ce"
 GLYPH_RECIPE = {
     "train.reset": ("*.fc_cls.*",),
@@ -19,6 +18,7 @@ GLYPH_RECIPE = {
     "train.lr_steps": (210, 270),
     "train.warmup_steps": 50,
 }
+FROM_RANDOM = ("2", "two_stage")  # tables whose rows do not start so
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_lvis_recipes_drop_the_rate_at_their_steps():
 
 
 @pytest.mark.parametrize(
-    "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("crt", "lws", "bags", "balms", "loce"))]
+    "name", ["disalign", *(pytest.param(n, marks=pytest.mark.slow) for n in (*TRAINS, "loce") if n != "disalign")]
 )
 def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
     config = second_stage_config(name, base_lr=0.2)
