@@ -1,15 +1,25 @@
-"""What train.py and eval.py share: flags to a config, and one line instead of a traceback for wrong input."""
+"""What c2am-train and c2am-eval share: flags to a config, help, and one line instead of a traceback for wrong input."""
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
+from c2am_jax import config_files
 from c2am_jax.errors import EXIT_STOPPED, Stopped, UserError
 
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Experiment: a name such as glyphs_c2am, or a file; NAME:ARGUMENT where a config takes one. "
+    "--config.KEY=VALUE changes a value of it, such as --config.train.batch_size=8.",
+    lock_config=True,
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; default runs/NAME.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -59,15 +69,48 @@ def _bare(error: BaseException | str) -> BaseException | str:
     return error
 
 
+def given_config() -> Any:
+    """The config of ``--config``. Raises UserError without one; the text lists what there is."""
+    if CONFIG.value is None:
+        raise UserError(f"give --config NAME_OR_FILE; names: {', '.join(config_files.names())}")
+    return CONFIG.value
+
+
+def check_environment() -> None:
+    """Print where the run computes, and what about it needs the user's attention."""
+    from c2am_jax import environment  # which asks JAX for its devices
+
+    print(environment.devices_line(), file=sys.stderr)
+    for warning in environment.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _help(usage: str) -> str:
+    """Usage, every flag of the command, every config."""
+    found = [
+        flag
+        for module, of_module in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith("c2am_jax") or module == sys.argv[0]  # which is how absl names a module that is run
+        for flag in of_module
+    ]
+    lines = [usage.strip(), "", "flags:"]
+    for flag in found:
+        shown = "" if flag.boolean else f"={flag.name.upper()}"
+        default = "" if flag.default in (None, False) else f" Default {flag.default}."
+        lines += [f"  --{flag.name}{shown}", f"      {flag.help}{default}"]
+    return "\n".join([*lines, "", "configs:", config_files.listing()])
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
+    arguments = list(arguments)
     for number, argument in enumerate(arguments):
         if argument == "--config" and number + 1 < len(arguments):
-            argument = f"--config={arguments[number + 1]}"
+            argument = f"--config={arguments.pop(number + 1)}"
         if argument.startswith("--config="):
-            file = Path(argument.removeprefix("--config=").split(":")[0])
-            if not file.is_file():
-                known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
-                fail(f"no config file {file}; there are {known}")
+            try:
+                arguments[number] = f"--config={config_files.find(argument.removeprefix('--config='))}"
+            except UserError as error:
+                fail(error)
     try:
         return flags.FLAGS(arguments)
     except (AttributeError, KeyError) as error:
@@ -78,8 +121,13 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         raise
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """`absl.app.run` with wrong flags and `UserError` as one line on stderr, exit status 2."""
+def run(main: Callable[[Sequence[str]], None], usage: str) -> None:
+    """`absl.app.run` with wrong flags and `UserError` as one line on stderr, exit status 2.
+
+    Args:
+      main: takes the arguments that are no flags.
+      usage: printed first by ``--help``.
+    """
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
@@ -94,4 +142,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             print(stopped, file=sys.stderr)
             sys.exit(EXIT_STOPPED)
 
+    if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
+        print(_help(usage))
+        return
     app.run(guarded, flags_parser=_parse)

@@ -7,11 +7,11 @@ parameters, ``config.data`` says where the data is and how batches are made (`da
 
 import dataclasses
 import runpy
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from c2am_jax import config_files
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import make_classification, method_parameters
@@ -270,14 +270,12 @@ def second_stage(
 
 
 def load_config(argument: str) -> ConfigDict:
-    """The experiment of a file of configs/, as train.py's flag names it: ``FILE.py`` or ``FILE.py:ARGUMENT``.
+    """The experiment that `config_files.find` finds: ``NAME``, ``FILE.py`` or either with ``:ARGUMENT``.
 
     Raises:
-      UserError: no such file.
+      UserError: no such file or name.
     """
-    path, _, given = argument.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"no config file {path}")
+    path, _, given = config_files.find(argument).partition(":")
     get_config = runpy.run_path(path)["get_config"]
     return get_config(given) if given else get_config()
 

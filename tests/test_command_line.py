@@ -49,8 +49,8 @@ def test_the_papers_settings():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("train.py",), "config"),
-        (("train.py", "--config=configs/nothing.py"), "configs/glyphs_c2am.py"),
+        (("train.py",), "give --config NAME_OR_FILE; names: cascade_r101_c2am"),
+        (("train.py", "--config=configs/nothing.py"), "glyphs_c2am"),
         (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "no such key in the config"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py:v2"), "v2"),
         (("train.py", "--config=configs/glyphs_c2am.py", "loss.alpha=1"), "unexpected argument"),

@@ -17,7 +17,7 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 DIGITS_TEST_SHARE = 0.4
-NEEDS_SKLEARN = "needs scikit-learn: pip install -r requirements-experiments.txt"
+NEEDS_SKLEARN = "needs scikit-learn: pip install scikit-learn"
 
 
 @dataclasses.dataclass(frozen=True)

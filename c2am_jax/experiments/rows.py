@@ -56,12 +56,12 @@ def config_argument(experiment: str, data: str) -> str | None:
     """
     if experiment.startswith("methods/"):
         version = {"glyphs": ":glyphs", "lvis_v1": "", "lvis_v05": ":v05"}[data]
-        return f"configs/{experiment}.py{version}"
+        return f"{experiment}{version}"
     detector, _, method = experiment.rpartition("_")
     if data != "glyphs":
-        return f"configs/{detector or 'maskrcnn_r50'}_{method}.py{':v05' if data == 'lvis_v05' else ''}"
+        return f"{detector or 'maskrcnn_r50'}_{method}{':v05' if data == 'lvis_v05' else ''}"
     small = {"": "glyphs", "maskrcnn_r50": "glyphs", "cascade_r50": "glyphs_cascade"}.get(detector)
-    return f"configs/{small}_{method}.py" if small else None
+    return f"{small}_{method}" if small else None
 
 
 def _sweep(key: str, symbol: str, numbers: Mapping[float, str]) -> list[Row]:

@@ -27,6 +27,7 @@ from c2am_jax.training.optimizer import total_steps
 
 # Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
 TRAIN_IMAGES = {"lvis_v1": 99_388, "lvis_v05": 56_740, "glyphs": GlyphSettings.train_images}
+TRAIN = ("-m", "c2am_jax.train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Run:
     def command(self) -> list[str]:
         """The subprocess."""
         given = [f"--config.{key}={value}" for key, value in self.overrides.items()]
-        return [sys.executable, "train.py", f"--config={self.argument}", f"--workdir={self.workdir}", *given]
+        return [sys.executable, *TRAIN, f"--config={self.argument}", f"--workdir={self.workdir}", *given]
 
     def last_step(self) -> int:
         """Steps of the whole run; counted on the prepared data set, else on the published number of images."""

@@ -5,7 +5,7 @@
     python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
         [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
 
-From the repository root. Every row is a run of train.py in a workdir under DIR; finished ones are not run again,
+Every row is a training run in a workdir under DIR; finished ones are not run again,
 unfinished ones go on from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
 """
 
@@ -149,7 +149,8 @@ def _execute(runs: Sequence[Run], devices: Sequence[str | None]) -> list[Path]:
         if status:
             lines = (workdir / "train.log").read_text().splitlines()
             print(
-                f"{workdir}: train.py left with status {status}: {lines[-1] if lines else 'no output'}", file=sys.stderr
+                f"{workdir}: training ended with status {status}: {lines[-1] if lines else 'no output'}",
+                file=sys.stderr,
             )
     return [workdir for workdir, status in statuses.items() if status]
 
@@ -175,8 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.seeds < 1:
             raise UserError(f"--seeds {options.seeds}: at least 1")
-        if not Path("train.py").is_file():
-            raise UserError("no train.py here: run this command in the root of the repository")
         table, out = (options.number, options.data), Path(options.out)
         user = parse_overrides(options.override), parse_overrides(options.first)
         planned = [

@@ -45,7 +45,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapp
         try:
             import torch
         except ImportError:
-            raise UserError(f"{path}: writing .pth needs PyTorch: pip install -r requirements-torch.txt") from None
+            raise UserError(f"{path}: writing .pth needs PyTorch: pip install torch==2.13.0") from None
         tensors = {name: torch.from_numpy(value.copy()) for name, value in content.items()}
         torch.save({"state_dict": tensors, "meta": dict(meta or {})}, partial)
     os.replace(partial, path)

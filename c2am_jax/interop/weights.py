@@ -87,7 +87,7 @@ def _read_torch(path: Path) -> Arrays:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{path}: reading .pth needs PyTorch: pip install -r requirements-torch.txt") from None
+        raise UserError(f"{path}: reading .pth needs PyTorch: pip install torch==2.13.0") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from c2am_jax.errors import EXIT_STOPPED
+from c2am_jax.experiments import runs
 from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
 from c2am_jax.experiments.table import main, planned_run
 
@@ -44,12 +45,19 @@ names = ("AP", "APr", "APc", "APf")
 )
 """
 
+WITH_FAKE = """
+import sys
+from c2am_jax.experiments import runs, table
+runs.TRAIN = ("fake.py",)
+sys.exit(table.main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A repository whose train.py takes no time, and the plans of the runs that the tests start."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "train.py").write_text(FAKE)
+    """A folder where training takes no time, and the plans of the runs that the tests start."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setattr(runs, "TRAIN", ("fake.py",))
     (tmp_path / "plans").mkdir()
     monkeypatch.chdir(tmp_path)
     for number in TABLES:
@@ -136,7 +144,7 @@ def test_failed_row_is_marked_and_others_run(place, monkeypatch, capsys):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_goes_on_after_a_kill_in_the_middle_of_a_row(place, how):
-    command = [sys.executable, "-m", "c2am_jax.experiments.table", "2", "--rows", "mask_r50_c2am", *STEPS]
+    command = [sys.executable, "-c", WITH_FAKE, "2", "--rows", "mask_r50_c2am", *STEPS]
     environment = os.environ | {"FAKE_HANGS": "1", "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(command, env=environment, start_new_session=True)
     while not (place / "hanging").exists():

@@ -10,7 +10,7 @@ import pytest
 
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_logits
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -r requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 from c2am_jax.interop import torch_c2am  # noqa: E402  needs torch
 from c2am_jax.interop.torch_c2am import C2AMLoss, CosinePredictor  # noqa: E402  needs torch
 

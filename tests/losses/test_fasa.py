@@ -115,7 +115,7 @@ def test_affinity_propagation_finds_clouds():
 
 
 def test_affinity_propagation_agrees_with_scikit_learn():
-    cluster = pytest.importorskip("sklearn.cluster", reason="pip install -r requirements-experiments.txt")
+    cluster = pytest.importorskip("sklearn.cluster", reason="pip install scikit-learn")
     for seed in range(5):
         points = np.random.default_rng(seed).standard_normal((60, 3))
         similarity = -((points[:, None] - points) ** 2).sum(-1)

@@ -1,0 +1,101 @@
+"""Evaluate a checkpoint, or score a LVIS results file.
+
+c2am-eval --config NAME_OR_FILE [--workdir DIR] [--step N] [--config.calibration.name=norcal]
+c2am-eval --config NAME_OR_FILE [--workdir DIR] [--step N] --gather_logits IMAGES
+c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
+          [--fixed] [--categories table.csv] [--protocol coco] [--images DIR]
+
+In a clone: python eval.py. Both forms write a page about it with --report report.html.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from absl import flags
+
+from c2am_jax import command_line
+from c2am_jax.errors import UserError
+
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score against, without any model.")
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "LVIS results json to score.")
+_IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm", "boundary"], "Boxes, masks or contours overlap.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as json.")
+_FIXED = flags.DEFINE_bool("fixed", False, "AP-fixed: the 10,000 best of each category count, however many per image.")
+_CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for the COCO layout.")
+_REPORT = flags.DEFINE_string("report", None, "Where to write a page with tables, charts and pictures.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of the images of --annotations, for the pictures of --report.")
+_GATHER_LOGITS = flags.DEFINE_integer(
+    "gather_logits",
+    None,
+    "Only write the statistics of the checkpoint's logits over this many training images, for calibration logn.",
+    lower_bound=1,
+)
+
+
+def score(annotations: str, predictions: str) -> None:
+    """Score a results file."""
+    from c2am_jax.evaluation.report import ap_table, threshold_line, write_csv
+
+    kind = _IOU_TYPE.value
+    if _PROTOCOL.value == "coco":
+        if _FIXED.value or _CATEGORIES.value or _REPORT.value:
+            raise UserError("--fixed, --categories and --report go with --protocol lvis")
+        from c2am_jax.evaluation.coco_ap import evaluate_coco_file
+
+        found = evaluate_coco_file(annotations, predictions, kind)
+    else:
+        from c2am_jax.evaluation.lvis_ap import evaluate_file
+
+        wanted = bool(_REPORT.value)
+        scored = evaluate_file(annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted)
+        found = scored.metrics()
+        if _CATEGORIES.value:
+            write_csv(_CATEGORIES.value, scored.category_table())
+    metrics = {f"{kind}/{name}": value for name, value in found.items()}
+    print(ap_table(metrics))
+    if _PROTOCOL.value == "lvis":
+        print(threshold_line(scored.thresholds(), kind))
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
+    if _REPORT.value:
+        from c2am_jax.report.results import results_report
+
+        results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
+
+
+def main(_) -> None:
+    """Score a file if one is given, else evaluate a checkpoint."""
+    if _REPORT.value:
+        from c2am_jax.report.render import check_place
+
+        check_place(_REPORT.value, _IMAGES.value)
+    if _ANNOTATIONS.value and _PREDICTIONS.value:
+        return score(_ANNOTATIONS.value, _PREDICTIONS.value)
+    if command_line.CONFIG.value is None:
+        raise UserError("give --config, or --annotations together with --predictions")
+    config = command_line.given_config()
+    command_line.check_environment()
+    from c2am_jax.training.calibrated import evaluate_checkpoint, gather_logits
+
+    workdir = command_line.WORKDIR.value or Path("runs") / config.name
+    if _GATHER_LOGITS.value:
+        print(gather_logits(config, workdir, _STEP.value, _GATHER_LOGITS.value))
+        return
+    inspect = None
+    if _REPORT.value:
+        from c2am_jax.report.checkpoint import checkpoint_report
+
+        inspect = functools.partial(checkpoint_report, Path(_REPORT.value), config)
+    evaluate_checkpoint(config, workdir, _STEP.value, inspect)
+
+
+def run() -> None:
+    """The command."""
+    command_line.run(main, __doc__ or "")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,42 @@
+"""Train a detector.
+
+c2am-train --config NAME_OR_FILE [--workdir DIR] [--config.KEY=VALUE ...]
+python train.py --config configs/NAME.py [--workdir DIR] [--config.KEY=VALUE ...]     (in a clone)
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from c2am_jax import command_line
+
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Compile the training step for the devices here and print its size, FLOPs, memory, collectives."
+)
+_PROFILE = flags.DEFINE_integer("profile", 0, "Trace that many training steps into WORKDIR/profile.", lower_bound=0)
+
+
+def main(_) -> None:
+    """Train, evaluate, print the tables."""
+    config = command_line.given_config()
+    command_line.start_distributed()
+    command_line.check_environment()
+    if _DRY_RUN.value:
+        from c2am_jax.training.program import describe
+        from c2am_jax.training.step import data_mesh
+
+        print(json.dumps(describe(config, data_mesh()), indent=2))
+        return
+    from c2am_jax.training.loop import train  # after the flags: importing JAX and TensorFlow takes seconds
+
+    train(config, command_line.WORKDIR.value or Path("runs") / config.name, profile=_PROFILE.value)
+
+
+def run() -> None:
+    """The command."""
+    command_line.run(main, __doc__ or "")
+
+
+if __name__ == "__main__":
+    run()
