@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import methods, predict, train_step
+from benchmarks import gpu_check, methods, predict, train_step
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.training.step import data_mesh
@@ -35,3 +35,16 @@ def test_a_detector_at_work(benchmark, monkeypatch, capsys):
     line = lines(monkeypatch, capsys, benchmark.main, *small)[-1]
     assert line["median_s"] > 0 and line["size"] == [64, 64]
     assert line["positive_rois"] == [2 * 12] if benchmark is train_step else line["detections"] == 2 * 100
+
+
+def test_the_gpu_check_says_slow_only_where_float32_is_far_behind(monkeypatch, capsys):
+    small = ["--updates", "64", "--rois", "4", "--size", "64", "64", "--repeats", "1"]
+    for seconds, status in (([2e-3], 0), ([2e-1], 1)):
+        given = iter([seconds, [1e-3], *[[1e-3]] * 4])
+        monkeypatch.setattr(gpu_check, "seconds_of", lambda call, repeats, given=given: next(given))
+        assert gpu_check.main(small) == status
+        captured = capsys.readouterr()
+        found = [json.loads(line) for line in captured.out.splitlines()]
+        assert [line.get("check") for line in found] == [None, "scatter-add", "roi_align", "roi_align"]
+        assert found[1]["slow"] == bool(status) and found[2]["largest_relative_difference"] < 1e-5
+        assert ("SLOW" in captured.err) == bool(status)
