@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_check [--updates 1048576] [--rois 512] [--size 800 1344] [--repeats 9]
 
 One JSON line for each, then a verdict. Exit status 1 where float32 scatter-add is slow: jaxlib 0.10.2 and 0.11.0
-compile it to compare-and-swap loops on CUDA (jax issue 38806). A machine without GPU runs it too, which tests the script only.
+compile it to compare-and-swap loops on CUDA (jax issue 38806). On a machine without a GPU it only tests the script.
 """
 
 import argparse
