@@ -11,9 +11,7 @@ import argparse
 import json
 import random
 import resource
-import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from pycocotools import mask as coco_mask
 
 from c2am_jax.evaluation.lvis_ap import evaluate_file
 from c2am_jax.evaluation.matching import to_rle
+from c2am_jax.evaluation.official import official_metrics
 
 DETECTIONS = 300
 
@@ -86,18 +85,6 @@ def write(source: Path, images: int, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def official(annotations: Path, results: Path, kind: str) -> dict[str, float]:
-    """The `lvis` package's numbers."""
-    np.float = float  # pyright: ignore[reportAttributeAccessIssue]
-    sys.modules.setdefault("cv2", types.ModuleType("cv2"))
-    from lvis.eval import LVISEval
-    from lvis.lvis import LVIS
-
-    scored = LVISEval(LVIS(str(annotations)), json.loads(results.read_text()), kind)
-    scored.run()
-    return scored.results
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -124,7 +111,7 @@ def main() -> None:
         line[f"{kind}_AP"] = round(found["AP"], 6)
         if options.vs:
             start = time.time()
-            expected = official(paths["truths"], paths[kind], kind)
+            expected = official_metrics(paths["truths"], paths[kind], kind)
             line[f"{kind}_times_faster"] = round((time.time() - start) / line[f"{kind}_s"], 1)
             line[f"{kind}_largest_difference"] = float(max(abs(found[n] - v) for n, v in expected.items()))
     print(json.dumps(line))

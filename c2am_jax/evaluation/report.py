@@ -1,6 +1,7 @@
 """Tables on the terminal and as csv."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def ap_table(metrics: Mapping[str, float]) -> str:
             values = [metrics[f"{iou_type}/{column}"] for column in columns]
             rows.append([iou_type, *(f"{100 * v:.1f}" if v >= 0 else "-" for v in values)])
     return _table([protocol, *columns], rows)
+
+
+def comparison_table(
+    ours: Mapping[str, float], theirs: Mapping[str, float], differences: Mapping[str, float], iou_type: str
+) -> str:
+    """One line per metric, as parts of 1; "-" where the annotations have nothing to count."""
+    show = lambda value: "-" if value == -1 else f"{value:.6f}"  # noqa: E731
+    rows = [
+        [name, show(ours[name]), show(value), f"{differences[name]:.1e}"] for name, value in theirs.items()
+    ]
+    return _table([iou_type, "ours", "lvis", "difference"], rows)
 
 
 def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import c2am_jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "numpy", "pycocotools", "lvis")
+PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "tensorflow-cpu", "numpy", "pycocotools", "lvis")
 
 
 def environment(*, devices: bool) -> dict[str, str]:

@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import logging
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import evaluate_file
 from c2am_jax.evaluation.matching import boundary
+from c2am_jax.evaluation.official import official_metrics
 from c2am_jax.evaluation.report import ap_table
 
 RECORDED = [f"{name}/{kind}" for name in ("v05", "v1", "v1_tail", "pseudo_k40") for kind in ("bbox", "segm")]
@@ -31,26 +29,6 @@ def test_every_recorded_number(name, shared, tmp_path):
     assert set(found) == set(entry["LVISEval"])
     for metric, expected in entry["LVISEval"].items():
         assert found[metric] == pytest.approx(expected, abs=1e-12), metric
-
-
-@pytest.fixture(scope="module")
-def official():
-    """``(annotations, results, iou type) -> metrics`` of the `lvis` package, which needs an old name of numpy."""
-    if not hasattr(np, "float"):
-        np.float = float
-    sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # for drawing, which nothing here does
-    from lvis.eval import LVISEval
-    from lvis.lvis import LVIS
-
-    logging.getLogger("lvis").setLevel(logging.ERROR)
-
-    def score(annotations, results, iou_type):
-        scored = LVISEval(LVIS(str(annotations)), json.loads(results.read_text()), iou_type)
-        scored.run()
-        return scored.results
-
-    yield score
-    del np.float
 
 
 def random_set(folder, seed):
@@ -91,22 +69,22 @@ def random_set(folder, seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_sets_score_as_the_package_scores_them(tmp_path, official, seed):
+def test_random_sets_score_as_the_package_scores_them(tmp_path, seed):
     files = random_set(tmp_path, seed)
     for kind in ("bbox", "segm"):
-        found, expected = evaluate_file(*files, kind).metrics(), official(*files, kind)
+        found, expected = evaluate_file(*files, kind).metrics(), official_metrics(*files, kind)
         assert set(found) == set(expected)
         for name, value in expected.items():
             assert found[name] == pytest.approx(float(value), abs=1e-12), (kind, name)
 
 
-def test_the_best_of_an_image_count_as_in_the_package(tmp_path, official, monkeypatch):
+def test_the_best_of_an_image_count_as_in_the_package(tmp_path):
     """More than 300 detections in an image, with ties at the border."""
     annotations, results = random_set(tmp_path, 3)
     few = json.loads(results.read_text())
     many = [{**d, "score": round(d["score"] * (1 - 0.05 * (i % 9)), 2)} for i in range(40) for d in few]
     results.write_text(json.dumps(many))
-    found, expected = evaluate_file(annotations, results, "bbox").metrics(), official(annotations, results, "bbox")
+    found, expected = evaluate_file(annotations, results, "bbox").metrics(), official_metrics(annotations, results, "bbox")
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), abs=1e-12), name
 
