@@ -5,17 +5,24 @@ c2am-eval --config NAME_OR_FILE [--workdir DIR] [--step N] --gather_logits IMAGE
 c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
           [--fixed] [--categories table.csv] [--protocol coco] [--images DIR]
 
-In a clone: python eval.py. Both forms write a page about it with --report report.html.
+In a clone: python eval.py. Both forms write a page about it with --report report.html, and compare their numbers with
+those of the public lvis package with --official (exit status 1 if they differ).
 """
 
 import functools
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from c2am_jax import command_line
 from c2am_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from c2am_jax.evaluation.evaluate import Evaluated
 
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score against, without any model.")
@@ -27,6 +34,7 @@ _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each
 _PROTOCOL = flags.DEFINE_enum("protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for the COCO layout.")
 _REPORT = flags.DEFINE_string("report", None, "Where to write a page with tables, charts and pictures.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images of --annotations, for the pictures of --report.")
+_OFFICIAL = flags.DEFINE_bool("official", False, "Score with the lvis package too and print the differences.")
 _GATHER_LOGITS = flags.DEFINE_integer(
     "gather_logits",
     None,
@@ -64,6 +72,48 @@ def score(annotations: str, predictions: str) -> None:
         from c2am_jax.report.results import results_report
 
         results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
+    if _OFFICIAL.value:
+        _compare(annotations, {kind: (predictions, found)})
+
+
+def _inspect(config: Any, evaluated: "Evaluated") -> None:
+    """What --report and --official make of a checkpoint's evaluation."""
+    if _REPORT.value:
+        from c2am_jax.report.checkpoint import checkpoint_report
+
+        checkpoint_report(Path(_REPORT.value), config, evaluated)
+    if _OFFICIAL.value:
+        files = {kind: evaluated.folder / f"detections_{kind}.json" for kind in evaluated.scored}
+        scored = {kind: (files[kind], found.metrics()) for kind, found in evaluated.scored.items()}
+        _compare(evaluated.dataset.annotations_path, scored)
+
+
+def _compare(annotations: str | Path, scored: Mapping[str, tuple[str | Path, Mapping[str, float]]]) -> None:
+    """Print the lvis package's numbers beside ours, {IoU type: (results file, metrics)}; status 1 if they differ."""
+    from c2am_jax.evaluation.official import compare
+
+    equal = True
+    for kind, (predictions, ours) in scored.items():
+        text, same = compare(annotations, predictions, kind, ours)
+        print(f"\n{text}")
+        equal = equal and same
+    if not equal:
+        sys.exit(1)
+
+
+def _check_official() -> None:
+    """Before anything is scored: flags that the lvis package knows nothing of, and the package itself."""
+    from c2am_jax.evaluation.official import official_package
+
+    others = {
+        "--iou_type=boundary": _IOU_TYPE.value == "boundary",
+        "--fixed": _FIXED.value,
+        "--protocol=coco": _PROTOCOL.value == "coco",
+        "--gather_logits": _GATHER_LOGITS.value,
+    }
+    for flag in (flag for flag, given in others.items() if given):
+        raise UserError(f"--official does not go with {flag}: the lvis package scores LVIS AP of bbox and segm only")
+    official_package()
 
 
 def main(_) -> None:
@@ -72,6 +122,8 @@ def main(_) -> None:
         from c2am_jax.report.render import check_place
 
         check_place(_REPORT.value, _IMAGES.value)
+    if _OFFICIAL.value:
+        _check_official()
     if _ANNOTATIONS.value and _PREDICTIONS.value:
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if command_line.CONFIG.value is None:
@@ -84,11 +136,7 @@ def main(_) -> None:
     if _GATHER_LOGITS.value:
         print(gather_logits(config, workdir, _STEP.value, _GATHER_LOGITS.value))
         return
-    inspect = None
-    if _REPORT.value:
-        from c2am_jax.report.checkpoint import checkpoint_report
-
-        inspect = functools.partial(checkpoint_report, Path(_REPORT.value), config)
+    inspect = functools.partial(_inspect, config) if _REPORT.value or _OFFICIAL.value else None
     evaluate_checkpoint(config, workdir, _STEP.value, inspect)
 
 

@@ -12,11 +12,15 @@ from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size, decode_jpeg
 DAMAGED = "image file truncated or corrupt"
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path, *, exact: bool = True) -> np.ndarray:
     """Pixels of an image file, uint8 [h, w, 3], RGB, turned as its EXIF orientation says.
 
     JPEGs are decoded as in training and refused by the same check. Of other files: grey becomes RGB, 16 bits become 8,
     transparency is laid on white, and of several frames the first counts.
+
+    Args:
+      path: of the file.
+      exact: for a detector. Without, Pillow decodes JPEGs too, some grey levels off: for eyes, and without TensorFlow.
 
     Raises:
       ImageFault: no image, truncated, or too large; the text goes behind the file's name.
@@ -28,7 +32,7 @@ def read_picture(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_size` sets the limit
             with Image.open(io.BytesIO(content)) as picture:
                 check_size((picture.height, picture.width))
-                if picture.format not in ("JPEG", "MPO"):
+                if not exact or picture.format not in ("JPEG", "MPO"):
                     picture.load()
                     return np.asarray(_rgb(ImageOps.exif_transpose(picture)))
                 orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)

@@ -34,6 +34,7 @@ class Evaluated:
       scored: by IoU type, with evidence; the detections of both stand in the same order.
       kernels: of the classifier, [D, C] by stage.
       norms: tables of `weight_norm_table` by stage.
+      folder: of the written files.
     """
 
     dataset: PreparedDataset
@@ -41,6 +42,7 @@ class Evaluated:
     scored: dict[str, LVISAP]
     kernels: dict[str, np.ndarray]
     norms: dict[str, dict[str, Any]]
+    folder: Path
 
 
 def evaluate(
@@ -106,5 +108,5 @@ def evaluate(
         print(norm_table(table, stage))
     print(folder)
     if inspect is not None:
-        inspect(Evaluated(dataset, step, results, kernels, norms))
+        inspect(Evaluated(dataset, step, results, kernels, norms, folder))
     return metrics

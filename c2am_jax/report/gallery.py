@@ -15,6 +15,7 @@ from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import FREQUENCIES, CategoryTable, ImageNotFound, image_file
 from c2am_jax.data.masks import BadMask, rasterise
+from c2am_jax.data.pictures import read_picture
 from c2am_jax.evaluation.lvis_ap import Evidence
 from c2am_jax.evaluation.matching import Problem
 from c2am_jax.report.inspection import KINDS, Candidate, boxes, entry
@@ -63,8 +64,6 @@ def folder_images(annotations: str | Path, folder: str | Path) -> Callable[[set[
     """Reader of the images of a LVIS json; only the names of the images asked for are kept."""
 
     def reader(wanted: set[int]) -> ImageReader:
-        from c2am_jax.data.pictures import read_picture  # decodes with TensorFlow, which only a gallery needs
-
         entries: dict[int, Mapping[str, Any]] = {}
 
         def take(image: Any, *_: int) -> None:
@@ -73,7 +72,7 @@ def folder_images(annotations: str | Path, folder: str | Path) -> Callable[[set[
 
         with open(annotations, "rb") as file:
             read_lists(file, str(annotations), {"images": take})
-        return lambda image_id: read_picture(Path(image_file(entries[image_id], folder)))
+        return lambda image_id: read_picture(Path(image_file(entries[image_id], folder)), exact=False)
 
     return reader
 

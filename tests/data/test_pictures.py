@@ -25,6 +25,15 @@ def test_jpegs_are_decoded_as_in_training(tmp_path):
     assert (read_picture(path) == decode_jpeg(path.read_bytes()).numpy()).all()
 
 
+def test_jpegs_for_eyes_are_nearly_those_of_training(tmp_path):
+    path = saved(tmp_path / "a.jpg", Image.fromarray(SMOOTH), quality=90)
+    exact, quick = (read_picture(path, exact=exact).astype(int) for exact in (True, False))
+    assert exact.shape == quick.shape and np.abs(exact - quick).max() <= 6
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ImageFault, match="truncated"):
+        read_picture(path, exact=False)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_exif_orientation_is_undone(tmp_path, orientation, kind):

@@ -42,7 +42,7 @@ def corners(box):
     return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
-def command(files, *arguments, before=""):
+def command(files, *arguments, before="pass"):
     """eval.py in a process of its own, after `before`: status, what it printed, and its line about an error."""
     annotations, predictions = files
     script = f"import runpy, sys; sys.argv[0] = 'eval.py'; {before}; runpy.run_path('eval.py', run_name='__main__')"
@@ -95,7 +95,7 @@ def test_numpy_and_opencv_stay_as_they_are(files):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize("name", ["v05", "v1", "v1_tail", "pseudo_k40"])
+@pytest.mark.parametrize("name", ["v1_tail", "pseudo_k40"])
 def test_the_recorded_sets_are_equal(name, iou_type, shared, tmp_path):
     folder = shared / "data" / "lvis_eval_ref"
     if not folder.is_dir():

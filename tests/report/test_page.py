@@ -103,7 +103,7 @@ def checkpoint(evaluation, tmp_path_factory):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     path = folder / "report.html"
-    checkpoint_report(path, module.get_config(), Evaluated(dataset, 1200, scored, kernels, norms))
+    checkpoint_report(path, module.get_config(), Evaluated(dataset, 1200, scored, kernels, norms, path.parent))
     return path, scored, norms
 
 
