@@ -13,7 +13,8 @@ from untrained import CATEGORIES
 from c2am_jax.data.sampler import target_size
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.detect import PictureDetector
-from c2am_jax.export import ExportShape, export_detector, export_shape, main
+from c2am_jax.export import main
+from c2am_jax.training.exported import ExportShape, export_detector, export_shape
 from c2am_jax.training.restore import load_detector
 from c2am_jax.training.step import data_mesh
 

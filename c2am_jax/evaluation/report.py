@@ -1,7 +1,6 @@
 """Tables on the terminal and as csv."""
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,7 @@ def comparison_table(
 ) -> str:
     """One line per metric, as parts of 1; "-" where the annotations have nothing to count."""
     show = lambda value: "-" if value == -1 else f"{value:.6f}"  # noqa: E731
-    rows = [
-        [name, show(ours[name]), show(value), f"{differences[name]:.1e}"] for name, value in theirs.items()
-    ]
+    rows = [[name, show(ours[name]), show(value), f"{differences[name]:.1e}"] for name, value in theirs.items()]
     return _table([iou_type, "ours", "lvis", "difference"], rows)
 
 

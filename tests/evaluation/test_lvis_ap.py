@@ -80,11 +80,11 @@ def test_random_sets_score_as_the_package_scores_them(tmp_path, seed):
 
 def test_the_best_of_an_image_count_as_in_the_package(tmp_path):
     """More than 300 detections in an image, with ties at the border."""
-    annotations, results = random_set(tmp_path, 3)
+    files = _, results = random_set(tmp_path, 3)
     few = json.loads(results.read_text())
     many = [{**d, "score": round(d["score"] * (1 - 0.05 * (i % 9)), 2)} for i in range(40) for d in few]
     results.write_text(json.dumps(many))
-    found, expected = evaluate_file(annotations, results, "bbox").metrics(), official_metrics(annotations, results, "bbox")
+    found, expected = evaluate_file(*files, "bbox").metrics(), official_metrics(*files, "bbox")
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), abs=1e-12), name
 
