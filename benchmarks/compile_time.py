@@ -18,9 +18,10 @@ import numpy as np
 
 from benchmarks.common import machine, random_batch
 from c2am_jax.config import load_config
+from c2am_jax.mesh import batch_sharding, data_mesh
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.restore import first_state
-from c2am_jax.training.step import batch_sharding, configured_step, data_mesh
+from c2am_jax.training.step import configured_step
 
 
 def first_step(options: argparse.Namespace) -> dict[str, float]:
@@ -28,10 +29,10 @@ def first_step(options: argparse.Namespace) -> dict[str, float]:
     config = load_config(options.config)
     hw, mesh = tuple(options.size), data_mesh()
     start = time.perf_counter()
-    functional, state = first_state(config, mesh)
+    state = first_state(config, mesh)
     built = time.perf_counter()
     optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    step = configured_step(config, functional, optimizer, mesh)
+    step = configured_step(config, optimizer, mesh)
     batch = jax.device_put(random_batch(1, hw, max(hw), config.model.num_classes), batch_sharding(mesh))
     begun = time.perf_counter()
     lowered = step.lower(state, batch, hw)

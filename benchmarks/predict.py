@@ -15,9 +15,9 @@ from benchmarks.detector import measure, parse
 from c2am_jax.config import load_config
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.evaluation.predict import make_predict
+from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.models.roi_head import RoIHead
-from c2am_jax.training.state import build_functional
-from c2am_jax.training.step import batch_sharding, data_mesh, replicated
+from c2am_jax.training.state import build_detector
 
 LOGIT_SPREAD, BACKGROUND_LOGIT = 2.0, 12.5
 
@@ -45,15 +45,14 @@ def main() -> None:
     config.model.rpn.post_nms_test = options.rois or config.model.rpn.post_nms_test
     mesh = data_mesh()
     spread_logits()
-    functional, params, rest, _ = build_functional(config)
-    params, rest = jax.device_put((params, rest), replicated(mesh))
+    detector = jax.device_put(build_detector(config)[0], replicated(mesh))
     batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
     batch = jax.device_put(batch, batch_sharding(mesh))
-    predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
+    predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
     hw = np.asarray(options.size)
 
     def step(compiled):
-        found = jax.tree.map(np.asarray, compiled(params, rest, batch))
+        found = jax.tree.map(np.asarray, compiled(detector, batch, predict.seed))
         for row in range(options.batch):
             keep = found.valid[row]
             encode_image(
@@ -67,7 +66,7 @@ def main() -> None:
             )
         return {"detections": int(found.valid.sum())}
 
-    measure("predict", options, config, predict.lower(params, rest, batch, options.size), step)
+    measure("predict", options, config, predict.lower(detector, batch, options.size), step)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import numpy as np
 from benchmarks.common import GROUND_TRUTHS, random_batch
 from benchmarks.detector import measure, parse
 from c2am_jax.config import load_config
+from c2am_jax.mesh import batch_sharding, data_mesh
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.restore import first_state
-from c2am_jax.training.step import batch_sharding, configured_step, data_mesh
+from c2am_jax.training.step import configured_step
 
 
 def propose_jittered(boxes: np.ndarray, copies: int) -> None:
@@ -52,9 +53,9 @@ def main() -> None:
     batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
     propose_jittered(batch.boxes, copies=min(40, config.model.rpn.post_nms_train // GROUND_TRUTHS))
     config.train.compute_dtype = "bfloat16" if options.dtype == "bf16" else "float32"
-    functional, state = first_state(config, mesh)
+    state = first_state(config, mesh)
     optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    train_step = configured_step(config, functional, optimizer, mesh)
+    train_step = configured_step(config, optimizer, mesh)
     batch = jax.device_put(batch, batch_sharding(mesh))
 
     def step(compiled):

@@ -55,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from c2am_jax.training.exported import export_detector, export_shape
         from c2am_jax.training.restore import load_detector
 
-        detector = load_detector(options.workdir, options.step, categories=options.categories)
-        settings = PipelineSettings.from_dict(detector.config.data.to_dict())
+        trained = load_detector(options.workdir, options.step, categories=options.categories)
+        settings = PipelineSettings.from_dict(trained.config.data.to_dict())
         shape = export_shape(settings, options.size, options.batch)
-        content, description = export_detector(detector, shape, platforms=platforms, threshold=options.threshold)
+        content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
         out.parent.mkdir(parents=True, exist_ok=True)
         _write(out, content)
         _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1).encode())
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     images = "x".join(map(str, description["inputs"]["images"]["shape"]))
-    print(f"{out}: step {detector.step}, images {images}, for {', '.join(platforms)}, {len(content) / 1e6:.1f} MB")
+    print(f"{out}: step {trained.step}, images {images}, for {', '.join(platforms)}, {len(content) / 1e6:.1f} MB")
     return 0
 
 

@@ -116,9 +116,9 @@ def predict(
     from c2am_jax.evaluation.detect import (
         PictureDetector,  # JAX and TensorFlow take seconds: wrong input is told before
     )
+    from c2am_jax.mesh import data_mesh
     from c2am_jax.training.metrics import replace_text
     from c2am_jax.training.restore import load_detector
-    from c2am_jax.training.step import data_mesh
     from c2am_jax.visualization.draw import draw
 
     files, faults = _files(inputs)
@@ -128,9 +128,10 @@ def predict(
         raise UserError("; ".join(faults))
     if any(source.path.resolve().parent == folder.resolve() for source in sources):
         raise UserError(f"--out {out} is the folder of the pictures: drawings would replace them")
-    detector = load_detector(workdir, step, categories=categories)
-    model = detector.functional, detector.params, detector.rest
-    detect = PictureDetector(detector.config, *model, data_mesh(), batch_size=batch, size=size, threshold=threshold)
+    trained = load_detector(workdir, step, categories=categories)
+    detect = PictureDetector(
+        trained.config, trained.detector, data_mesh(), batch_size=batch, size=size, threshold=threshold
+    )
     folder.mkdir(parents=True, exist_ok=True)
 
     def pictures() -> Iterator[tuple[tuple[Source, np.ndarray], np.ndarray]]:
@@ -153,11 +154,11 @@ def predict(
             found.labels,
             found.scores,
             found.masks(),
-            names=detector.categories.names,
+            names=trained.categories.names,
             enlarge=max(1, READABLE // max(pixels.shape[:2])),
         )
         Image.fromarray(drawn).save(folder / source.drawing, quality=95)
-        done[source.image_id] = _entries(source, found, detector.categories)
+        done[source.image_id] = _entries(source, found, trained.categories)
     if not done:
         raise UserError("; ".join(faults))
     ordered = [source for source in sources if source.image_id in done]
@@ -167,7 +168,7 @@ def predict(
         _write_video(Path(video), [folder / source.drawing for source in ordered], fps)
     kinds = len({entry["category_id"] for entry in entries})
     print(
-        f"step {detector.step}: {len(entries)} detections of {kinds} categories, scores from {threshold:g} on, "
+        f"step {trained.step}: {len(entries)} detections of {kinds} categories, scores from {threshold:g} on, "
         f"in {len(done)} pictures: {folder}"
     )
     return faults

@@ -24,7 +24,7 @@ def main(_) -> None:
     command_line.check_environment()
     if _DRY_RUN.value:
         from c2am_jax.training.program import describe
-        from c2am_jax.training.step import data_mesh
+        from c2am_jax.mesh import data_mesh
 
         print(json.dumps(describe(config, data_mesh()), indent=2))
         return

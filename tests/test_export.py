@@ -16,7 +16,7 @@ from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import main
 from c2am_jax.training.exported import ExportShape, export_detector, export_shape
 from c2am_jax.training.restore import load_detector
-from c2am_jax.training.step import data_mesh
+from c2am_jax.mesh import data_mesh
 
 BARE = """
 import importlib.util, sys

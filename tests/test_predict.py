@@ -11,11 +11,11 @@ from tiny import tiny_config
 from untrained import CATEGORIES, STEP
 
 from c2am_jax.evaluation.detect import PictureDetector
+from c2am_jax.mesh import data_mesh
 from c2am_jax.predict import main
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import check_config
 from c2am_jax.training.restore import load_detector
-from c2am_jax.training.step import data_mesh
 
 
 def pixels(seed, hw=(64, 64)):
@@ -55,13 +55,12 @@ def test_a_folder_of_pictures(workdir, pictures, tmp_path, capsys):
 
 
 def test_batches_of_any_size_find_the_same(workdir):
-    detector = load_detector(workdir)
-    model = detector.functional, detector.params, detector.rest
+    trained = load_detector(workdir)
     shapes = [(64, 64), (30, 64), (64, 64), (64, 20), (64, 64), (50, 60)]
 
     def found(batch, devices):
         mesh = data_mesh(jax.devices()[:devices])
-        detect = PictureDetector(detector.config, *model, mesh, batch_size=batch)
+        detect = PictureDetector(trained.config, trained.detector, mesh, batch_size=batch)
         return dict(detect((i, pixels(i, hw)) for i, hw in enumerate(shapes)))
 
     one, many = found(1, 1), found(3, 2)
@@ -73,9 +72,8 @@ def test_batches_of_any_size_find_the_same(workdir):
 
 
 def test_the_size_of_the_networks_input_can_be_chosen(workdir):
-    detector = load_detector(workdir)
-    model = detector.functional, detector.params, detector.rest
-    detect = PictureDetector(detector.config, *model, data_mesh(jax.devices()[:1]), size=(96, 64))
+    trained = load_detector(workdir)
+    detect = PictureDetector(trained.config, trained.detector, data_mesh(jax.devices()[:1]), size=(96, 64))
     assert detect.bucket((50, 50))[0] == (96, 64) and detect.bucket((50, 50))[1].tolist() == [64, 64]
     assert detect.bucket((300, 100))[1].tolist() == [96, 32] and detect.bucket((9000, 1))[1].tolist() == [96, 1]
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from pycocotools import mask as coco_mask
 
@@ -19,7 +19,8 @@ from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.evaluation.predict import make_predict
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.mesh import on_devices, replicated
+from c2am_jax.models.functional import Detector
 from c2am_jax.structures import Batch, Detections
 
 Key = TypeVar("Key")
@@ -64,9 +65,7 @@ class PictureDetector:
     def __init__(
         self,
         config: ConfigDict,
-        functional: Functional,
-        params: Arrays,
-        rest: Arrays,
+        detector: Detector,
         mesh: Mesh,
         *,
         batch_size: int = 1,
@@ -77,7 +76,7 @@ class PictureDetector:
 
         Args:
           config: of the run.
-          functional, params, rest: the detector.
+          detector: of the run.
           mesh: devices that share a batch.
           batch_size: rounded up to a multiple of the devices.
           size: (H, W) of the network's input; pictures become as large as fits in. Default: as in evaluation.
@@ -93,9 +92,8 @@ class PictureDetector:
         self._canvas = max(self.settings.canvas, *(size or (0,)))
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._threshold = threshold
-        self._place = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-        self._params, self._rest = jax.device_put((params, rest), NamedSharding(mesh, PartitionSpec()))
-        self._predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
+        self._mesh, self._detector = mesh, jax.device_put(detector, replicated(mesh))
+        self._predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
 
     def bucket(self, hw: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
         """Padded shape for a picture of this height and width, and its own size in there.
@@ -127,8 +125,8 @@ class PictureDetector:
             yield from self._detect(bucket, batch)
 
     def _detect(self, bucket: tuple[int, int], pictures: list[_Waiting[Key]]) -> Iterator[tuple[Key, Found]]:
-        batch = jax.device_put(self._batch(pictures), self._place)
-        found = jax.tree.map(np.asarray, self._predict(self._params, self._rest, batch, bucket))
+        batch = on_devices(self._batch(pictures), self._mesh)
+        found = jax.tree.map(np.asarray, self._predict(self._detector, batch, bucket))
         for row, picture in enumerate(pictures):
             yield picture.key, self._found(jax.tree.map(lambda array, row=row: array[row], found), picture)
 

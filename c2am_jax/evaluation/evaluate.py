@@ -19,7 +19,8 @@ from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
 from c2am_jax.evaluation.report import ap_table, norm_table, threshold_line
 from c2am_jax.evaluation.weight_norms import classifier_kernels, weight_norm_table
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.mesh import data_mesh
+from c2am_jax.models.functional import Detector
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,9 +48,7 @@ class Evaluated:
 
 def evaluate(
     config: ConfigDict,
-    functional: Functional,
-    params: Arrays,
-    rest: Arrays,
+    detector: Detector,
     workdir: str | Path,
     step: int,
     *,
@@ -70,16 +69,15 @@ def evaluate(
             f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
             f"{config.model.num_classes}"
         )
-    own = jax.local_devices()
-    mesh = jax.make_mesh((len(own),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=own)
+    mesh = data_mesh(jax.local_devices())
     share = -(-config.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
     settings = PipelineSettings.from_dict(config.data.to_dict())
-    predict = make_predict(functional, mesh, mean=config.data.mean, std=config.data.std)
+    predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
     folder = Path(workdir) / "eval" / f"{step}{suffix}"
     if jax.process_count() > 1:
-        params, rest = jax.tree.map(np.asarray, (params, rest))  # from all devices of the run to those of this process
-    write_predictions(predict, params, rest, dataset, settings, mesh, folder, batch_size=batch_size)
+        detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process
+    write_predictions(predict, detector, dataset, settings, mesh, folder, batch_size=batch_size)
     if jax.process_index() > 0:
         return {}
 
@@ -94,7 +92,7 @@ def evaluate(
         category_ap[iou_type] = scored.category_table()
         thresholds[iou_type] = scored.thresholds()
     best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
-    kernels = classifier_kernels(params | rest)
+    kernels = classifier_kernels(detector.arrays)
     norms = {
         stage: weight_norm_table(np.linalg.norm(kernel, axis=0), dataset.categories)
         for stage, kernel in kernels.items()

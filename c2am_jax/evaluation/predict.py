@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -13,48 +12,34 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.encoding import encode_image
-from c2am_jax.models.functional import Arrays, Functional
-from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
+from c2am_jax.models.functional import Detector
 from c2am_jax.structures import Batch, Detections
 
 KINDS = ("bbox", "segm")
 SMALL = 500  # images, up to which starting workers takes longer than their work
 
 
-def make_predict(
-    functional: Functional, mesh: Mesh, *, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Arrays, Arrays, Batch, tuple[int, int]], Detections]:
-    """``(params, rest, batch, bucket) -> Detections`` in input pixels, images spread over the mesh."""
-    axis = mesh.axis_names[0]
+def make_predict(mesh: Mesh, *, mean: Sequence[float], std: Sequence[float]) -> ImageProgram:
+    """``(detector, batch, bucket) -> Detections`` in input pixels, images spread over the mesh."""
 
-    def local(params, rest, batch, bucket):
-        inputs = preprocess(batch, bucket, mean=mean, std=std)
-        return functional.merge(params, rest).predict(inputs.image, inputs.image_hw)
+    def predict(detector: Detector, images: LocalImages) -> Detections:
+        inputs = images.inputs
+        return detector.module().predict(inputs.image, inputs.image_hw)
 
-    @functools.partial(jax.jit, static_argnums=3)
-    def predict(params, rest, batch, bucket):
-        mapped = jax.shard_map(
-            functools.partial(local, bucket=bucket),
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(axis)),
-            out_specs=PartitionSpec(axis),
-        )
-        return mapped(params, rest, batch)
-
-    return predict
+    return ImageProgram(predict, mesh, mean=mean, std=std, per_image=True)
 
 
 def write_predictions(
     predict: Callable[..., Detections],
-    params: Arrays,
-    rest: Arrays,
+    detector: Detector,
     dataset: PreparedDataset,
     settings: PipelineSettings,
     mesh: Mesh,
@@ -70,7 +55,7 @@ def write_predictions(
 
     Args:
       predict: from `make_predict`, over `mesh`.
-      params, rest: arrays of the detector.
+      detector: with arrays of this process.
       dataset, settings: the images and their pipeline.
       mesh: devices of this process.
       folder: that all processes see.
@@ -79,8 +64,7 @@ def write_predictions(
     """
     folder.mkdir(parents=True, exist_ok=True)
     processes, process = jax.process_count(), jax.process_index()
-    place = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-    params, rest = jax.device_put((params, rest), NamedSharding(mesh, PartitionSpec()))
+    detector = jax.device_put(detector, replicated(mesh))
     if workers is None:
         workers = os.cpu_count() or 1 if len(dataset) > SMALL else 0
     sizes = dict(zip(dataset.image_id.tolist(), dataset.image_hw, strict=True))
@@ -123,7 +107,7 @@ def write_predictions(
 
         before = None
         for bucket, batch in batches:
-            found = predict(params, rest, jax.device_put(batch, place), bucket)  # goes on while the last one is taken
+            found = predict(detector, on_devices(batch, mesh), bucket)  # goes on while the last one is taken
             if before is not None:
                 take(*before)
             before = batch, found

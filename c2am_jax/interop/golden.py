@@ -27,18 +27,18 @@ from c2am_jax.interop.golden_training import compare_training
 from c2am_jax.interop.golden_trajectory import compare_trajectory
 from c2am_jax.interop.names import from_torch, torch_name, torch_shape
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import Detector, Row, table
+from c2am_jax.interop.rows import CompiledDetector, Row, table
 from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.models.detector import build_model
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
 
 _KIND = re.compile(r"(cascade_)?mask_rcnn_r(50|101)(?:_(c2am|seesaw))?")
 _DEFAULT_CLASSES = 1203
 
 
-def build(recording: Recording) -> tuple[Functional, Arrays, Arrays, list[Any]]:
-    """The detector that the file names, with random weights: structure, params, rest, state of its loss.
+def build(recording: Recording) -> tuple[Detector, list[Any]]:
+    """The detector that the file names, with random weights, and the state of its loss.
 
     Raises:
       UserError: a kind of recording that this version does not build.
@@ -60,17 +60,16 @@ def build(recording: Recording) -> tuple[Functional, Arrays, Arrays, list[Any]]:
         ),
     )
     model = build_model(settings, {"name": method or "softmax"})
-    return *Functional.of(model), model.roi_head.init_loss_state()
+    return Detector.of(model), model.roi_head.init_loss_state()
 
 
-def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Detector, list[Row]]:
+def filled(recording: Recording, weights: str | Path | None = None) -> tuple[CompiledDetector, list[Row]]:
     """The detector with the values of the recording's weight rule, and how well their sums fit the recorded ones.
 
     With `weights`, values come from that file, which has to hold all of them under MMDetection's names.
     """
-    functional, params, rest, loss_state = build(recording)
-    arrays = params | rest
-    shapes = {name: tuple(value.shape) for name, value in arrays.items()}
+    detector, loss_state = build(recording)
+    shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
     given = to_reference_names(read_weights(weights), source=str(weights)) if weights else {}
     if given:
         fit(given, shapes, source=str(weights))
@@ -90,8 +89,8 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Det
             worst = max(worst, abs(total - sums.pop(name, np.inf)) / max(total, 1e-12))
         return value
 
-    for name in arrays:
-        values[name] = jnp.asarray(from_torch(name, value_of(torch_name(name), torch_shape(name, shapes)), shapes))
+    for name in shapes:
+        values[name] = from_torch(name, value_of(torch_name(name), torch_shape(name, shapes)), shapes)
     for stage, state in enumerate(loss_state):
         if "counts" in state:
             head = f"roi_head.bbox_head.{stage}" if len(loss_state) > 1 else "roi_head.bbox_head"
@@ -99,8 +98,7 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Det
     if any(not name.endswith("num_batches_tracked") for name in sums):
         worst = float("inf")
     rows = [Row("weights", "sum of magnitudes, relative", worst, 1e-6)] if "param_abs_sum" in recording else []
-    detector = Detector(functional, {n: values[n] for n in params}, {n: values[n] for n in rest}, loss_state)
-    return detector, rows
+    return CompiledDetector(detector.with_arrays(values), loss_state), rows
 
 
 def compare(path: str | Path, weights: str | Path | None = None) -> list[Row]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from c2am_jax.evaluation.encoding import paste
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import Detector, Row, match_boxes, relative, unmatched
+from c2am_jax.interop.rows import CompiledDetector, Row, match_boxes, relative, unmatched
 from c2am_jax.ops.anchors import base_anchors
 from c2am_jax.ops.roi_align import assign_levels
 from c2am_jax.structures import Detections, Proposals
@@ -65,7 +65,7 @@ def detect(model, features, proposals, image_hw):
     return model.roi_head.detect(features, proposals, image_hw)
 
 
-def compare_inference(recording: Recording, detector: Detector) -> tuple[list[Row], list[jax.Array], Proposals]:
+def compare_inference(recording: Recording, detector: CompiledDetector) -> tuple[list[Row], list[jax.Array], Proposals]:
     """Rows of every stage of inference; also the features P2..P6 and the training proposals."""
     inputs = recording.inputs()
     rows = [relative("input", recording.error("input", nchw(inputs.image)))]
@@ -145,7 +145,7 @@ def _fixed_rois(recording, detector, features):
     return rows
 
 
-def stage_names(detector: Detector, stage: int) -> tuple[str, str]:
+def stage_names(detector: CompiledDetector, stage: int) -> tuple[str, str]:
     """What a stage adds to a recorded name and to a row's: nothing unless the detector is a cascade."""
     return (f"_s{stage}", f", stage {stage}") if detector.stages > 1 else ("", "")
 

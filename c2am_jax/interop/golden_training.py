@@ -1,5 +1,7 @@
 """The golden comparison's stages of training: samples, targets, losses, gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,10 @@ from c2am_jax.data.masks import box_frame
 from c2am_jax.interop.golden_inference import box_head, stage_names
 from c2am_jax.interop.names import to_torch, torch_name
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import Detector, Row, relative
+from c2am_jax.interop.rows import CompiledDetector, Row, relative
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
 from c2am_jax.losses.seesaw import batch_counts, seesaw_loss
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.ops.anchors import inside_image
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.sampling import Samples
@@ -63,20 +65,20 @@ def choose_rois(model, features, proposals, inputs, given):
 
 def losses_and_gradients(model, inputs, anchors, gt_index, rois, loss_state):
     """Every loss and the gradients of their sum, given the samples."""
-    functional, params, rest = Functional.of(model)
+    detector = Detector.of(model)
 
     def total(params):
-        model = functional.merge(params, rest)
+        model = dataclasses.replace(detector, params=params).module()
         features = model.features(inputs.image, train=True)
         losses = model.rpn_head.loss(features, inputs, anchors, gt_index)
         losses |= model.roi_head.loss(features, None, inputs, None, loss_state, samples=rois)[0]
         return sum(losses.values()), losses
 
-    gradients, losses = jax.grad(total, has_aux=True)(params)
+    gradients, losses = jax.grad(total, has_aux=True)(detector.params)
     return losses, gradients
 
 
-def recorded_anchors(recording: Recording, detector: Detector, inputs: Inputs) -> tuple[Samples, jax.Array]:
+def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: Inputs) -> tuple[Samples, jax.Array]:
     """The recorded samples of the RPN; the file counts only those anchors that the image trains on."""
     settings = detector.model.settings.rpn
     index = np.zeros((recording.images, settings.samples), np.int32)
@@ -104,7 +106,7 @@ def recorded_anchors(recording: Recording, detector: Detector, inputs: Inputs) -
 
 
 def compare_training(
-    recording: Recording, detector: Detector, features: list[jax.Array], proposals: Proposals
+    recording: Recording, detector: CompiledDetector, features: list[jax.Array], proposals: Proposals
 ) -> list[Row]:
     """Rows of every stage of training, given P2..P6 and the chain's own training proposals."""
     settings = detector.model.settings
@@ -155,8 +157,8 @@ def _total_error(recording: Recording, losses: dict[str, jax.Array]) -> float:
     return abs(float(sum(losses.values())) - expected) / expected
 
 
-def _gradients(recording: Recording, detector: Detector, gradients: dict[str, jax.Array]) -> list[Row]:
-    shapes = {name: value.shape for name, value in (detector.params | detector.rest).items()}
+def _gradients(recording: Recording, detector: CompiledDetector, gradients: dict[str, jax.Array]) -> list[Row]:
+    shapes = {name: value.shape for name, value in detector.value.arrays.items()}
     own = {torch_name(n): to_torch(n, np.asarray(g), shapes) for n, g in gradients.items()}
     names = [str(name) for name in recording["grad_names"]]
     if set(names) != set(own):
@@ -222,7 +224,7 @@ def _on_samples(detector, features, rois, stage):
     return x[valid], np.asarray(logits)[valid], kernel, bias, jnp.asarray(np.asarray(rois.labels)[valid])
 
 
-def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], rois: RoISamples, stage: int):
+def _c2am(recording: Recording, detector: CompiledDetector, features: list[jax.Array], rois: RoISamples, stage: int):
     """A classifier's margins and losses on the recorded RoIs."""
     x, logits, kernel, _, labels = _on_samples(detector, features, rois, stage)
     key, at = f"_s{stage}", stage_names(detector, stage)[1]
@@ -246,7 +248,7 @@ def _c2am(recording: Recording, detector: Detector, features: list[jax.Array], r
     return rows
 
 
-def _seesaw(recording: Recording, detector: Detector, features: list[jax.Array], rois: RoISamples, stage: int):
+def _seesaw(recording: Recording, detector: CompiledDetector, features: list[jax.Array], rois: RoISamples, stage: int):
     """The two parts of the classification loss on the recorded RoIs, before the stage's weight."""
     _, logits, _, _, labels = _on_samples(detector, features, rois, stage)
     counts = detector.loss_state[stage]["counts"]

@@ -1,5 +1,6 @@
 """The golden comparison of training itself: every step of a recorded SGD run on one fixed batch."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from c2am_jax.evaluation.weight_norms import classifier_norms
 from c2am_jax.interop.golden_training import recorded_names
 from c2am_jax.interop.names import torch_name
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import Detector, Row
+from c2am_jax.interop.rows import CompiledDetector, Row
 from c2am_jax.structures import Inputs, Proposals
 from c2am_jax.training.optimizer import make_optimizer
 
@@ -23,7 +24,7 @@ TRUTH = "f64"  # the recorded run to compare with
 METRICS = ("roi/positive", "roi/sampled")
 
 
-def compare_trajectory(recording: Recording, detector: Detector) -> list[Row]:
+def compare_trajectory(recording: Recording, detector: CompiledDetector) -> list[Row]:
     """Rows of one recorded run, ours in float32 against the recorded float64.
 
     With fixed proposals no discrete choice can flip, and all numbers are held tightly; with live ones the reference
@@ -44,19 +45,19 @@ def compare_trajectory(recording: Recording, detector: Detector) -> list[Row]:
     return rows
 
 
-def _train(recording: Recording, detector: Detector, inputs: Inputs, proposals: Proposals | None):
+def _train(recording: Recording, detector: CompiledDetector, inputs: Inputs, proposals: Proposals | None):
     """The run: losses, metrics and gradient norms of each step, momentum norms, classifier norms.
 
     Momentum norms are those after the first and the last step, classifier norms those before each step and at the end.
     """
-    meta, functional, rest = recording.meta, detector.functional, detector.rest
+    meta, start = recording.meta, detector.value
     settings = TrainSettings(momentum=meta["momentum"], weight_decay=meta["weight_decay"])
     optimizer = make_optimizer(settings, optax.constant_schedule(meta["lr"]))
 
     @jax.jit
     def step(params, opt_state, loss_state, inputs, proposals):
         def total(params):
-            model = functional.merge(params, rest)
+            model = dataclasses.replace(start, params=params).module()
             losses, metrics, state = model.loss(inputs, None, loss_state, proposals=proposals)
             return sum(losses.values()), (losses, metrics, state)
 
@@ -65,7 +66,7 @@ def _train(recording: Recording, detector: Detector, inputs: Inputs, proposals: 
         grad_norms = {name: jnp.linalg.norm(g) for name, g in gradient.items()}
         return optax.apply_updates(params, updates), opt_state, state, (losses, metrics, grad_norms)
 
-    params, opt_state, loss_state = detector.params, optimizer.init(detector.params), detector.loss_state
+    params, opt_state, loss_state = start.params, optimizer.init(start.params), detector.loss_state
     history: list[Any] = []
     momenta: dict[str, dict[str, float]] = {}
     norms = [classifier_norms(params)]

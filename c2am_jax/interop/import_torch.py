@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from c2am_jax.config import load_config
 from c2am_jax.errors import UserError
 from c2am_jax.interop.weights import PIXELS, Fitted, fit, read_weights, to_reference_names
+from c2am_jax.mesh import data_mesh
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.restore import first_state
-from c2am_jax.training.step import data_mesh
 
 
 def import_weights(
@@ -40,11 +39,11 @@ def import_weights(
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: take another --out")
     arrays = to_reference_names(read_weights(source), source=str(source), pixels=pixels)
-    _, first = first_state(config, data_mesh(jax.devices()[:1]))
-    shapes = {name: tuple(value.shape) for name, value in (first.params | first.rest).items()}
+    first = first_state(config, data_mesh(jax.devices()[:1]))
+    shapes = {name: tuple(value.shape) for name, value in first.detector.arrays.items()}
     fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
-    take = lambda own: {n: jnp.asarray(fitted.arrays[n]) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
-    state = dataclasses.replace(first, params=take(first.params), rest=take(first.rest))
+    detector = first.detector.with_arrays(fitted.arrays)
+    state = dataclasses.replace(first, params=detector.params, rest=detector.rest)
     check_config(out, config)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.models.detector import MaskRCNN
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.ops.boxes import pairwise_iou
 
 RELATIVE = 1e-5  # of a stage's largest value, float32
@@ -45,18 +45,18 @@ def table(rows: list[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-class Detector:
-    """A detector with its weights, whose stages run compiled."""
+class CompiledDetector:
+    """A detector whose stages run compiled."""
 
-    def __init__(self, functional: Functional, params: Arrays, rest: Arrays, loss_state: list[Any]):
-        """`params` and `rest` are the arrays of `functional`; `loss_state` as the RoI head keeps it."""
-        self.functional, self.params, self.rest, self.loss_state = functional, params, rest, loss_state
+    def __init__(self, value: Detector, loss_state: list[Any]):
+        """`loss_state` as the RoI head keeps it."""
+        self.value, self.loss_state = value, loss_state
         self._compiled: dict[Any, Callable] = {}
 
     @property
     def model(self) -> MaskRCNN:
         """The module."""
-        return self.functional.merge(self.params, self.rest)
+        return self.value.module()
 
     @property
     def stages(self) -> int:
@@ -67,9 +67,8 @@ class Detector:
         """``function(model, *args, **static)``, compiled once per function, static arguments and shapes."""
         key = function, *sorted(static.items())
         if key not in self._compiled:
-            call = lambda params, rest, *args: function(self.functional.merge(params, rest), *args, **static)  # noqa: E731
-            self._compiled[key] = jax.jit(call)
-        return self._compiled[key](self.params, self.rest, *args)
+            self._compiled[key] = jax.jit(lambda value, *args: function(value.module(), *args, **static))
+        return self._compiled[key](self.value, *args)
 
 
 def match_boxes(

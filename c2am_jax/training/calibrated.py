@@ -1,5 +1,6 @@
 """Evaluate a checkpoint of a workdir, its scores calibrated or not."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.evaluation.evaluate import Evaluated, evaluate
 from c2am_jax.losses.calibration import calibrated
 from c2am_jax.losses.classification import Classification
+from c2am_jax.mesh import data_mesh
 from c2am_jax.training import logit_statistics
 from c2am_jax.training.restore import restore
-from c2am_jax.training.state import build_functional, class_statistics
-from c2am_jax.training.step import data_mesh
+from c2am_jax.training.state import build_detector, class_statistics
 
 
 def evaluate_checkpoint(
@@ -30,13 +31,12 @@ def evaluate_checkpoint(
     Raises:
       UserError: no such run or step, a run of another config, or a calibration that does not go with the loss.
     """
-    run, name = restore(workdir, step, config=config), calibration_settings(config).name
-    functional, state, suffix = run.functional, run.state, ""
+    state, name = restore(workdir, step, config=config), calibration_settings(config).name
+    detector, at, suffix = state.detector, int(state.step), ""
     if name != "none":
-        functional = build_functional(config, calibrate=_calibration(config, workdir, int(state.step)))[0]
-        suffix = f"-{name}"
-    at = int(state.step)
-    return evaluate(config, functional, state.params, state.rest, workdir, at, suffix=suffix, inspect=inspect)
+        other, _ = build_detector(config, calibrate=_calibration(config, workdir, at))
+        detector, suffix = dataclasses.replace(detector, structure=other.structure), f"-{name}"
+    return evaluate(config, detector, workdir, at, suffix=suffix, inspect=inspect)
 
 
 def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:
@@ -54,9 +54,8 @@ def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable
 
 def gather_logits(config: ConfigDict, workdir: str | Path, step: int | None, images: int) -> Path:
     """Write the statistics that LogN needs of a checkpoint; returns their file. Raises UserError as `restore`."""
-    run = restore(workdir, step, config=config)
-    state = run.state
-    found = logit_statistics.gather(config, run.functional, state.params, state.rest, data_mesh(), images=images)
+    state = restore(workdir, step, config=config)
+    found = logit_statistics.gather(config, state.detector, data_mesh(), images=images)
     path = logit_statistics.path_of(workdir, int(state.step))
     logit_statistics.write(found, path)
     return path

@@ -65,11 +65,11 @@ def export_shape(settings: PipelineSettings, size: Sequence[int] | None, batch: 
 
 
 def predict_function(
-    detector: TrainedDetector, shape: ExportShape, threshold: float
+    trained: TrainedDetector, shape: ExportShape, threshold: float
 ) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
     """``(images uint8 [B, H, W, 3], sizes int32 [B, 2]) -> dict`` as `describe` says, the weights inside."""
-    data = detector.config.data
-    arrays = jax.tree.map(np.asarray, (detector.params, detector.rest))  # of no device: they become constants
+    data = trained.config.data
+    detector = jax.tree.map(np.asarray, trained.detector)  # of no device: its arrays become constants
 
     def predict(images: jax.Array, sizes: jax.Array) -> dict[str, jax.Array]:
         sizes = jnp.clip(sizes, 1, jnp.asarray(shape.image_hw, jnp.int32))
@@ -87,7 +87,7 @@ def predict_function(
             image_id=jnp.zeros((count,), jnp.int32),
         )
         inputs = preprocess(batch, shape.bucket, mean=data.mean, std=data.std)
-        model = detector.functional.merge(*jax.tree.map(jnp.asarray, arrays))
+        model = jax.tree.map(jnp.asarray, detector).module()
         found = model.predict(inputs.image, inputs.image_hw)
         ratio = (sizes / target).astype(jnp.float32)[:, None, ::-1]
         limit = sizes.astype(jnp.float32)[:, None, ::-1]
@@ -104,7 +104,7 @@ def predict_function(
     return predict
 
 
-def describe(detector: TrainedDetector, shape: ExportShape, threshold: float, exported: Any) -> dict[str, Any]:
+def describe(trained: TrainedDetector, shape: ExportShape, threshold: float, exported: Any) -> dict[str, Any]:
     """What the file beside the exported one says."""
     meaning = {
         "boxes": "x1, y1, x2, y2 in pixels of the image; 0 where not valid",
@@ -114,10 +114,10 @@ def describe(detector: TrainedDetector, shape: ExportShape, threshold: float, ex
         "valid": f"which rows are detections (scores from {threshold:g} on)",
     }
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-    table = detector.categories
+    table = trained.categories
     return {
-        "experiment": detector.config.name,
-        "step": detector.step,
+        "experiment": trained.config.name,
+        "step": trained.step,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
         "calling_convention": exported.calling_convention_version,
@@ -140,7 +140,7 @@ def describe(detector: TrainedDetector, shape: ExportShape, threshold: float, ex
 
 
 def export_detector(
-    detector: TrainedDetector, shape: ExportShape, *, platforms: Sequence[str], threshold: float
+    trained: TrainedDetector, shape: ExportShape, *, platforms: Sequence[str], threshold: float
 ) -> tuple[bytes, dict[str, Any]]:
     """The exported file's content and its description.
 
@@ -151,5 +151,5 @@ def export_detector(
         jax.ShapeDtypeStruct((shape.batch, *shape.image_hw, 3), jnp.uint8),
         jax.ShapeDtypeStruct((shape.batch, 2), jnp.int32),
     )
-    exported = jax_export.export(jax.jit(predict_function(detector, shape, threshold)), platforms=platforms)(*shapes)
-    return bytes(exported.serialize()), describe(detector, shape, threshold, exported)
+    exported = jax_export.export(jax.jit(predict_function(trained, shape, threshold)), platforms=platforms)(*shapes)
+    return bytes(exported.serialize()), describe(trained, shape, threshold, exported)

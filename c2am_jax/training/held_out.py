@@ -1,14 +1,12 @@
 """What a method does after each epoch, with its losses on images that never train."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2am_jax.config import train_settings
@@ -19,15 +17,11 @@ from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.methods import make_classification
-from c2am_jax.models.functional import Functional
-from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.training.state import TrainState, class_statistics
-from c2am_jax.training.step import AXIS, batch_sharding, image_key, replicated
 
 
-def epoch_end(
-    config: ConfigDict, dataset: PreparedDataset, functional: Functional, mesh: Mesh
-) -> Callable[[TrainState], TrainState] | None:
+def epoch_end(config: ConfigDict, dataset: PreparedDataset, mesh: Mesh) -> Callable[[TrainState], TrainState] | None:
     """`Classification.after_epoch` of the config's method for a whole state; None for methods without.
 
     Raises:
@@ -45,15 +39,14 @@ def epoch_end(
             f"config.data.held_out to a share of the {len(dataset.image_hw)} images, such as 0.05"
         )
     size = config.train.batch_size
-    measure = _make_measure(config, functional, method, mesh)
+    measure = _make_measure(config, method, mesh)
 
     def finish(state: TrainState) -> TrainState:
         totals: list[dict[str, Any]] = [dict.fromkeys(method.measured, 0.0) for _ in state.loss_state]
         process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         batches = eval_batches(dataset, data, batch_size=size, images=images, **process)
         for number, (bucket, batch) in enumerate(batches):
-            move = lambda x: jax.make_array_from_process_local_data(batch_sharding(mesh), np.asarray(x))  # noqa: E731
-            found = measure(state, jax.tree.map(move, batch), number, bucket)
+            found = measure((state, number), on_devices(batch, mesh), bucket)
             for total, stage in zip(totals, found, strict=True):
                 total.update({name: total[name] + np.asarray(value, np.float64) for name, value in stage.items()})
         stages = [jax.tree.map(np.asarray, stage) for stage in state.loss_state]
@@ -63,27 +56,15 @@ def epoch_end(
     return finish
 
 
-def _make_measure(config: ConfigDict, functional: Functional, method: Classification, mesh: Mesh):
-    """``(state, batch, number, bucket) -> [{name: value}]``: entries `measured` of each stage's state after a batch."""
+def _make_measure(config: ConfigDict, method: Classification, mesh: Mesh) -> ImageProgram:
+    """``((state, number), batch, bucket) -> [{name: value}]``: `measured` of each stage's state after a batch."""
     schedule = train_settings(config)
 
-    def local(state, batch, number, bucket):
-        inputs = preprocess(batch, bucket, mean=config.data.mean, std=config.data.std)
-        inputs = dataclasses.replace(inputs, image=inputs.image.astype(schedule.compute_dtype))
-        shard = batch.image.shape[0]
-        keys = image_key(schedule.seed, number, jax.lax.axis_index(AXIS) * shard + jnp.arange(shard))
-        model = functional.merge(state.params, state.rest)
-        _, _, after = model.loss(inputs, keys, state.loss_state, axis_name=AXIS)
+    def measure(value: tuple[TrainState, Any], images: LocalImages) -> list[dict[str, Any]]:
+        state, number = value
+        model = state.detector.module()
+        _, _, after = model.loss(images.inputs, images.keys(number), state.loss_state, axis_name=AXIS)
         return [{name: stage[name] for name in method.measured} for stage in after]
 
-    @functools.partial(jax.jit, static_argnums=3)
-    def measure(state, batch, number, bucket):
-        mapped = jax.shard_map(
-            functools.partial(local, bucket=bucket),
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
-            out_specs=PartitionSpec(),
-        )
-        return mapped(state, batch, number)
-
-    return measure
+    pixels = {"mean": config.data.mean, "std": config.data.std}
+    return ImageProgram(measure, mesh, **pixels, seed=schedule.seed, compute_dtype=schedule.compute_dtype)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -14,37 +13,37 @@ from c2am_jax.errors import UserError
 from c2am_jax.interop.names import state_dict, torch_name
 from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.models.freezing import select
-from c2am_jax.models.functional import Arrays
+from c2am_jax.models.functional import Detector
 
 _LOG = logging.getLogger(__name__)
 
 
-def initial_weights(schedule: TrainSettings, params: Arrays, rest: Arrays) -> tuple[Arrays, Arrays]:
-    """What a run starts from: random `params` and `rest`, replaced by those of `schedule.init` if it names any.
+def initial_weights(schedule: TrainSettings, detector: Detector) -> Detector:
+    """What a run starts from: a random detector, with the weights of `schedule.init` if it names any.
 
     Raises:
       UserError: as `load_initial_weights`; or parts are frozen and nothing says with which weights.
     """
     if schedule.init:
         fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
-        return load_initial_weights(schedule.init, params, rest, **fresh)
+        return load_initial_weights(schedule.init, detector, **fresh)
     if schedule.trainable:
         raise UserError(
             "config.train.trainable would freeze random weights: name the first stage's workdir with "
             "--config.train.init"
         )
-    return params, rest
+    return detector
 
 
 def load_initial_weights(
-    path: str, params: Arrays, rest: Arrays, *, reset_classifier: bool = False, reset: Sequence[str] = ()
-) -> tuple[Arrays, Arrays]:
+    path: str, detector: Detector, *, reset_classifier: bool = False, reset: Sequence[str] = ()
+) -> Detector:
     """Replace every array that the source has; the others stay random, and are logged.
 
     Args:
       path: a file that `interop.weights` reads (a whole detector, or a ResNet alone), or the workdir of another run:
         ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
-      params, rest: the arrays of the new detector.
+      detector: the new one.
       reset_classifier: classifiers of another class count start random instead of being an error.
       reset: patterns of our names (`models.freezing.select`): these start anew whatever the source holds.
 
@@ -53,7 +52,7 @@ def load_initial_weights(
     """
     if not Path(path).exists():
         raise UserError(f"config.train.init: no file or workdir {path}")
-    shapes = {name: tuple(value.shape) for name, value in (params | rest).items()}
+    shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
     try:
         anew = select(shapes, reset, setting="config.train.reset")
     except ValueError as error:
@@ -66,8 +65,7 @@ def load_initial_weights(
     found = {name: value for name, value in found.items() if name not in {torch_name(own) for own in anew}}
     fitted = fit(found, shapes, source=path, reset_classifier=reset_classifier)
     _LOG.info("%s: %s", path, fitted.summary())
-    take = lambda own: {n: jnp.asarray(fitted.arrays[n], v.dtype) if n in fitted.arrays else v for n, v in own.items()}  # noqa: E731
-    return take(params), take(rest)
+    return detector.with_arrays(fitted.arrays)
 
 
 def _checkpoint_of(path: Path) -> tuple[Path, int | None, str]:

@@ -4,14 +4,15 @@ The RoIs are those that training would sample, ground truths among them, and the
 mean over the stages of a cascade, whose later stages refine the boxes). Only training images are looked at.
 """
 
-import functools
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -22,10 +23,9 @@ from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.losses.detection import global_sum
-from c2am_jax.models.functional import Arrays, Functional
-from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
+from c2am_jax.models.functional import Detector
 from c2am_jax.structures import Proposals
-from c2am_jax.training.step import AXIS, batch_sharding, image_key, replicated
 
 
 def path_of(workdir: str | Path, step: int) -> Path:
@@ -47,50 +47,38 @@ def read(path: Path) -> LogitStatistics:
         return LogitStatistics(arrays["mean"], arrays["std"])
 
 
-def gather(config: ConfigDict, functional: Functional, params: Arrays, rest: Arrays, mesh: Mesh, *, images: int):
+def gather(config: ConfigDict, detector: Detector, mesh: Mesh, *, images: int) -> LogitStatistics:
     """Statistics over the RoIs of at least `images` training images, read as training with this config reads them."""
     schedule = train_settings(config)
     dataset = open_dataset(config.to_dict()["data"], "train")
     settings = PipelineSettings.from_dict(config.data.to_dict())
     size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    sums = _make_sums(functional, mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed)
-    params, rest = jax.device_put((params, rest), replicated(mesh))
+    sums = _make_sums(mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed)
+    detector = jax.device_put(detector, replicated(mesh))
     count, total, square = 0.0, np.zeros(()), np.zeros(())
     batches = train_batches(dataset, settings, batch_size=size, seed=schedule.seed)
     steps = tqdm(itertools.islice(batches, -(-images // size)), desc="gather logits", total=-(-images // size))
     for number, (bucket, batch) in enumerate(steps):
-        batch = jax.device_put(batch, batch_sharding(mesh))
-        found = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(params, rest, batch, number, bucket))
+        found = sums((detector, number), on_devices(batch, mesh), bucket)
+        found = [np.asarray(part, np.float64) for part in found]
         count, total, square = (a + b for a, b in zip((count, total, square), found, strict=True))
     mean = total / count
     return LogitStatistics(mean, np.sqrt(np.maximum(square / count - mean**2, 0)))
 
 
-def _make_sums(functional: Functional, mesh: Mesh, *, mean, std, seed: int):
-    """``(params, rest, batch, number, bucket) -> (RoIs, sum of their logits [L], sum of squares [L])``."""
+def _make_sums(mesh: Mesh, *, mean: Sequence[float], std: Sequence[float], seed: int) -> ImageProgram:
+    """``((detector, number), batch, bucket) -> (RoIs, sum of their logits [L], sum of squares [L])``."""
 
-    def local(params, rest, batch, number, bucket):
-        inputs = preprocess(batch, bucket, mean=mean, std=std)
-        model = functional.merge(params, rest)
+    def sums(value: tuple[Detector, Any], images: LocalImages) -> tuple[jax.Array, ...]:
+        detector, number = value
+        inputs, model = images.inputs, detector.module()
         features = model.features(inputs.image)
         proposals = model.rpn_head.propose(model.rpn_head(features), inputs.image_hw, train=True, inputs=inputs)
-        shard = batch.image.shape[0]
-        keys = image_key(seed, number, jax.lax.axis_index(AXIS) * shard + jnp.arange(shard))
-        rois = model.roi_head.sample(0, proposals, inputs, keys)
+        rois = model.roi_head.sample(0, proposals, inputs, images.keys(number))
         chosen = Proposals(rois.boxes, jnp.zeros(rois.valid.shape), rois.valid)
         logits, _, _ = model.roi_head.classify(features, chosen, inputs.image_hw)
         own = jnp.where(rois.valid[..., None], logits, 0)
         parts = rois.valid.sum().astype(jnp.float32), own.sum((0, 1)), (own**2).sum((0, 1))
         return tuple(global_sum(part, AXIS) for part in parts)
 
-    @functools.partial(jax.jit, static_argnums=4)
-    def sums(params, rest, batch, number, bucket):
-        mapped = jax.shard_map(
-            functools.partial(local, bucket=bucket),
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
-            out_specs=PartitionSpec(),
-        )
-        return mapped(params, rest, batch, number)
-
-    return sums
+    return ImageProgram(sums, mesh, mean=mean, std=std, seed=seed)

@@ -22,6 +22,7 @@ from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles
+from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
@@ -31,8 +32,8 @@ from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.profiling import StepTrace
-from c2am_jax.training.state import build_functional, class_statistics, init_state
-from c2am_jax.training.step import batch_sharding, configured_step, data_mesh, replicated
+from c2am_jax.training.state import build_detector, class_statistics, init_state
+from c2am_jax.training.step import configured_step
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
@@ -75,19 +76,19 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
     # Model, optimizer, step
     mesh = data_mesh()
     check_batch_size(schedule, mesh)
-    functional, params, rest, loss_state = build_functional(config, class_statistics(dataset))
-    finish_epoch = epoch_end(config, dataset, functional, mesh)
+    detector, loss_state = build_detector(config, class_statistics(dataset))
+    finish_epoch = epoch_end(config, dataset, mesh)
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
-    step_function = configured_step(config, functional, optimizer, mesh)
+    step_function = configured_step(config, optimizer, mesh)
 
     with contextlib.ExitStack() as stack:
         # Start or resume
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
         best = stack.enter_context(BestCheckpoint(workdir, config))
         if not checkpoints.steps:
-            params, rest = initial_weights(schedule, params, rest)
-        state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+            detector = initial_weights(schedule, detector)
+        state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)
             _LOG.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
@@ -108,12 +109,12 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(config, functional, state.params, state.rest, workdir, done)
+            results = evaluate(config, state.detector, workdir, done)
             best.offer(state, done, results)
             return results
 
         # Loop
-        stream = _on_device(batches(start), batch_sharding(mesh))
+        stream = _ahead(batches(start), mesh)
         results, evaluated, seen = {}, -1, set()
         recent, clock = _Recent(), time.perf_counter()
         bar = tqdm(
@@ -138,7 +139,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
                     raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
             if log:
                 values = {name: float(value) for name, value in metrics.items()}
-                values |= _weight_norms(state.params | state.rest, dataset.categories)
+                values |= _weight_norms(state.detector.arrays, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
                 now = time.perf_counter()
                 values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
@@ -194,17 +195,11 @@ def _pipeline(config: ConfigDict) -> PipelineSettings:
         raise UserError(f"config.data: {error}") from None
 
 
-def _on_device(stream, sharding) -> Iterator[tuple[tuple[int, int], Batch, np.ndarray]]:
-    """Batches as global arrays, one ahead of the step that runs."""
-
-    def put(item):
-        bucket, batch = item
-        move = lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x))  # noqa: E731
-        return bucket, jax.tree.map(move, batch), batch.image_id
-
+def _ahead(stream, mesh: Mesh) -> Iterator[tuple[tuple[int, int], Batch, np.ndarray]]:
+    """Batches on the devices, one ahead of the step that runs, and the ids of this process's images."""
     waiting = collections.deque()
-    for item in stream:
-        waiting.append(put(item))
+    for bucket, batch in stream:
+        waiting.append((bucket, on_devices(batch, mesh), batch.image_id))
         if len(waiting) > 1:
             yield waiting.popleft()
 

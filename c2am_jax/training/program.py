@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2am_jax.config import train_settings
+from c2am_jax.mesh import batch_sharding, replicated
 from c2am_jax.structures import Batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import batch_sharding, configured_step, replicated
+from c2am_jax.training.state import build_detector, init_state
+from c2am_jax.training.step import configured_step
 
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
 _COLLECTIVE = re.compile(rf"=\s*(.+?)\s({_KINDS})(?:-start)?\(")
@@ -95,12 +96,12 @@ def abstract_batch(config: ConfigDict, mesh: Mesh) -> Batch:
 def compile_step(config: ConfigDict, mesh: Mesh, bucket: tuple[int, int]) -> tuple[Any, int]:
     """The compiled training step of `config` for one bucket, and the number of parameters that train."""
     schedule = train_settings(config)
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1000))
-    step = configured_step(config, functional, optimizer, mesh)
-    state = jax.eval_shape(lambda: init_state(params, rest, loss_state, optimizer))
+    step = configured_step(config, optimizer, mesh)
+    state = jax.eval_shape(lambda: init_state(detector, loss_state, optimizer))
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), state)
-    count = sum(int(np.prod(value.shape)) for value in params.values())
+    count = sum(int(np.prod(value.shape)) for value in detector.params.values())
     return step.lower(state, abstract_batch(config, mesh), bucket).compile(), count
 
 

@@ -15,19 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.config import train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
-from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.mesh import ImageProgram, LocalImages, data_mesh, on_devices
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import initial_weights
 from c2am_jax.training.nonfinite import read_batch
 from c2am_jax.training.restore import config_of, first_state
-from c2am_jax.training.state import class_statistics
-from c2am_jax.training.step import data_mesh, image_key
+from c2am_jax.training.state import TrainState, class_statistics
 
 
 def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
@@ -44,28 +42,34 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     config = config_of(workdir)
     schedule = train_settings(config)
     dataset = open_dataset(config.to_dict()["data"], "train")
-    functional, state = first_state(config, data_mesh(jax.devices()[:1]), class_statistics(dataset))
+    mesh = data_mesh(jax.devices()[:1])
+    state = first_state(config, mesh, class_statistics(dataset))
     with Checkpoints(workdir) as checkpoints:
         earlier = [s for s in checkpoints.steps if s < at]
         if step is not None or earlier:
             state = checkpoints.load(state, step if step is not None else earlier[-1])
         else:
-            params, rest = initial_weights(schedule, state.params, state.rest)
-            state = dataclasses.replace(state, params=params, rest=rest)
-    inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, mean=config.data.mean, std=config.data.std)
-    inputs = dataclasses.replace(inputs, image=inputs.image.astype(schedule.compute_dtype))
+            start = initial_weights(schedule, state.detector)
+            state = dataclasses.replace(state, params=start.params, rest=start.rest)
 
-    @jax.jit
-    def losses(state, inputs, key):
-        model = functional.merge(state.params, state.rest)
-        found, _, _ = model.loss(inputs, key, state.loss_state)
-        return found
+    def losses(state: TrainState, images: LocalImages) -> dict[str, jax.Array]:
+        def alone(one):
+            part, key = one
+            return state.detector.module().loss(images.prepare(part), key, state.loss_state)[0]
 
-    rows = []
-    for i in range(batch.image.shape[0]):
-        one = jax.tree.map(lambda a, i=i: a[i : i + 1], inputs)
-        rows.append(losses(state, one, image_key(schedule.seed, at - 1, jnp.array([first + i]))))
-    return int(state.step), {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+        one_by_one = jax.tree.map(lambda a: a[:, None], (images.batch, images.keys(at - 1, first)))
+        return jax.lax.map(alone, one_by_one)
+
+    program = ImageProgram(
+        losses,
+        mesh,
+        mean=config.data.mean,
+        std=config.data.std,
+        seed=schedule.seed,
+        compute_dtype=schedule.compute_dtype,
+        per_image=True,
+    )
+    return int(state.step), jax.tree.map(np.asarray, program(state, on_devices(batch, mesh), bucket))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

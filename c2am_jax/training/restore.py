@@ -12,27 +12,12 @@ from c2am_jax.config import train_settings
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.mesh import data_mesh, replicated
+from c2am_jax.models.functional import Detector
 from c2am_jax.training.categories import categories_of_run
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import TrainState, build_functional, init_state
-from c2am_jax.training.step import data_mesh, replicated
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a workdir holds.
-
-    Attributes:
-      config: of the run.
-      functional: its detector's structure.
-      state: of a checkpoint, replicated over a mesh.
-    """
-
-    config: ConfigDict
-    functional: Functional
-    state: TrainState
+from c2am_jax.training.state import TrainState, build_detector, init_state
 
 
 def config_of(workdir: str | Path) -> ConfigDict:
@@ -46,17 +31,15 @@ def config_of(workdir: str | Path) -> ConfigDict:
         raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 
 
-def first_state(
-    config: ConfigDict, mesh: Mesh, statistics: ClassStatistics | None = None
-) -> tuple[Functional, TrainState]:
-    """The detector of a config and its state with random weights: what a checkpoint of it looks like.
+def first_state(config: ConfigDict, mesh: Mesh, statistics: ClassStatistics | None = None) -> TrainState:
+    """The state of a config's detector with random weights: what a checkpoint of it looks like.
 
-    `statistics` of the training set are needed for losses that mean something, as in `build_functional`.
+    `statistics` of the training set are needed for losses that mean something, as in `build_detector`.
     """
-    functional, params, rest, loss_state = build_functional(config, statistics)
+    detector, loss_state = build_detector(config, statistics)
     schedule = train_settings(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
-    return functional, jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    return jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
 
 
 def restore(
@@ -66,7 +49,7 @@ def restore(
     config: ConfigDict | None = None,
     mesh: Mesh | None = None,
     folder: str = "checkpoints",
-) -> Run:
+) -> TrainState:
     """The checkpoint of `step` (default: the newest) of a workdir, on all devices or those of `mesh`.
 
     Args:
@@ -84,19 +67,17 @@ def restore(
         config = there
     else:
         check_config(Path(workdir), config, write=False)
-    functional, like = first_state(config, mesh or data_mesh())
+    like = first_state(config, mesh or data_mesh())
     with Checkpoints(Path(workdir), keep=train_settings(config).keep, name=folder) as checkpoints:
-        return Run(config, functional, checkpoints.load(like, step))
+        return checkpoints.load(like, step)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedDetector:
-    """A detector of a workdir: its config, structure, arrays, categories (row k is class k) and step."""
+    """A detector of a workdir, with the config of its run, its categories (row k is class k) and its step."""
 
     config: ConfigDict
-    functional: Functional
-    params: Arrays
-    rest: Arrays
+    detector: Detector
     categories: CategoryTable
     step: int
 
@@ -114,10 +95,11 @@ def load_detector(
     Raises:
       UserError: no run or no such checkpoint there, damaged files, categories that do not fit.
     """
-    table = categories_of_run(workdir, config_of(workdir), categories)
+    config = config_of(workdir)
+    table = categories_of_run(workdir, config, categories)
     folder = "best" if step == "best" else "checkpoints"
     if not any(path.name.isdigit() for path in (Path(workdir) / folder).glob("*")):
         text = "evaluates while it trains" if folder == "best" else "was trained until its first checkpoint"
         raise UserError(f"{Path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
-    run = restore(workdir, step if isinstance(step, int) else None, folder=folder)
-    return TrainedDetector(run.config, run.functional, run.state.params, run.state.rest, table, int(run.state.step))
+    state = restore(workdir, step if isinstance(step, int) else None, folder=folder)
+    return TrainedDetector(config, state.detector, table, int(state.step))

@@ -18,7 +18,7 @@ from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.freezing import freeze_others
-from c2am_jax.models.functional import Arrays, Functional
+from c2am_jax.models.functional import Arrays, Detector, Structure
 from c2am_jax.training.trees import trees_of
 
 
@@ -33,6 +33,7 @@ class TrainState:
       rest: frozen arrays and running statistics, by dotted name.
       loss_state: running state of the classification loss, per stage of the RoI head.
       opt_state: of the optax chain.
+      structure: of the detector whose arrays these are; static, in no checkpoint.
     """
 
     step: jax.Array
@@ -40,6 +41,12 @@ class TrainState:
     rest: Arrays
     loss_state: Any
     opt_state: Any
+    structure: Structure = dataclasses.field(metadata={"static": True})
+
+    @property
+    def detector(self) -> Detector:
+        """The detector as it is now."""
+        return Detector(self.structure, self.params, self.rest)
 
 
 def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
@@ -53,12 +60,12 @@ def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
     )
 
 
-def build_functional(
+def build_detector(
     config: ConfigDict,
     statistics: ClassStatistics | None = None,
     calibrate: Callable[[Classification], Classification] = lambda method: method,
-) -> tuple[Functional, Arrays, Arrays, Any]:
-    """The detector of a config with random weights: structure, params, rest and the loss's first state.
+) -> tuple[Detector, Any]:
+    """The detector of a config with random weights, and the loss's first state.
 
     Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set are for
     losses that use them; `calibrate` changes the method's inference rule.
@@ -73,14 +80,15 @@ def build_functional(
         model.roi_head.classification = calibrate(model.roi_head.classification)
     except ValueError as error:
         raise UserError(f"config: {error}") from error
-    return *Functional.of(model), model.roi_head.init_loss_state()
+    return Detector.of(model), model.roi_head.init_loss_state()
 
 
-def init_state(params: Arrays, rest: Arrays, loss_state: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(detector: Detector, loss_state: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step.
 
     Weak types (those of `jnp.full(shape, 0.0)`) become plain ones, as a step returns them: else the second and the
     third step would each compile anew.
     """
-    state = TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params))
+    params, rest = detector.params, detector.rest
+    state = TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params), detector.structure)
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)

@@ -49,7 +49,7 @@ def test_every_other_recording_is_reproduced(shared, tmp_path, capsys, name):
 def test_an_exported_file_gives_the_recorded_numbers(tmp_path, capsys):
     file = OWN / "mask_rcnn_r50_c2am.npz"
     detector, _ = filled(Recording(file))
-    write_weights(tmp_path / "exported.safetensors", detector.params | detector.rest)
+    write_weights(tmp_path / "exported.safetensors", detector.value.arrays)
     assert main([str(file), "--weights", str(tmp_path / "exported.safetensors")]) == 0
     assert "all 65 rows hold" in capsys.readouterr().out
 

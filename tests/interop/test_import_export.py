@@ -20,16 +20,16 @@ from c2am_jax.interop.import_torch import import_weights
 from c2am_jax.interop.names import state_dict
 from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
-from c2am_jax.training.state import build_functional
+from c2am_jax.training.state import build_detector
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def arrays_of(config, seed=0):
     """Random values for every array of a detector, by our names."""
-    _, params, rest, _ = build_functional(config)
+    detector, _ = build_detector(config)
     rng = np.random.default_rng(seed)
-    return {n: rng.normal(size=v.shape).astype(np.float32) for n, v in (params | rest).items()}
+    return {n: rng.normal(size=v.shape).astype(np.float32) for n, v in detector.arrays.items()}
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_every_architecture_there_and_back(config):
 def test_training_starts_from_the_imported_weights(tiny, tmp_path):
     write_weights(tmp_path / "w.safetensors", tiny)
     import_weights(tmp_path / "w.safetensors", tiny_config(), tmp_path / "run")
-    _, params, rest, _ = build_functional(tiny_config())
+    detector, _ = build_detector(tiny_config())
     for source in (tmp_path / "run", tmp_path / "w.safetensors"):
-        started = load_initial_weights(str(source), params, rest)
+        started = load_initial_weights(str(source), detector)
         for name, value in tiny.items():
-            np.testing.assert_array_equal((started[0] | started[1])[name], value)
+            np.testing.assert_array_equal(started.arrays[name], value)
 
 
 def test_a_detector_of_other_classes_starts_a_new_one_when_asked(tiny, tmp_path):

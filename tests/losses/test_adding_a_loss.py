@@ -13,9 +13,9 @@ from c2am_jax.config import method
 from c2am_jax.losses import make_classification
 from c2am_jax.losses.methods import METHODS, method_parameters
 from c2am_jax.losses.statistics import ClassStatistics
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.ops.preprocess import preprocess
-from c2am_jax.training.state import build_functional
+from c2am_jax.training.state import build_detector
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding_a_loss.md"
 EXAMPLE, REGISTERING = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -51,19 +51,19 @@ def test_rare_classes_weigh_more_until_they_are_seen_often(registered):
 
 def test_the_detector_trains_with_it(registered):
     config = tiny_config(method="root_count")
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     inputs = preprocess(random_batch(2), (64, 64), mean=(120.0,) * 3, std=(60.0,) * 3)
-    losses, new = compute(functional, params, rest, inputs, loss_state)
+    losses, new = compute(detector, inputs, loss_state)
     assert np.isfinite(float(losses["cls"])) and float(losses["cls"]) > 0
     assert float(new[0]["counts"].sum()) > float(loss_state[0]["counts"].sum())
 
 
-def compute(functional: Functional, params, rest, inputs, loss_state):
+def compute(detector: Detector, inputs, loss_state):
     """Losses and new state of one batch."""
 
     @jax.jit
-    def run(params):
-        losses, _, new = functional.merge(params, rest).loss(inputs, None, loss_state)
+    def run(detector):
+        losses, _, new = detector.module().loss(inputs, None, loss_state)
         return losses, new
 
-    return run(params)
+    return run(detector)

@@ -13,7 +13,7 @@ from c2am_jax.losses import make_classification
 from c2am_jax.losses.detection import global_mean
 from c2am_jax.losses.methods import METHODS, decoupled, hierarchical, method_parameters
 from c2am_jax.losses.statistics import ClassStatistics
-from c2am_jax.training.step import data_mesh
+from c2am_jax.mesh import data_mesh
 
 # Others have arrays of their own: test_decoupled.py.
 OWN_ARRAYS = {decoupled.__name__, hierarchical.__name__}

@@ -12,7 +12,7 @@ from c2am_jax.losses.acsl import acsl_weights
 from c2am_jax.losses.draws import choose, smallest, uniforms
 from c2am_jax.losses.gumbel import drop_weights, gumbel_activation, gumbel_cross_entropy, gumbel_loss
 from c2am_jax.losses.statistics import ClassStatistics
-from c2am_jax.training.step import data_mesh
+from c2am_jax.mesh import data_mesh
 
 IMAGES = {"f": 1000.0, "c": 50.0, "r": 5.0}
 

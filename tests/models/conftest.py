@@ -1,6 +1,7 @@
 """A detector small enough to compile in seconds, and a batch for it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from c2am_jax.models.detector import build_model
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.models.settings import (
     BackboneSettings,
     BoxHeadSettings,
@@ -67,32 +68,31 @@ def _make_inputs(images: int, *, seed: int = 0) -> Inputs:
 
 @dataclasses.dataclass
 class Tiny:
-    """A detector as functions: `losses(params, inputs, keys)` and `gradients` of their sum, `predict`."""
+    """A detector as functions: `gradients(inputs, keys)` of its losses, with them and the metrics, and `predict`."""
 
-    functional: Functional
-    params: dict[str, jax.Array]
-    rest: dict[str, jax.Array]
+    detector: Detector
 
     def __post_init__(self):
         def total(params, inputs, keys):
-            model = self.functional.merge(params, self.rest)
+            model = dataclasses.replace(self.detector, params=params).module()
             losses, metrics, _ = model.loss(inputs, keys, model.roi_head.init_loss_state())
             return sum(losses.values()), (losses, metrics)
 
-        self.gradients = jax.jit(jax.grad(total, has_aux=True))
-        self.predict = jax.jit(lambda p, image, hw: self.functional.merge(p, self.rest).predict(image, hw))
+        self.gradients = functools.partial(jax.jit(jax.grad(total, has_aux=True)), self.detector.params)
+        predict = jax.jit(lambda detector, image, hw: detector.module().predict(image, hw))
+        self.predict = functools.partial(predict, self.detector)
 
 
 @pytest.fixture(scope="package")
 def tiny(settings) -> Tiny:
     model = build_model(settings, {"name": "c2am"})
-    functional, params, rest = Functional.of(model)
+    detector = Detector.of(model)
     # Scores and deltas that are large enough to tell boxes apart; residual branches that pass gradients.
     rng = np.random.default_rng(1)
-    params = {name: value + 0.5 if name.endswith("bn2.scale") else value for name, value in params.items()}
+    params = {name: value + 0.5 if name.endswith("bn2.scale") else value for name, value in detector.params.items()}
     for name in ("rpn_head.rpn_cls.kernel", "rpn_head.rpn_reg.kernel", "roi_head.bbox_head.fc_reg.kernel"):
         params[name] = params[name] + 0.05 * rng.normal(size=params[name].shape).astype(np.float32)
-    return Tiny(functional, params, rest)
+    return Tiny(dataclasses.replace(detector, params=params))
 
 
 @pytest.fixture(scope="module", autouse=True)

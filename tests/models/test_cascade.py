@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from c2am_jax.models.detector import build_model
-from c2am_jax.models.functional import Functional
+from c2am_jax.models.functional import Detector
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.settings import REFERENCE_CASCADE, CascadeSettings, MaskRCNNSettings, cascade_mask_rcnn
 from c2am_jax.ops import boxes as box_ops
@@ -35,19 +35,19 @@ def model(cascade_settings):
 @pytest.fixture(scope="module")
 def trained(model, make_inputs):
     """Losses, metrics and gradients of a batch."""
-    functional, params, rest = Functional.of(model)
+    detector = Detector.of(model)
     inputs = make_inputs(2)
 
     @jax.jit
     def run(params):
         def total(params):
-            model = functional.merge(params, rest)
+            model = dataclasses.replace(detector, params=params).module()
             losses, metrics, _ = model.loss(inputs, KEYS, model.roi_head.init_loss_state())
             return sum(losses.values()), (losses, metrics)
 
         return jax.grad(total, has_aux=True)(params)
 
-    gradients, (losses, metrics) = run(params)
+    gradients, (losses, metrics) = run(detector.params)
     return losses, metrics, gradients
 
 

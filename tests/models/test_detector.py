@@ -16,7 +16,7 @@ KEYS = jax.random.split(jax.random.key(7), 2)
 @pytest.fixture(scope="module")
 def usual(tiny, make_inputs):
     """Gradients, losses and metrics of a usual batch."""
-    gradients, (losses, metrics) = tiny.gradients(tiny.params, make_inputs(2), KEYS)
+    gradients, (losses, metrics) = tiny.gradients(make_inputs(2), KEYS)
     return gradients, losses, metrics
 
 
@@ -33,8 +33,8 @@ def test_everything_that_trains_gets_a_gradient_and_frozen_stages_do_not_train(t
     gradients = usual[0]
     assert {n for n, g in gradients.items() if not np.any(g)} == set()
     frozen = ("backbone.conv1", "backbone.bn1", "backbone.layer1")
-    assert not any(name.startswith(frozen) for name in tiny.params)
-    assert all(name.startswith(frozen) or name.endswith((".mean", ".var")) for name in tiny.rest)
+    assert not any(name.startswith(frozen) for name in tiny.detector.params)
+    assert all(name.startswith(frozen) or name.endswith((".mean", ".var")) for name in tiny.detector.rest)
 
 
 def test_padded_ground_truths_change_nothing(tiny, usual, make_inputs):
@@ -47,7 +47,7 @@ def test_padded_ground_truths_change_nothing(tiny, usual, make_inputs):
         masks=replaced(inputs.masks, 1),
         mask_frames=replaced(inputs.mask_frames, 0.0),
     )
-    gradients, (losses, _) = tiny.gradients(tiny.params, other, KEYS)
+    gradients, (losses, _) = tiny.gradients(other, KEYS)
     for name, value in losses.items():
         assert value == usual[1][name], name
     for name, value in gradients.items():
@@ -57,7 +57,7 @@ def test_padded_ground_truths_change_nothing(tiny, usual, make_inputs):
 def test_images_without_ground_truth_train_as_background(tiny, make_inputs):
     inputs = make_inputs(2)
     empty = dataclasses.replace(inputs, valid=jnp.zeros_like(inputs.valid))
-    gradients, (losses, metrics) = tiny.gradients(tiny.params, empty, KEYS)
+    gradients, (losses, metrics) = tiny.gradients(empty, KEYS)
     assert losses["box"] == losses["mask"] == losses["rpn_box"] == 0
     assert losses["cls"] > 0 and losses["rpn_cls"] > 0
     assert metrics["roi/positive"] == 0
@@ -65,15 +65,15 @@ def test_images_without_ground_truth_train_as_background(tiny, make_inputs):
 
 
 def test_the_choice_of_samples_depends_on_the_key_only(tiny, usual, make_inputs):
-    again = tiny.gradients(tiny.params, make_inputs(2), KEYS)[1][0]
-    other = tiny.gradients(tiny.params, make_inputs(2), jax.random.split(jax.random.key(8), 2))[1][0]
+    again = tiny.gradients(make_inputs(2), KEYS)[1][0]
+    other = tiny.gradients(make_inputs(2), jax.random.split(jax.random.key(8), 2))[1][0]
     assert again == usual[1]
     assert other["rpn_cls"] != again["rpn_cls"]
 
 
 def test_detections_are_sorted_inside_the_image_and_labelled(tiny, settings, make_inputs):
     hw = jnp.array([[64, 64], [40, 50]], jnp.int32)
-    found = tiny.predict(tiny.params, make_inputs(2).image, hw)
+    found = tiny.predict(make_inputs(2).image, hw)
     assert found.masks.shape == (2, 12, 28, 28)
     for i in range(2):
         valid = np.asarray(found.valid[i])
@@ -90,14 +90,14 @@ def test_detections_are_sorted_inside_the_image_and_labelled(tiny, settings, mak
 def test_detections_do_not_depend_on_the_other_images_of_the_batch(tiny, make_inputs):
     first, second = make_inputs(2), make_inputs(2, seed=5)
     swapped = jnp.stack([second.image[0], first.image[0]])
-    alone = tiny.predict(tiny.params, first.image, first.image_hw)
-    among = tiny.predict(tiny.params, swapped, first.image_hw)
+    alone = tiny.predict(first.image, first.image_hw)
+    among = tiny.predict(swapped, first.image_hw)
     for field in ("boxes", "scores", "labels", "masks"):
         np.testing.assert_allclose(getattr(alone, field)[0], getattr(among, field)[1], atol=1e-5)
 
 
 def test_the_mask_head_computes_the_channel_of_the_label(tiny, settings):
-    head = tiny.functional.merge(tiny.params, tiny.rest).roi_head.mask_head
+    head = tiny.detector.module().roi_head.mask_head
     head.conv_logits.bias[...] = jnp.arange(5.0)
     pooled = jax.random.normal(jax.random.key(0), (3, 14, 14, settings.fpn.channels))
     labels = jnp.array([4, 0, 2])
@@ -107,18 +107,18 @@ def test_the_mask_head_computes_the_channel_of_the_label(tiny, settings):
 
 
 def test_two_devices_with_an_image_each_equal_one_with_both(tiny, usual, make_inputs):
-    def gradients(params, rest, inputs, keys):
+    def gradients(detector, inputs, keys):
         def total(params):
-            model = tiny.functional.merge(params, rest)
+            model = dataclasses.replace(detector, params=params).module()
             losses, metrics, _ = model.loss(inputs, keys, model.roi_head.init_loss_state(), axis_name="data")
             return sum(losses.values()), (losses, metrics)
 
-        return jax.grad(total, has_aux=True)(params)
+        return jax.grad(total, has_aux=True)(detector.params)
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     whole, split = PartitionSpec(), PartitionSpec("data")
-    spread = jax.shard_map(gradients, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=whole)
-    found, (losses, metrics) = jax.jit(spread)(tiny.params, tiny.rest, make_inputs(2), KEYS)
+    spread = jax.shard_map(gradients, mesh=mesh, in_specs=(whole, split, split), out_specs=whole)
+    found, (losses, metrics) = jax.jit(spread)(tiny.detector, make_inputs(2), KEYS)
     for expected, value in zip(usual, (found, losses, metrics), strict=True):
         for name in expected:
             np.testing.assert_allclose(value[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name)

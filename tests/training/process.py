@@ -19,9 +19,10 @@ if processes > 1:
 from tiny import random_batch, tiny_config  # noqa: E402  jax.distributed comes first
 
 from c2am_jax.config import train_settings  # noqa: E402
+from c2am_jax.mesh import batch_sharding, data_mesh, replicated  # noqa: E402
 from c2am_jax.training.optimizer import learning_rate, make_optimizer  # noqa: E402
-from c2am_jax.training.state import build_functional, init_state  # noqa: E402
-from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated  # noqa: E402
+from c2am_jax.training.state import build_detector, init_state  # noqa: E402
+from c2am_jax.training.step import make_train_step  # noqa: E402
 
 IMAGES, STEPS = 8, 5
 SHARE = IMAGES // processes
@@ -33,10 +34,10 @@ for method in sys.argv[6:]:
     config = tiny_config(method=method)
     config.model.backbone.norm, config.train.base_lr = "group_norm", 0.002
     schedule = train_settings(config)
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
-    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
-    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
     for number in range(STEPS):
         whole = jax.tree.map(np.asarray, random_batch(IMAGES, seed=number))
         own = jax.tree.map(lambda a: a[process * SHARE : (process + 1) * SHARE], whole)

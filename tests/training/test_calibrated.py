@@ -9,13 +9,13 @@ from c2am_jax.config import calibration_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import fracal_scores, logn_logits, norcal_scores
+from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training import calibrated, logit_statistics
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.restore import restore
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import data_mesh, replicated
+from c2am_jax.training.state import build_detector, init_state
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,10 @@ def run(glyph_folder, tmp_path_factory):
     """Config and workdir of an untrained detector, saved as step 0."""
     config, workdir = tiny_config(method="softmax"), tmp_path_factory.mktemp("run")
     config.data.name, config.data.dir, config.eval.batch_size = "small", str(glyph_folder), 8
-    _, params, rest, loss_state = build_functional(config)
-    params["roi_head.bbox_head.fc_cls.kernel"] *= 100  # so that classes score differently
+    detector, loss_state = build_detector(config)
+    detector.params["roi_head.bbox_head.fc_cls.kernel"] *= 100  # so that classes score differently
     schedule = train_settings(config)
-    state = init_state(params, rest, loss_state, make_optimizer(schedule, learning_rate(schedule, 1)))
+    state = init_state(detector, loss_state, make_optimizer(schedule, learning_rate(schedule, 1)))
     with Checkpoints(workdir, config=config) as checkpoints:
         checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)
     (workdir / "config.json").write_text(config.to_json())
@@ -39,8 +39,8 @@ def calibrated_method(run, monkeypatch, name):
     config, seen = config.copy_and_resolve_references(), []
     config.calibration.name = name
 
-    def evaluate(config, functional, params, rest, workdir, step, *, suffix="", inspect=None):
-        seen.append((functional.merge(params, rest).roi_head.classification, f"{step}{suffix}"))
+    def evaluate(config, detector, workdir, step, *, suffix="", inspect=None):
+        seen.append((detector.module().roi_head.classification, f"{step}{suffix}"))
         return {}
 
     monkeypatch.setattr(calibrated, "evaluate", evaluate)
@@ -80,13 +80,9 @@ def test_logn_wants_statistics_first_and_then_uses_them(run, monkeypatch):
 
 def test_statistics_do_not_depend_on_the_number_of_devices(run):
     config, workdir = run
-    run = restore(workdir, config=config)
-    functional, state = run.functional, run.state
+    detector = restore(workdir, config=config).detector
     one, eight = (
-        logit_statistics.gather(
-            config, functional, state.params, state.rest, data_mesh(jax.devices()[:devices]), images=8
-        )
-        for devices in (1, 8)
+        logit_statistics.gather(config, detector, data_mesh(jax.devices()[:devices]), images=8) for devices in (1, 8)
     )
     np.testing.assert_allclose(one.mean, eight.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(one.std, eight.std, rtol=1e-3)
@@ -103,7 +99,7 @@ def test_a_calibration_that_does_not_go_with_the_loss_is_one_line(run, tmp_path)
     config = tiny_config(method="eql")
     config.data, config.calibration.name = run[0].data, "norcal"
     with pytest.raises(UserError, match="softmax"):
-        build_functional(config, calibrate=calibrated._calibration(config, tmp_path, 0))
+        build_detector(config, calibrate=calibrated._calibration(config, tmp_path, 0))
     config.calibration.name = "platt"
     with pytest.raises(UserError, match="tau_norm, norcal"):
         calibration_settings(config)

@@ -10,20 +10,20 @@ from tiny import tiny_config
 
 from c2am_jax.errors import UserError
 from c2am_jax.interop.names import state_dict
+from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import data_mesh, replicated
+from c2am_jax.training.state import build_detector, init_state
 
 
 @pytest.fixture(scope="module")
 def state():
     config = tiny_config()
-    _, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
-    return jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
+    return jax.device_put(init_state(detector, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
 
 
 def test_the_newest_are_kept_and_come_back_bit_for_bit(state, tmp_path):
@@ -116,27 +116,27 @@ def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
 
 
 def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):
-    backbone = {n: np.asarray(v) for n, v in (state.params | state.rest).items() if n.startswith("backbone.")}
+    backbone = {n: np.asarray(v) for n, v in state.detector.arrays.items() if n.startswith("backbone.")}
     bare = {name.removeprefix("backbone."): value for name, value in state_dict(backbone).items()}
     bare["layer1.0.conv1.weight"] = np.full((8, 8, 3, 3), 0.5, np.float32)
     np.savez(tmp_path / "weights.npz", **bare, **{"fc.weight": np.zeros((3, 3))})
-    params, _ = load_initial_weights(str(tmp_path / "weights.npz"), state.params, state.rest)
+    params = load_initial_weights(str(tmp_path / "weights.npz"), state.detector).params
     assert (params["backbone.layer1.0.conv1.kernel"] == 0.5).all()
     np.testing.assert_array_equal(params["neck.fpn_convs.0.conv.kernel"], state.params["neck.fpn_convs.0.conv.kernel"])
 
     with Checkpoints(tmp_path / "run") as checkpoints:
         checkpoints.save(state, 1)
-    zeros = jax.tree.map(np.zeros_like, (state.params, state.rest))
-    params, rest = load_initial_weights(str(tmp_path / "run"), *zeros)
-    for name, value in (state.params | state.rest).items():
-        np.testing.assert_array_equal((params | rest)[name], value, err_msg=name)
+    zeros = jax.tree.map(np.zeros_like, state.detector)
+    found = load_initial_weights(str(tmp_path / "run"), zeros)
+    for name, value in state.detector.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights"])
 def test_broken_initial_weights_are_named(state, tmp_path, content):
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(UserError, match="bad.npz"):
-        load_initial_weights(str(tmp_path / "bad.npz"), state.params, state.rest)
+        load_initial_weights(str(tmp_path / "bad.npz"), state.detector)
 
 
 def test_metric_lines_behind_the_restored_step_are_dropped(tmp_path):

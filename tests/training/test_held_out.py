@@ -10,11 +10,11 @@ from tiny import tiny_config
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
+from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.loop import train
 from c2am_jax.training.restore import restore
-from c2am_jax.training.state import build_functional, class_statistics, init_state
-from c2am_jax.training.step import data_mesh, replicated
+from c2am_jax.training.state import build_detector, class_statistics, init_state
 
 
 def configured(folder, steps, held_out=0.3):
@@ -34,14 +34,14 @@ def losses(workdir):
 def test_epochs_are_counted_measured_and_resumed(glyph_folder, tmp_path):
     config, workdir, parts = configured(glyph_folder, 7), tmp_path / "whole", tmp_path / "parts"
     train(config, workdir)  # three steps to an epoch
-    (state,) = restore(workdir, 7, config=config).state.loss_state
+    (state,) = restore(workdir, 7, config=config).loss_state
     assert int(state["epoch"]) == 2 and (np.asarray(state["held_out"]) > 0).sum() > 3
     assert np.isfinite(losses(workdir)).all()
     train(configured(glyph_folder, 6), parts)  # ends with an epoch: its measurement is saved
     train(config, parts)
     assert losses(parts) == losses(workdir)
     for a, b in zip(
-        jax.tree.leaves(restore(parts, 7, config=config).state.loss_state[0]), jax.tree.leaves(state), strict=True
+        jax.tree.leaves(restore(parts, 7, config=config).loss_state[0]), jax.tree.leaves(state), strict=True
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -49,11 +49,11 @@ def test_epochs_are_counted_measured_and_resumed(glyph_folder, tmp_path):
 def test_eight_devices_measure_what_one_does(glyph_folder):
     config = configured(glyph_folder, 2)
     dataset, after = open_dataset(config.to_dict()["data"], "train"), []
-    functional, params, rest, loss_state = build_functional(config, class_statistics(dataset))
-    start = init_state(params, rest, loss_state, optax.identity())
+    detector, loss_state = build_detector(config, class_statistics(dataset))
+    start = init_state(detector, loss_state, optax.identity())
     for devices in (1, 8):
         mesh = data_mesh(jax.devices()[:devices])
-        state = epoch_end(config, dataset, functional, mesh)(jax.device_put(start, replicated(mesh)))
+        state = epoch_end(config, dataset, mesh)(jax.device_put(start, replicated(mesh)))
         after.append(state.loss_state[0])
     assert int(after[0]["epoch"]) == 1 and (np.asarray(after[0]["held_out"]) > 0).sum() > 3
     for name in ("held_out", "chance"):

@@ -13,6 +13,7 @@ from untrained import untrained_run
 
 from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
+from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.report.checkpoint import checkpoint_report
 from c2am_jax.training import loop
 from c2am_jax.training.calibrated import evaluate_checkpoint
@@ -20,8 +21,7 @@ from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.replay import main, replay
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import data_mesh, replicated
+from c2am_jax.training.state import build_detector, init_state
 
 
 def configured(glyph_folder, steps, **values):
@@ -39,9 +39,9 @@ def lines(workdir):
 
 
 def state_of(config, workdir, step):
-    _, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 1))
-    like = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(data_mesh()))
+    like = jax.device_put(init_state(detector, loss_state, optimizer), replicated(data_mesh()))
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.load(like, step)
 

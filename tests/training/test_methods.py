@@ -19,13 +19,13 @@ from c2am_jax.data.pipeline import train_batches
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.methods import METHODS, decoupled, method_parameters
+from c2am_jax.mesh import data_mesh, image_key
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.training import loop
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import initial_weights, weights_of_workdir
 from c2am_jax.training.restore import first_state
 from c2am_jax.training.state import class_statistics
-from c2am_jax.training.step import data_mesh, image_key
 
 DECOUPLED = [name for name, make in METHODS.items() if make.__module__ == decoupled.__name__]
 ONE_STAGE = [name for name in METHODS if name not in DECOUPLED]
@@ -88,14 +88,14 @@ def fixed_losses(config, workdir, images):
     nothing differs but the weights. (The logged losses of 200 steps are mostly noise of the images.)
     """
     dataset = open_dataset(config.to_dict()["data"], "train")
-    functional, state = first_state(config, data_mesh(jax.devices()[:1]), class_statistics(dataset))
+    state = first_state(config, data_mesh(jax.devices()[:1]), class_statistics(dataset))
     with Checkpoints(workdir) as checkpoints:
         after = checkpoints.load(state)
-    before = initial_weights(train_settings(config), state.params, state.rest)
+    before = initial_weights(train_settings(config), state.detector)
 
     @jax.jit
-    def losses(params, rest, inputs, keys):
-        found = functional.merge(params, rest).loss(inputs, keys, after.loss_state)[0]
+    def losses(detector, inputs, keys):
+        found = detector.module().loss(inputs, keys, after.loss_state)[0]
         return found | {"all": sum(found.values())}
 
     settings = PipelineSettings.from_dict(config.data.to_dict())
@@ -104,7 +104,7 @@ def fixed_losses(config, workdir, images):
     for number, (bucket, batch) in zip(range(images // 8), stream, strict=False):
         inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, mean=config.data.mean, std=config.data.std)
         keys = image_key(0, number, jnp.arange(8))
-        found.append([losses(*weights, inputs, keys) for weights in (before, (after.params, after.rest))])
+        found.append([losses(detector, inputs, keys) for detector in (before, after.detector)])
     return {name: [float(np.mean([pair[i][name] for pair in found])) for i in (0, 1)] for name in found[0][0]}
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
+from c2am_jax.mesh import data_mesh
 from c2am_jax.training.program import Collective, collectives, compile_step, describe
-from c2am_jax.training.step import data_mesh
 
 HLO = """\
 %add (a: f32[], b: f32[]) -> f32[] {

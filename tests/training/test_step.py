@@ -10,19 +10,20 @@ from flax import nnx
 from tiny import random_batch, tiny_config
 
 from c2am_jax.config import train_settings
-from c2am_jax.models.functional import Functional
+from c2am_jax.mesh import batch_sharding, data_mesh, replicated
+from c2am_jax.models.functional import Detector
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+from c2am_jax.training.state import build_detector, init_state
+from c2am_jax.training.step import make_train_step
 
 
 def run(config, devices, steps=3, images=8, workdir=None, **options):
     mesh, schedule = data_mesh(jax.devices()[:devices]), train_settings(config)
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
-    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0, **options)
-    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0, **options)
+    state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
     if workdir is not None:
         with Checkpoints(workdir) as checkpoints:
             state = checkpoints.load(state)
@@ -88,10 +89,10 @@ def test_metrics_hold_what_the_log_needs():
 def test_frozen_stages_and_statistics_do_not_move():
     config = tiny_config()
     config.model.backbone.norm, config.model.backbone.frozen_stages = "frozen_bn", 1
-    _, params, rest, _ = build_functional(config)
-    before = {name: np.asarray(value) for name, value in rest.items()}
-    assert "backbone.layer1.0.conv1.kernel" in before and "backbone.layer2.0.conv1.kernel" in params
-    first = np.asarray(params["backbone.layer2.0.conv1.kernel"])
+    detector, _ = build_detector(config)
+    before = {name: np.asarray(value) for name, value in detector.rest.items()}
+    assert "backbone.layer1.0.conv1.kernel" in before and "backbone.layer2.0.conv1.kernel" in detector.params
+    first = np.asarray(detector.params["backbone.layer2.0.conv1.kernel"])
     _, state = run(config, 1, steps=3, images=1)  # the first gradient of a residual branch is 0: so is its last scale
     for name, value in before.items():
         np.testing.assert_array_equal(state.rest[name], value, err_msg=name)
@@ -130,8 +131,8 @@ def test_rematerialisation_changes_nothing(norm):
     (again,), other = run(config, 1, steps=1, images=2)
     usual, state = one_step(norm)
     assert again["loss"] == pytest.approx(usual["loss"], rel=1e-6)
-    for name, value in (state.params | state.rest).items():
-        np.testing.assert_allclose((other.params | other.rest)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    for name, value in state.detector.arrays.items():
+        np.testing.assert_allclose(other.detector.arrays[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 class Brightness(nnx.Module):
@@ -153,10 +154,10 @@ def test_a_bucket_is_compiled_once():
             compiled.append(duration)
 
     mesh, schedule = data_mesh(jax.devices()[:1]), train_settings(tiny_config())
-    functional, params, rest = Functional.of(Brightness())
+    detector = Detector.of(Brightness())
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
-    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
-    state = jax.device_put(init_state(params, rest, {}, optimizer), replicated(mesh))
+    step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    state = jax.device_put(init_state(detector, {}, optimizer), replicated(mesh))
     batches = [jax.device_put(random_batch(2, seed=number), batch_sharding(mesh)) for number in range(6)]
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
@@ -169,12 +170,11 @@ def test_a_bucket_is_compiled_once():
 
 def test_runs_with_other_seeds_share_a_program():
     config, mesh = tiny_config(), data_mesh(jax.devices()[:1])
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 100))
-    state, batch = init_state(params, rest, loss_state, optimizer), random_batch(2)
+    state, batch = init_state(detector, loss_state, optimizer), random_batch(2)
     steps = [
-        make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed)
-        for seed in (0, 7, 2**33 + 7)
+        make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed) for seed in (0, 7, 2**33 + 7)
     ]
     assert len({step.lower(state, batch, (64, 64)).as_text() for step in steps}) == 1
     loss = [float(step(jax.tree.map(jnp.copy, state), batch, (64, 64))[1]["loss"]) for step in steps]
@@ -187,10 +187,10 @@ def test_the_first_state_has_the_types_of_all_later_ones(method):
     config = tiny_config(method=method)
     if "features" in config.loss:
         config.loss.features = config.model.box_head.fc_channels
-    functional, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     schedule, mesh = train_settings(config), data_mesh(jax.devices()[:1])
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
-    state = init_state(params, rest, loss_state, optimizer)
-    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    state = init_state(detector, loss_state, optimizer)
+    step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
     types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
     assert types(state) == types(jax.eval_shape(lambda s: step(s, random_batch(2), (64, 64))[0], state))

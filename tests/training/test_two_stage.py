@@ -8,11 +8,12 @@ from tiny import random_batch, second_stage_config, tiny_config
 from c2am_jax.config import load_config, train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
+from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.state import build_functional, init_state
-from c2am_jax.training.step import batch_sharding, data_mesh, make_train_step, replicated
+from c2am_jax.training.state import build_detector, init_state
+from c2am_jax.training.step import make_train_step
 
 KERNEL = "roi_head.bbox_head.fc_cls.kernel"
 CLASSIFIER = {KERNEL, "roi_head.bbox_head.fc_cls.bias"}
@@ -34,11 +35,11 @@ LOCE = ("fc_cls", "fc_reg", "rpn_head", "roi_head.mask_head")
 def test_recipes_name_what_trains():
     for name, expected in TRAINS.items():
         config = second_stage_config(name)
-        _, params, rest, _ = build_functional(config, STATISTICS)
-        assert set(params) == expected and KERNEL in params | rest
-    _, params, rest, _ = build_functional(second_stage_config("loce"))
-    assert all(any(part in name for part in LOCE) for name in params)
-    assert not any(part in name for part in LOCE for name in rest)
+        detector, _ = build_detector(config, STATISTICS)
+        assert set(detector.params) == expected and KERNEL in detector.arrays
+    detector, _ = build_detector(second_stage_config("loce"))
+    assert all(any(part in name for part in LOCE) for name in detector.params)
+    assert not any(part in name for part in LOCE for name in detector.rest)
 
 
 def test_lvis_recipes_drop_the_rate_at_their_steps():
@@ -56,11 +57,11 @@ def test_lvis_recipes_drop_the_rate_at_their_steps():
 def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
     config = second_stage_config(name, base_lr=0.2)
     schedule, mesh = train_settings(config), data_mesh(jax.devices()[:2])
-    functional, params, rest, loss_state = build_functional(config, STATISTICS)
+    detector, loss_state = build_detector(config, STATISTICS)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
-    step = make_train_step(functional, optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
-    before = {n: np.asarray(value) for n, value in (params | rest).items()}
-    state = jax.device_put(init_state(params, rest, loss_state, optimizer), replicated(mesh))
+    step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
+    before = {n: np.asarray(value) for n, value in detector.arrays.items()}
+    state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
     for number in range(2):
         batch = jax.device_put(random_batch(2, seed=number), batch_sharding(mesh))
         state, metrics = step(state, batch, (64, 64))
@@ -74,50 +75,51 @@ def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
 def save_first_stage(workdir):
     """A run of the baseline with a newest and a best checkpoint that differ in the classifier's bias."""
     config = tiny_config(method="softmax")
-    _, params, rest, loss_state = build_functional(config)
+    detector, loss_state = build_detector(config)
     schedule = train_settings(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 10))
     bias = "roi_head.bbox_head.fc_cls.bias"
     for folder, step, value in (("checkpoints", 1, 1.0), ("checkpoints", 2, 2.0), ("best", 1, 5.0)):
-        state = init_state(params | {bias: params[bias] + value}, rest, loss_state, optimizer)
+        moved = detector.with_arrays({bias: detector.params[bias] + value})
+        state = init_state(moved, loss_state, optimizer)
         with Checkpoints(workdir, config=config, name=folder) as checkpoints:
             checkpoints.save(jax.device_put(state, replicated(data_mesh(jax.devices()[:1]))), step)
-    return params
+    return detector.params
 
 
 def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
     first = save_first_stage(tmp_path)
-    _, params, rest, _ = build_functional(second_stage_config("lws", seed=9), STATISTICS)
+    detector, _ = build_detector(second_stage_config("lws", seed=9), STATISTICS)
     starts = {"": 2.0, "checkpoints": 2.0, "checkpoints/1": 1.0, "best": 5.0}
     for part, expected in starts.items():
-        new_params, new_rest = load_initial_weights(str(tmp_path / part), params, rest)
-        np.testing.assert_array_equal(new_rest["roi_head.bbox_head.fc_cls.bias"], expected)
-        np.testing.assert_array_equal(new_rest[KERNEL], first[KERNEL])
-        np.testing.assert_array_equal(new_params[EXTRA + "factor"], 1.0)
+        new = load_initial_weights(str(tmp_path / part), detector)
+        np.testing.assert_array_equal(new.rest["roi_head.bbox_head.fc_cls.bias"], expected)
+        np.testing.assert_array_equal(new.rest[KERNEL], first[KERNEL])
+        np.testing.assert_array_equal(new.params[EXTRA + "factor"], 1.0)
 
 
 def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
     first = save_first_stage(tmp_path)
-    _, params, rest, _ = build_functional(second_stage_config("crt", seed=9), STATISTICS)
-    new, _ = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
-    np.testing.assert_array_equal(new[KERNEL], params[KERNEL])
-    taken, _ = load_initial_weights(str(tmp_path), params, rest)
-    np.testing.assert_array_equal(taken[KERNEL], first[KERNEL])
-    _, params, rest, _ = build_functional(second_stage_config("bags"), STATISTICS)  # another shape
+    detector, _ = build_detector(second_stage_config("crt", seed=9), STATISTICS)
+    new = load_initial_weights(str(tmp_path), detector, reset=("*.fc_cls.*",))
+    np.testing.assert_array_equal(new.params[KERNEL], detector.params[KERNEL])
+    taken = load_initial_weights(str(tmp_path), detector)
+    np.testing.assert_array_equal(taken.params[KERNEL], first[KERNEL])
+    detector, _ = build_detector(second_stage_config("bags"), STATISTICS)  # another shape
     with pytest.raises(UserError, match="detector of other classes"):
-        load_initial_weights(str(tmp_path), params, rest)
-    new, new_rest = load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_cls.*",))
-    np.testing.assert_array_equal(new[KERNEL], params[KERNEL])
-    np.testing.assert_array_equal(new_rest[EXTRA + "group"], rest[EXTRA + "group"])
+        load_initial_weights(str(tmp_path), detector)
+    new = load_initial_weights(str(tmp_path), detector, reset=("*.fc_cls.*",))
+    np.testing.assert_array_equal(new.params[KERNEL], detector.params[KERNEL])
+    np.testing.assert_array_equal(new.rest[EXTRA + "group"], detector.rest[EXTRA + "group"])
     with pytest.raises(UserError, match=r"config\.train\.reset: '\*\.fc_clas' matches no array"):
-        load_initial_weights(str(tmp_path), params, rest, reset=("*.fc_clas",))
+        load_initial_weights(str(tmp_path), detector, reset=("*.fc_clas",))
 
 
 def test_a_memory_of_another_width_is_one_line():
     config = second_stage_config("loce")
     config.loss.features = 1024
     with pytest.raises(UserError, match=r"config: loss\.features=1024, but the box head has 16"):
-        build_functional(config)
+        build_detector(config)
 
 
 def test_a_pattern_without_a_parameter_is_one_line():
@@ -125,4 +127,4 @@ def test_a_pattern_without_a_parameter_is_one_line():
     with pytest.raises(
         UserError, match=r"config: train\.trainable: '\*\.fc_clas\.\*' matches no array; the nearest are "
     ):
-        build_functional(config)
+        build_detector(config)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from tiny import tiny_config
 
 from c2am_jax.data.lvis import category_table
+from c2am_jax.mesh import data_mesh
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.restore import first_state
-from c2am_jax.training.step import data_mesh
 
 CATEGORIES = category_table([{"id": 10 + k, "name": f"thing {k}"} for k in range(100)])
 STEP = 7
@@ -20,7 +20,7 @@ def untrained_run(folder):
     """Make `folder` the workdir of a run whose data is nowhere."""
     config = tiny_config()
     config.data.dir = str(folder / "no data here")
-    _, state = first_state(config, data_mesh(jax.devices()[:1]))
+    state = first_state(config, data_mesh(jax.devices()[:1]))
     state = dataclasses.replace(state, step=jnp.asarray(STEP, jnp.int32))
     check_config(folder, config)
     write_categories(folder, CATEGORIES)

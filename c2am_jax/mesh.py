@@ -1,0 +1,128 @@
+"""Programs over the mesh of devices: the only shard_map, placement of arrays, and the images that each device sees."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from c2am_jax.ops.preprocess import preprocess
+from c2am_jax.structures import Batch, Inputs
+
+AXIS = "data"
+
+
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices (or those given) in one row."""
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """First axis over the mesh."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def on_devices(batch: Batch, mesh: Mesh) -> Batch:
+    """The global batch, first axis over the mesh, of which this process made the part `batch`."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), jax.tree.map(np.asarray, batch))
+
+
+def image_key(seed: jax.Array | int, step: jax.Array | int, position: jax.Array) -> jax.Array:
+    """PRNG keys of images at `position` [N] of the global batch.
+
+    A function of (seed, step, position) only: it does not matter how many devices share the batch.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalImages:
+    """One device's images of a global batch, inside a program.
+
+    Attributes:
+      batch: B images as the host made them.
+      seed: of the program.
+      prepare: turns them, or a part of them, into the network's input.
+    """
+
+    batch: Batch
+    seed: jax.Array
+    prepare: Callable[[Batch], Inputs]
+
+    @property
+    def inputs(self) -> Inputs:
+        """All images as the network's input."""
+        return self.prepare(self.batch)
+
+    def keys(self, step: jax.Array | int, first: int = 0) -> jax.Array:
+        """`image_key` of each image, [B]; `first` is where the batch begins in a larger one that was cut."""
+        count = self.batch.image.shape[0]
+        position = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+        return image_key(self.seed, step, position + first if first else position)
+
+
+class ImageProgram:
+    """``(value, batch, bucket) -> local(value, images)`` on every device of a mesh, compiled once per bucket.
+
+    The seed is an argument of the program, so runs that differ in their seed share one (and its entry in a cache).
+    """
+
+    def __init__(
+        self,
+        local: Callable[[Any, LocalImages], Any],
+        mesh: Mesh,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        compute_dtype: str = "float32",
+        per_image: bool = False,
+        donate: bool = False,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          local: what a device does with `value` (the same on all devices) and its own images.
+          mesh: the devices, in one row.
+          mean, std: of pixels.
+          seed: of `LocalImages.keys`.
+          compute_dtype: of the network's input and with it of features and convolutions, "float32" or "bfloat16".
+          per_image: results have the device's images as their first axis; else they are sums over all devices.
+          donate: `value` is given up, and its memory taken for the results.
+        """
+        self.seed = np.uint32(seed & 0xFFFFFFFF)
+
+        def prepare(batch: Batch, bucket: tuple[int, int]) -> Inputs:
+            inputs = preprocess(batch, bucket, mean=mean, std=std)
+            return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
+
+        def program(value, batch, seed, bucket):
+            mapped = jax.shard_map(
+                lambda v, b, s: local(v, LocalImages(b, s, functools.partial(prepare, bucket=bucket))),
+                mesh=mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+                out_specs=PartitionSpec(AXIS) if per_image else PartitionSpec(),
+            )
+            return mapped(value, batch, seed)
+
+        program.__name__ = local.__name__  # that profiles show, and part of what compilation caches look up
+        self._program = jax.jit(program, static_argnums=3, donate_argnums=(0,) if donate else ())
+
+    def __call__(self, value: Any, batch: Batch, bucket: tuple[int, int]) -> Any:
+        """What `local` returns of a global batch, whose images are padded to `bucket` (H, W)."""
+        return self._program(value, batch, self.seed, bucket)
+
+    def lower(self, value: Any, batch: Batch, bucket: tuple[int, int]) -> jax.stages.Lowered:
+        """The program; compiled, it takes ``(value, batch, seed)``."""
+        return self._program.lower(value, batch, self.seed, bucket)
