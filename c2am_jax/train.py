@@ -23,8 +23,8 @@ def main(_) -> None:
     command_line.start_distributed()
     command_line.check_environment()
     if _DRY_RUN.value:
-        from c2am_jax.training.program import describe
         from c2am_jax.mesh import data_mesh
+        from c2am_jax.training.program import describe
 
         print(json.dumps(describe(config, data_mesh()), indent=2))
         return

@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from benchmarks import gpu_check, methods, predict, train_step
+from c2am_jax.mesh import data_mesh
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
-from c2am_jax.mesh import data_mesh
 
 
 def lines(monkeypatch, capsys, main, *arguments):

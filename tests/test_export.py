@@ -14,9 +14,9 @@ from c2am_jax.data.sampler import target_size
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import main
+from c2am_jax.mesh import data_mesh
 from c2am_jax.training.exported import ExportShape, export_detector, export_shape
 from c2am_jax.training.restore import load_detector
-from c2am_jax.mesh import data_mesh
 
 BARE = """
 import importlib.util, sys

@@ -74,7 +74,8 @@ class Detector:
 
 def rest_of(model: MaskRCNN) -> Arrays:
     """`Detector.rest` of a module, after calls that changed its statistics."""
-    return _named(nnx.split(model, nnx.Param, ...)[2])
+    _, _, rest = nnx.split(model, nnx.Param, ...)
+    return _named(rest)
 
 
 def _named(state: nnx.State) -> Arrays:
