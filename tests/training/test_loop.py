@@ -1,6 +1,5 @@
 """The loop: what it writes, that resuming continues bit for bit, and how it fails."""
 
-import functools
 import itertools
 import json
 
@@ -90,7 +89,12 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
     entries = json.loads((folder / "detections_bbox.json").read_text())
     assert entries and all(np.isfinite(e["bbox"]).all() and min(e["bbox"][2:]) >= 0 for e in entries)
     page = tmp_path / "report.html"
-    assert evaluate_checkpoint(config, tmp_path, inspect=functools.partial(checkpoint_report, page, config)) == metrics
+
+    def look(evaluated):
+        assert evaluated.folder == folder
+        checkpoint_report(page, config, evaluated)
+
+    assert evaluate_checkpoint(config, tmp_path, inspect=look) == metrics
     assert all(f'<section id="{name}"' in page.read_text("utf-8") for name in ("norms", "margins", "gallery"))
     assert (folder / "detections_segm.json").read_bytes() == first
     assert "bbox" in capsys.readouterr().out
