@@ -16,9 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from c2am_jax.errors import UserError
-from c2am_jax.interop.names import state_dict
-from c2am_jax.interop.weights import Arrays
 from c2am_jax.training.initial import weights_of_workdir
+from c2am_jax.weights.foreign import Arrays
+from c2am_jax.weights.names import state_dict
 
 FORMATS = (".safetensors", ".pth", ".npz")
 

@@ -25,13 +25,13 @@ from c2am_jax.interop.fill import fill
 from c2am_jax.interop.golden_inference import compare_inference
 from c2am_jax.interop.golden_training import compare_training
 from c2am_jax.interop.golden_trajectory import compare_trajectory
-from c2am_jax.interop.names import from_torch, torch_name, torch_shape
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import CompiledDetector, Row, table
-from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
 from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
+from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
+from c2am_jax.weights.names import from_torch, torch_name, torch_shape
 
 _KIND = re.compile(r"(cascade_)?mask_rcnn_r(50|101)(?:_(c2am|seesaw))?")
 _DEFAULT_CLASSES = 1203

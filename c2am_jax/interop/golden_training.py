@@ -8,7 +8,6 @@ import numpy as np
 
 from c2am_jax.data.masks import box_frame
 from c2am_jax.interop.golden_inference import box_head, stage_names
-from c2am_jax.interop.names import to_torch, torch_name
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import CompiledDetector, Row, relative
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
@@ -18,6 +17,7 @@ from c2am_jax.ops.anchors import inside_image
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.sampling import Samples
 from c2am_jax.structures import Inputs, Proposals, RoISamples
+from c2am_jax.weights.names import to_torch, torch_name
 
 LOSS = 1e-4
 GRADIENT = 3e-4

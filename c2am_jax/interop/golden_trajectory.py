@@ -11,11 +11,11 @@ import optax
 from c2am_jax.config import TrainSettings
 from c2am_jax.evaluation.weight_norms import classifier_norms
 from c2am_jax.interop.golden_training import recorded_names
-from c2am_jax.interop.names import torch_name
 from c2am_jax.interop.recording import Recording
 from c2am_jax.interop.rows import CompiledDetector, Row
 from c2am_jax.structures import Inputs, Proposals
 from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.weights.names import torch_name
 
 DRIFT = 5.0  # times the reference's own difference between float32 and float64
 LIVE_STEPS = 4  # until which live proposals are held tightly: later a discrete choice flips, in the reference too

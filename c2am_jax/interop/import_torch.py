@@ -2,7 +2,7 @@
 
     python -m c2am_jax.interop.import_torch SRC --config configs/NAME.py --out DIR
 
-SRC is a `.pth`, `.safetensors` or `.npz` of MMDetection, torchvision, timm or Detectron2 (see `interop.weights`). DIR
+SRC is a `.pth`, `.safetensors` or `.npz` of MMDetection, torchvision, timm or Detectron2 (see `weights.foreign`). DIR
 gets a checkpoint of step 0, `config.json` and `import.json`, the list of matched, missing and unexpected names. Then:
 
     python eval.py --config configs/NAME.py --workdir DIR
@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from c2am_jax.config import load_config
 from c2am_jax.errors import UserError
-from c2am_jax.interop.weights import PIXELS, Fitted, fit, read_weights, to_reference_names
 from c2am_jax.mesh import data_mesh
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.restore import first_state
+from c2am_jax.weights.foreign import PIXELS, Fitted, fit, read_weights, to_reference_names
 
 
 def import_weights(

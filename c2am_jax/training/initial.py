@@ -10,10 +10,10 @@ from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.config import TrainSettings
 from c2am_jax.errors import UserError
-from c2am_jax.interop.names import state_dict, torch_name
-from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
+from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
+from c2am_jax.weights.names import state_dict, torch_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def load_initial_weights(
     """Replace every array that the source has; the others stay random, and are logged.
 
     Args:
-      path: a file that `interop.weights` reads (a whole detector, or a ResNet alone), or the workdir of another run:
+      path: a file that `weights.foreign` reads (a whole detector, or a ResNet alone), or the workdir of another run:
         ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
       detector: the new one.
       reset_classifier: classifiers of another class count start random instead of being an error.

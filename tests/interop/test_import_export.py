@@ -17,10 +17,10 @@ from c2am_jax.interop import import_torch
 from c2am_jax.interop.export_torch import export_weights, write_weights
 from c2am_jax.interop.export_torch import main as export_main
 from c2am_jax.interop.import_torch import import_weights
-from c2am_jax.interop.names import state_dict
-from c2am_jax.interop.weights import fit, read_weights, to_reference_names
 from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
 from c2am_jax.training.state import build_detector
+from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
+from c2am_jax.weights.names import state_dict
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -9,13 +9,13 @@ import pytest
 from tiny import tiny_config
 
 from c2am_jax.errors import UserError
-from c2am_jax.interop.names import state_dict
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_detector, init_state
+from c2am_jax.weights.names import state_dict
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from c2am_jax.errors import UserError
-from c2am_jax.interop.names import Shapes, from_torch, torch_name, torch_shape
+from c2am_jax.weights.names import Shapes, from_torch, torch_name, torch_shape
 
 Arrays = dict[str, np.ndarray]
 

@@ -5,8 +5,8 @@ import pytest
 
 from c2am_jax.errors import UserError
 from c2am_jax.interop.fill import fill
-from c2am_jax.interop.names import from_torch, state_dict, to_torch, torch_name, torch_shape
-from c2am_jax.interop.weights import fit, read_weights, to_reference_names
+from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
+from c2am_jax.weights.names import from_torch, state_dict, to_torch, torch_name, torch_shape
 
 RNG = np.random.default_rng(0)
 SHAPES = {
