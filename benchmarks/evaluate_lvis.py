@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from c2am_jax.evaluation.ap_matching import to_rle
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.matching import to_rle
 from c2am_jax.evaluation.official import official_metrics
 
 DETECTIONS = 300

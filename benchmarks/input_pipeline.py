@@ -36,7 +36,7 @@ from typing import Any
 import jax
 
 from c2am_jax.config import lvis
-from c2am_jax.data import builder
+from c2am_jax.data import builder, prepared
 from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.pipeline import train_batches, train_steps
 from c2am_jax.data.sampler import Sampler
@@ -48,7 +48,7 @@ DECODED_STEPS = 40  # whose files are held in memory
 Turn = Callable[[int], int]  # works on so many images or a few more; returns how many
 
 
-def decoder(dataset: builder.PreparedDataset, order: list[int], workers: int, batch: int) -> Turn:
+def decoder(dataset: prepared.PreparedDataset, order: list[int], workers: int, batch: int) -> Turn:
     """Bare decoding of images in the given order; what leaves the threads is each image's shape."""
     records = [tf.train.Example.FromString(dataset.read(i)) for i in range(len(dataset))]
     files = [record.features.feature["image"].bytes_list.value[0] for record in records]
@@ -141,7 +141,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         builder.prepare(options.annotations, options.images, "benchmark", folder)
-        dataset = builder.load("benchmark", folder)
+        dataset = prepared.load("benchmark", folder)
         steps = train_steps(dataset, Sampler(dataset, settings.sampler), settings, batch_size=options.batch, seed=0)
         order = [i for step in itertools.islice(steps, DECODED_STEPS) for i in step.index.tolist()]
         stream = lambda: train_batches(dataset, settings, batch_size=options.batch, seed=0)  # noqa: E731

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, rasterise
+from c2am_jax.data.box_masks import MASK_SIZE, BadMask, box_mask, rasterise
 from c2am_jax.data.shards import trainable_box
 from c2am_jax.evaluation.encoding import paste
 from c2am_jax.ops.masks import mask_targets

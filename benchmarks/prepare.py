@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from c2am_jax.data.box_masks import box_mask, pack
 from c2am_jax.data.lvis_scan import scan
-from c2am_jax.data.masks import box_mask, pack
 from c2am_jax.data.shards import trainable_box
 
 

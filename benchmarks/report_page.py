@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluate_lvis import shifted
-from c2am_jax.data import builder
-from c2am_jax.data.masks import rasterise
+from c2am_jax.data import builder, prepared
+from c2am_jax.data.box_masks import rasterise
+from c2am_jax.evaluation.classifier_norms import weight_norm_table
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.weight_norms import weight_norm_table
-from c2am_jax.report.checkpoint import checkpoint_report
+from c2am_jax.report.checkpoint_report import checkpoint_report
 
 DETECTIONS = 100  # of an image
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = write(options.source, options.counts, options.folder, options.repeat)
     builder.prepare(paths["annotations"], options.images, "report_page", options.folder)
-    dataset = builder.load("report_page", options.folder)
+    dataset = prepared.load("report_page", options.folder)
     start = time.time()
     scored = {
         kind: evaluate_file(dataset.annotations_path, paths[kind], kind, evidence=True) for kind in ("bbox", "segm")

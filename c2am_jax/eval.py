@@ -45,7 +45,7 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 
 def score(annotations: str, predictions: str) -> None:
     """Score a results file."""
-    from c2am_jax.evaluation.report import ap_table, threshold_line, write_csv
+    from c2am_jax.evaluation.tables import ap_table, threshold_line, write_csv
 
     kind = _IOU_TYPE.value
     if _PROTOCOL.value == "coco":
@@ -69,7 +69,7 @@ def score(annotations: str, predictions: str) -> None:
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
     if _REPORT.value:
-        from c2am_jax.report.results import results_report
+        from c2am_jax.report.results_report import results_report
 
         results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
     if _OFFICIAL.value:
@@ -79,7 +79,7 @@ def score(annotations: str, predictions: str) -> None:
 def _inspect(config: Any, evaluated: "Evaluated") -> None:
     """What --report and --official make of a checkpoint's evaluation."""
     if _REPORT.value:
-        from c2am_jax.report.checkpoint import checkpoint_report
+        from c2am_jax.report.checkpoint_report import checkpoint_report
 
         checkpoint_report(Path(_REPORT.value), config, evaluated)
     if _OFFICIAL.value:
@@ -130,7 +130,7 @@ def main(_) -> None:
         raise UserError("give --config, or --annotations together with --predictions")
     config = command_line.given_config()
     command_line.check_environment()
-    from c2am_jax.training.calibrated import evaluate_checkpoint, gather_logits
+    from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 
     workdir = command_line.WORKDIR.value or Path("runs") / config.name
     if _GATHER_LOGITS.value:

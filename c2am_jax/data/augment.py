@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from c2am_jax.data.masks import MASK_SIZE, pack
+from c2am_jax.data.box_masks import MASK_SIZE, pack
 from c2am_jax.data.sampler import Augmentation, target_size
 from c2am_jax.data.tensorflow_host import tf
 

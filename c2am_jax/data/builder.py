@@ -6,17 +6,13 @@ it the folder is unfinished, and the next preparation from the same files goes o
 """
 
 import contextlib
-import dataclasses
 import fcntl
-import functools
-import hashlib
 import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,37 +21,9 @@ from etils import epath
 from c2am_jax.data import lvis, published, shards
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import is_remote, local_file, replace_text, storage_errors
-from c2am_jax.errors import UserError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-VERSION = "1.1.0"  # of the records and what stands beside them
-
-
-class PreparationError(UserError, FileNotFoundError):
-    """Nothing prepared, or nothing to prepare from; the text names the place and the mend."""
-
-
-class UnreadableRecord(UserError):
-    """A record that storage damaged after its preparation; the text names the image."""
-
-
-def _digest(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_of(name: str, data_dir: str | os.PathLike) -> epath.Path:
-    """Where `prepare` puts the records of a data set."""
-    return epath.Path(data_dir) / shards.DATASET / name / VERSION
-
-
-def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
-    """Whether a finished preparation is there."""
-    return (folder_of(name, data_dir) / "report.json").is_file()
 
 
 @contextlib.contextmanager
@@ -192,7 +160,7 @@ def _write_metadata(folder: epath.Path, summaries: list[shards.Summary]) -> None
 
 
 def _index(summaries: list[shards.Summary]) -> dict[str, np.ndarray]:
-    """The arrays of `PreparedDataset`."""
+    """The arrays of `prepared.PreparedDataset`."""
     labels = [labels for summary in summaries for labels in summary.labels]
     lengths = [len(of_image) for of_image in labels]
     return {
@@ -234,87 +202,3 @@ def _report(
         "skipped": skipped.counts,
         "skipped_entries": skipped.entries,
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedDataset:
-    """Records with random access and their index: N images, ragged labels.
-
-    Attributes:
-      name: of the data set.
-      folder: where its files are.
-      categories: row k is class k.
-      image_id: int64 [N].
-      image_hw: int32 [N, 2].
-      label: classes of all instances, image by image; image i has label[label_offset[i]:label_offset[i + 1]].
-      label_offset: int64 [N + 1].
-    """
-
-    name: str
-    folder: Path
-    categories: lvis.CategoryTable
-    image_id: np.ndarray
-    image_hw: np.ndarray
-    label: np.ndarray
-    label_offset: np.ndarray
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.image_id)
-
-    @property
-    def annotations_path(self) -> Path:
-        """The json that the evaluator reads."""
-        return self.folder / "annotations.json"
-
-    def labels_of(self, index: int) -> np.ndarray:
-        """Classes of the instances of image `index`."""
-        return self.label[self.label_offset[index] : self.label_offset[index + 1]]
-
-    @functools.cached_property
-    def _builder(self) -> tfds.core.DatasetBuilder:
-        return tfds.builder_from_directory(self.folder)
-
-    @functools.cached_property
-    def _source(self):
-        method = tfds.decode.DeserializeMethod.RAW_BYTES
-        return self._builder.as_data_source(split=shards.SPLIT, deserialize_method=method)  # pyright: ignore[reportCallIssue]
-
-    def read(self, index: int) -> bytes:
-        """The serialised record of image `index`. Raises UnreadableRecord if the disk holds other bytes by now."""
-        try:
-            return self._source[int(index)]
-        except RuntimeError as error:  # ArrayRecord's checksums
-            name = f"record {int(index)} (image {self.image_id[index]})"
-            raise UnreadableRecord(f"{self.folder}: {name}: {error}; delete the folder to prepare it anew") from None
-
-    def parse(self, record: "tf.Tensor") -> Any:
-        """A record as tensors; "image" stays JPEG bytes (graph mode)."""
-        from c2am_jax.data.tensorflow_host import tfds  # preparation does without TensorFlow
-
-        features = self._builder.info.features
-        assert features is not None
-        return features.deserialize_example(record, decoders={"image": tfds.decode.SkipDecoding()})
-
-
-def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLike = "") -> PreparedDataset:
-    """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
-
-    Raises:
-      PreparationError: nothing (finished) is there, or it is there in remote storage.
-      AnnotationError: it was prepared from another annotation file.
-    """
-    folder = Path(folder_of(name, data_dir))
-    if is_remote(data_dir):
-        raise PreparationError(f"{folder_of(name, data_dir)}: records are read from local folders only; copy it to one")
-    if not is_prepared(name, data_dir):
-        raise PreparationError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
-    report = json.loads((folder / "report.json").read_text())
-    if annotations and _digest(annotations) != report["annotations_sha256"]:
-        raise lvis.AnnotationError(
-            f"{folder} was prepared from another file than {annotations}: delete that folder to prepare it again, or "
-            "choose another data.name"
-        )
-    categories = lvis.category_table(lvis.read_json(folder / "categories.json"))
-    with np.load(folder / "index.npz") as index:
-        return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from c2am_jax.data import builder, glyphs
+from c2am_jax.data import builder, glyphs, prepared
 from c2am_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def check_sources(name: str, annotations: Path, images: Path, split: str) -> Non
         raise MissingDataset(_missing(name, annotations, images, split))
 
 
-def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDataset:
+def open_dataset(config: Mapping[str, Any], split: str) -> prepared.PreparedDataset:
     """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
 
     Args:
@@ -55,7 +55,7 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
     if config["name"] == "glyphs":
         annotations, images = _drawn_glyphs(Path(data_dir) / "glyphs", split)
     named = config["annotations" if split == "train" else "val_annotations"]
-    if not builder.is_prepared(name, data_dir):
+    if not prepared.is_prepared(name, data_dir):
         check_sources(config["name"], annotations, images, split)
         _LOG.info("preparing %s from %s (once)", name, annotations)
         training = sources(config, "train")[0] if split == "val" else Path()
@@ -64,7 +64,7 @@ def open_dataset(config: Mapping[str, Any], split: str) -> builder.PreparedDatas
     elif named and not annotations.is_file():
         raise MissingDataset(_missing(config["name"], annotations, images, split))
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
-    return builder.load(name, data_dir, annotations=annotations if annotations.is_file() else "")
+    return prepared.load(name, data_dir, annotations=annotations if annotations.is_file() else "")
 
 
 def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from c2am_jax.data import augment
 from c2am_jax.data.augment import Instances
-from c2am_jax.data.builder import PreparedDataset, UnreadableRecord
+from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.jpeg import decode_jpeg
-from c2am_jax.data.masks import MASK_SIZE
+from c2am_jax.data.prepared import PreparedDataset, UnreadableRecord
+from c2am_jax.data.records import InstanceTensors, parse_record
 from c2am_jax.data.sampler import (
     Sampler,
     Step,
@@ -26,29 +27,6 @@ from c2am_jax.structures import Batch
 
 _LOG = logging.getLogger(__name__)
 NO_IMAGE = -1
-
-
-# What TFDS writes for the features of `builder`; its own parser takes one mask after the other, twice as long.
-_RECORD = {
-    "image": tf.io.FixedLenFeature((), tf.string),
-    "image_id": tf.io.FixedLenFeature((), tf.int64),
-    "instances/box": tf.io.VarLenFeature(tf.float32),
-    "instances/label": tf.io.VarLenFeature(tf.int64),
-    "instances/mask": tf.io.VarLenFeature(tf.string),
-}
-_Tensors = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-
-
-def _parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, _Tensors]:
-    """Pixels uint8 [h, w, 3], image id and the fields of `augment.Instances`."""
-    fields = tf.io.parse_single_example(record, _RECORD)
-    masks = tf.io.decode_raw(fields["instances/mask"].values, tf.uint8)
-    instances = (
-        tf.reshape(fields["instances/box"].values, (-1, 4)),
-        tf.cast(fields["instances/label"].values, tf.int32),
-        tf.reshape(masks, (-1, MASK_SIZE, MASK_SIZE // 8)),
-    )
-    return decode_jpeg(fields["image"]), fields["image_id"], instances
 
 
 class _Maker:
@@ -66,7 +44,8 @@ class _Maker:
         Not `real`: the image only fills up its batch.
         """
         settings = self._settings
-        image, image_id, instances = _parse(record)
+        jpeg, image_id, instances = parse_record(record)
+        image = decode_jpeg(jpeg)
         if settings.scale_jitter:
             top, left, height, width = tf.unstack(window)
             image = image[top : top + height, left : left + width]
@@ -117,7 +96,7 @@ class _Maker:
             self.unreadable.append(error)
             raise
 
-    def _paste(self, image: tf.Tensor, instances: _Tensors, target_hw, key) -> tuple[tf.Tensor, _Tensors]:
+    def _paste(self, image: tf.Tensor, instances: InstanceTensors, target_hw, key) -> tuple[tf.Tensor, InstanceTensors]:
         def draw(key):
             return np.int64(augment.draw_partner(int(key), self._partners, self._settings.copy_paste))
 
@@ -136,8 +115,8 @@ class _Maker:
 
         def pasted():
             record = tf.numpy_function(self.read, [partner], tf.string, stateful=False)
-            other, _, objects = _parse(tf.ensure_shape(record, ()))
-            arguments = (image, *instances, other, *objects, target_hw, key)
+            jpeg, _, objects = parse_record(tf.ensure_shape(record, ()))
+            arguments = (image, *instances, decode_jpeg(jpeg), *objects, target_hw, key)
             return _numpy(paste, arguments, (tf.TensorSpec((None, None, 3), tf.uint8), *_INSTANCES))
 
         partner = tf.ensure_shape(tf.numpy_function(draw, [key], tf.int64, stateful=False), ())

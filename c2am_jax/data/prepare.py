@@ -72,7 +72,7 @@ def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
 
 
 def _prepare(annotations: str, images: str, name: str, options: argparse.Namespace) -> None:
-    from c2am_jax.data import builder  # TFDS takes a second to import: not for --help
+    from c2am_jax.data import builder, prepared  # TFDS takes a second to import: not for --help
 
     report = builder.prepare(
         annotations,
@@ -85,7 +85,7 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
     )
     for line in _lines(name, report):
         print(line)
-    print(f"written to {builder.folder_of(name, options.out)} (report.json lists what was skipped)")
+    print(f"written to {prepared.folder_of(name, options.out)} (report.json lists what was skipped)")
 
 
 def _lines(name: str, report: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic", "class_aware")

@@ -25,11 +25,11 @@ from array_record.python import array_record_module
 from etils import epath
 from tqdm import tqdm
 
+from c2am_jax.data.box_masks import MASK_SIZE, BadMask, box_mask, pack
 from c2am_jax.data.cluster import run_on_cluster
 from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
-from c2am_jax.data.masks import MASK_SIZE, BadMask, box_mask, pack
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import StorageError, is_remote, replace_text, storage_errors
 from c2am_jax.errors import UserError

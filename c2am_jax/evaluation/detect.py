@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from pycocotools import mask as coco_mask
 
-from c2am_jax.data.masks import MASK_SIZE
+from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.pipeline import NO_IMAGE, fitted
 from c2am_jax.data.sampler import fitting_bucket, target_size
 from c2am_jax.data.settings import PipelineSettings

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
+from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
-from c2am_jax.evaluation.report import ap_table, norm_table, threshold_line
-from c2am_jax.evaluation.weight_norms import classifier_kernels, weight_norm_table
+from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.functional import Detector
 

@@ -1,6 +1,6 @@
 """LVIS AP, box, mask or boundary, at any size: both files are streamed, categories are scored in parallel processes.
 
-The protocol is that of the `lvis` package (0.5.3), number for number; `matching` has its rules. Memory holds some 60
+The protocol is that of the `lvis` package (0.5.3), number for number; `ap_matching` has its rules. Memory holds some 60
 bytes per detection; masks are read from the results file when their category is scored.
 """
 
@@ -17,15 +17,15 @@ import numpy as np
 from c2am_jax.data.json_stream import read_list
 from c2am_jax.data.lvis import FREQUENCIES, CategoryTable
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, Detections, Truths, stream
-from c2am_jax.evaluation.matching import (
+from c2am_jax.evaluation.ap_matching import (
     AREA_NAMES,
     IOU_THRESHOLDS,
     CategoryResult,
-    Objects,
+    ObjectTable,
     Problem,
     evaluate_categories,
 )
+from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, DetectionRows, Truths, stream
 
 IOU_TYPES = ("bbox", "segm")
 ALL_IOU_TYPES = (*IOU_TYPES, "boundary")
@@ -151,7 +151,7 @@ def evaluate_file(
     truths = Truths(str(annotations))
     stream(annotations, lambda file, path: truths.read(file))
     truths.finish()
-    found = Detections(str(predictions), iou_type, truths)
+    found = DetectionRows(str(predictions), iou_type, truths)
     stream(predictions, lambda file, path: read_list(file, path, found.add))
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)
@@ -169,7 +169,7 @@ def evaluate_file(
     return LVISAP(truths.table, results, 0 if fixed else MAX_DETECTIONS, looked)
 
 
-def _evidence(problem: Problem, truths: Truths, detections: Objects) -> Evidence:
+def _evidence(problem: Problem, truths: Truths, detections: ObjectTable) -> Evidence:
     codes = detections.image * problem.categories + detections.labels()
     everything = dataclasses.replace(problem, detections=detections)
     return Evidence(everything, np.isin(codes, truths.verified), truths.image_ids)
@@ -196,5 +196,5 @@ def _run(problem: Problem, detections: int, workers: int | None) -> list[Categor
 
 
 def _work(folder: str, problem: Problem, categories: list[int]) -> list[CategoryResult]:
-    parts = {name: Objects.load(Path(folder) / name) for name in ("truths", "detections")}
+    parts = {name: ObjectTable.load(Path(folder) / name) for name in ("truths", "detections")}
     return list(evaluate_categories(dataclasses.replace(problem, **parts), categories))

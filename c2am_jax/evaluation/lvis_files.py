@@ -15,7 +15,7 @@ from c2am_jax.data.json_stream import BrokenJson, read_lists
 from c2am_jax.data.lvis import FREQUENCIES, AnnotationError, category_table
 from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.matching import Objects
+from c2am_jax.evaluation.ap_matching import ObjectTable
 
 MAX_DETECTIONS = 300  # of an image, the best count
 FIXED_PER_CATEGORY = 10_000  # of a category over all images, for AP-fixed
@@ -117,12 +117,12 @@ class Truths:
             self._require(False, f"annotation {name}: id {value} is not in {listed!r}")
         return found
 
-    def objects(self) -> Objects:
+    def objects(self) -> ObjectTable:
         """Sorted by category and image; file order within."""
         rows, classes = self._rows, len(self.table)
         order = np.lexsort((np.arange(len(rows)), self._image_column, self._class_column))
         column = lambda i: rows[order, i]  # noqa: E731
-        return Objects(
+        return ObjectTable(
             start=np.searchsorted(self._class_column[order], np.arange(classes + 1)),
             image=self._image_column[order],
             score=np.zeros(len(order)),
@@ -135,7 +135,7 @@ class Truths:
         )
 
 
-class Detections:
+class DetectionRows:
     """What the results json says, as arrays."""
 
     def __init__(self, path: str, iou_type: str, truths: Truths):
@@ -202,13 +202,13 @@ class Detections:
         image, label = np.asarray(self._image).astype(np.int64), np.asarray(self._label)
         return np.isin(image * len(truths.table) + label, truths.verified)
 
-    def objects(self, keep: np.ndarray, classes: int) -> Objects:
+    def objects(self, keep: np.ndarray, classes: int) -> ObjectTable:
         """Those that count, sorted by category, image and score; file order among equals."""
         image, label, score = (np.asarray(a) for a in (self._image, self._label, self._score))
         rows = np.flatnonzero(keep)
         rows = rows[np.lexsort((rows, -score[rows], image[rows], label[rows]))]
         box = np.asarray(self._box).reshape(-1, 4)[rows] if self._has_boxes else np.full((len(rows), 4), np.nan)
-        return Objects(
+        return ObjectTable(
             start=np.searchsorted(label[rows], np.arange(classes + 1)),
             image=image[rows].astype(np.int64),
             score=score[rows],

@@ -17,7 +17,7 @@ import numpy as np
 
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
-from c2am_jax.evaluation.report import comparison_table
+from c2am_jax.evaluation.tables import comparison_table
 
 TOLERANCE = 1e-9  # AP and AR are means of some thousand float64 numbers, added in another order
 

@@ -15,8 +15,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated

@@ -17,10 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from c2am_jax.config import load_config, train_settings
-from c2am_jax.data.builder import is_prepared
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
 from c2am_jax.data.pipeline import epoch_length
+from c2am_jax.data.prepared import is_prepared
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.training.optimizer import total_steps
@@ -31,7 +31,7 @@ TRAIN = ("-m", "c2am_jax.train")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A row with a seed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Run:
     argument: str
     overrides: Mapping[str, Any]
     workdir: Path
-    first: "Run | None" = None
+    first: "PlannedRun | None" = None
 
     def config(self) -> ConfigDict:
         """The experiment that train.py will see.
@@ -121,8 +121,13 @@ class Run:
 
 
 def plan(
-    argument: str, row: Mapping[str, Any], user: Mapping[str, Any], seed: int, out: Path, first: Run | None = None
-) -> Run:
+    argument: str,
+    row: Mapping[str, Any],
+    user: Mapping[str, Any],
+    seed: int,
+    out: Path,
+    first: PlannedRun | None = None,
+) -> PlannedRun:
     """The run of a row, from the weights of `first` if there is one; `user` wins over `row`.
 
     Overrides that say what the config says anyway are dropped, so equal runs have equal names.
@@ -143,7 +148,7 @@ def plan(
     if user:  # paths and long lists have no place in a folder's name
         parts.append(hashlib.sha256(json.dumps(user, sort_keys=True).encode()).hexdigest()[:8])
     folder = re.sub(r"[^\w=.+-]", "_", "-".join([*parts, f"seed{seed}"]))
-    return Run(argument, {**row, **user, **start, "train.seed": seed}, out / folder, first)
+    return PlannedRun(argument, {**row, **user, **start, "train.seed": seed}, out / folder, first)
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ import numpy as np
 
 from c2am_jax.errors import EXIT_STOPPED, UserError
 from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
-from c2am_jax.experiments.runs import Run, parse_overrides, plan
+from c2am_jax.experiments.runs import PlannedRun, parse_overrides, plan
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
-Plan = list[tuple[Row, list[Run]]]
+Plan = list[tuple[Row, list[PlannedRun]]]
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -60,7 +60,7 @@ def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ())
 
 def planned_run(
     number: str, row: Row, data: str, seed: int, out: Path, user: Mapping[str, Any], user_first: Mapping[str, Any]
-) -> Run:
+) -> PlannedRun:
     """A row of table `number` with a seed, and with the run that it starts from.
 
     Data and model in `user` are those of the first stage, too; `user_first` has what is its alone.
@@ -115,13 +115,13 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
     return failed + orphans + _execute([run for run in later.values() if run.workdir not in orphans], devices)
 
 
-def _execute(runs: Sequence[Run], devices: Sequence[str | None]) -> list[Path]:
+def _execute(runs: Sequence[PlannedRun], devices: Sequence[str | None]) -> list[Path]:
     """One run for each device set at a time."""
     free: queue.Queue[str | None] = queue.Queue()
     for one in devices:
         free.put(one)
 
-    def work(run: Run) -> tuple[Path, int]:
+    def work(run: PlannedRun) -> tuple[Path, int]:
         one = free.get()
         try:
             print(f"{run.workdir}: step {run.done_steps()} of {run.last_step()}", flush=True)

@@ -20,7 +20,7 @@ from c2am_jax.experiments.figures import COLOURS, figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
+class NormsAndAP:
     """What an evaluation says about each category, most frequent first.
 
     Attributes:
@@ -55,7 +55,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: not JSON ({error}); evaluate the run again with eval.py") from None
 
 
-def load(workdir: str | Path, step: int | None = None) -> list[Evaluated]:
+def load(workdir: str | Path, step: int | None = None) -> list[NormsAndAP]:
     """The evaluation of `step` (default: the newest) of a run, one entry for each stage of its detector.
 
     Raises:
@@ -71,7 +71,7 @@ def load(workdir: str | Path, step: int | None = None) -> list[Evaluated]:
     try:
         precision = {row["id"]: row["AP"] for row in table["segm"]}
         return [
-            Evaluated(
+            NormsAndAP(
                 f"{name} {stage}".rstrip(),
                 np.array([row["image_count"] for row in stages["categories"]]),
                 np.array([row["norm"] for row in stages["categories"]]),
@@ -87,7 +87,7 @@ def _known(value: float | None) -> float:
     return float("nan") if value is None or value < 0 else value
 
 
-def draw(path: Path, runs: Sequence[Evaluated], count: int) -> None:
+def draw(path: Path, runs: Sequence[NormsAndAP], count: int) -> None:
     """Norms relative to each run's mean over the categories by frequency; AP of both ends as bars."""
     with figure(path, 1, 2, (9.6, 3.8), width_ratios=(2, 1)) as axes:
         norms, bars = axes[0]

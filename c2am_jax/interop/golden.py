@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.errors import UserError
+from c2am_jax.interop.comparison import Check, CompiledDetector, table
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.golden_inference import compare_inference
 from c2am_jax.interop.golden_training import compare_training
 from c2am_jax.interop.golden_trajectory import compare_trajectory
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import CompiledDetector, Row, table
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
 from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
@@ -63,7 +63,7 @@ def build(recording: Recording) -> tuple[Detector, list[Any]]:
     return Detector.of(model), model.roi_head.init_loss_state()
 
 
-def filled(recording: Recording, weights: str | Path | None = None) -> tuple[CompiledDetector, list[Row]]:
+def filled(recording: Recording, weights: str | Path | None = None) -> tuple[CompiledDetector, list[Check]]:
     """The detector with the values of the recording's weight rule, and how well their sums fit the recorded ones.
 
     With `weights`, values come from that file, which has to hold all of them under MMDetection's names.
@@ -97,11 +97,11 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Com
             state["counts"] = jnp.asarray(value_of(f"{head}.loss_cls.cum_samples", state["counts"].shape))
     if any(not name.endswith("num_batches_tracked") for name in sums):
         worst = float("inf")
-    rows = [Row("weights", "sum of magnitudes, relative", worst, 1e-6)] if "param_abs_sum" in recording else []
+    rows = [Check("weights", "sum of magnitudes, relative", worst, 1e-6)] if "param_abs_sum" in recording else []
     return CompiledDetector(detector.with_arrays(values), loss_state), rows
 
 
-def compare(path: str | Path, weights: str | Path | None = None) -> list[Row]:
+def compare(path: str | Path, weights: str | Path | None = None) -> list[Check]:
     """All rows of one recording, with the weights of its rule or of a file."""
     recording = Recording(path)
     detector, rows = filled(recording, weights)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.evaluation.encoding import paste
+from c2am_jax.interop.comparison import Check, CompiledDetector, match_boxes, relative, unmatched
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import CompiledDetector, Row, match_boxes, relative, unmatched
 from c2am_jax.ops.anchors import base_anchors
 from c2am_jax.ops.roi_align import assign_levels
 from c2am_jax.structures import Detections, Proposals
@@ -65,7 +65,9 @@ def detect(model, features, proposals, image_hw):
     return model.roi_head.detect(features, proposals, image_hw)
 
 
-def compare_inference(recording: Recording, detector: CompiledDetector) -> tuple[list[Row], list[jax.Array], Proposals]:
+def compare_inference(
+    recording: Recording, detector: CompiledDetector
+) -> tuple[list[Check], list[jax.Array], Proposals]:
     """Rows of every stage of inference; also the features P2..P6 and the training proposals."""
     inputs = recording.inputs()
     rows = [relative("input", recording.error("input", nchw(inputs.image)))]
@@ -102,7 +104,7 @@ def _rpn(recording, detector, output):
     return rows
 
 
-def _proposals(recording: Recording, proposals: Proposals, prefix: str) -> list[Row]:
+def _proposals(recording: Recording, proposals: Proposals, prefix: str) -> list[Check]:
     shares = []
     for i in range(recording.images):
         valid = np.asarray(proposals.valid[i])
@@ -115,7 +117,7 @@ def _proposals(recording: Recording, proposals: Proposals, prefix: str) -> list[
         )
         shares.append(unmatched(pairs))
     stage = "proposals, training" if prefix else "proposals, test"
-    return [Row(stage, "share without partner", max(shares), 0.005)]
+    return [Check(stage, "share without partner", max(shares), 0.005)]
 
 
 def _fixed_rois(recording, detector, features):
@@ -126,7 +128,7 @@ def _fixed_rois(recording, detector, features):
     pick = lambda x: x[image, position]  # noqa: E731
     small, large, levels = (pick(x) for x in detector.run(pooled, features, boxes))
     rows = [
-        Row("levels of fixed RoIs", "share wrong", float(np.mean(levels != recording["fixed_levels"])), 0),
+        Check("levels of fixed RoIs", "share wrong", float(np.mean(levels != recording["fixed_levels"])), 0),
         relative("RoIAlign 7x7", recording.error("roi7", nchw(small))),
         relative("RoIAlign 14x14", recording.error("roi14", nchw(large))),
     ]
@@ -168,11 +170,11 @@ def _recorded_proposals(recording, detector, features, image_hw):
         *refined,
         relative("class logits, recorded proposals", max(cls_error)),
         relative("box deltas, recorded proposals", max(box_error)),
-        Row("best class, recorded proposals", "share wrong", float(max(wrong)), 0.002),
+        Check("best class, recorded proposals", "share wrong", float(max(wrong)), 0.002),
     ]
 
 
-def _detections(recording: Recording, detections: Detections) -> list[Row]:
+def _detections(recording: Recording, detections: Detections) -> list[Check]:
     """Detections of the whole chain, at the original image's size, and the masks of those that have a partner."""
     detections = jax.tree.map(np.asarray, detections)
     missing, mask_error, iou_error, area_error = [0.0], [0.0], [0.0], [0.0]
@@ -207,8 +209,8 @@ def _detections(recording: Recording, detections: Detections) -> list[Row]:
                 mask_error.append(np.abs(probability - recording[f"pred_mask28_{i}"][row]).max())
         area_error.append(float(np.mean(areas)) if areas else 0.0)
     return [
-        Row("detections, whole chain", "share without partner", max(missing), 0.01),
-        Row("mask probabilities", "largest difference", float(max(mask_error)), 1e-3),
-        Row("pasted masks", "1 - IoU, worst", float(max(iou_error)), 0.01),
-        Row("pasted masks", "difference of area, mean share", max(area_error), 0.01),
+        Check("detections, whole chain", "share without partner", max(missing), 0.01),
+        Check("mask probabilities", "largest difference", float(max(mask_error)), 1e-3),
+        Check("pasted masks", "1 - IoU, worst", float(max(iou_error)), 0.01),
+        Check("pasted masks", "difference of area, mean share", max(area_error), 0.01),
     ]

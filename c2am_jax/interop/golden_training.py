@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.data.masks import box_frame
+from c2am_jax.data.box_masks import box_frame
+from c2am_jax.interop.comparison import Check, CompiledDetector, relative
 from c2am_jax.interop.golden_inference import box_head, stage_names
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import CompiledDetector, Row, relative
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
 from c2am_jax.losses.seesaw import batch_counts, seesaw_loss
 from c2am_jax.models.functional import Detector
@@ -107,7 +107,7 @@ def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: I
 
 def compare_training(
     recording: Recording, detector: CompiledDetector, features: list[jax.Array], proposals: Proposals
-) -> list[Row]:
+) -> list[Check]:
     """Rows of every stage of training, given P2..P6 and the chain's own training proposals."""
     settings = detector.model.settings
     inputs = recording.inputs()
@@ -119,21 +119,21 @@ def compare_training(
     own_anchors, own_gt_index = detector.run(choose_anchors, features, inputs)
     same = (own_anchors.index == anchors.index) & (own_anchors.positive == anchors.positive)
     same &= own_gt_index * own_anchors.positive == gt_index * anchors.positive
-    rows = [Row("sampled anchors", "share different", 1 - float(same.mean()), 0.005)]
+    rows = [Check("sampled anchors", "share different", 1 - float(same.mean()), 0.005)]
     own_rois = detector.run(choose_rois, features, recorded, inputs, rois)
     for stage, (own, expected) in enumerate(zip(own_rois, rois, strict=True)):
         same = (jnp.abs(own.boxes - expected.boxes) <= (REFINED if stage else 0)).all(-1)
         same &= (own.labels == expected.labels) & (own.valid == expected.valid)
         same &= (own.gt_index == expected.gt_index) & (own.is_gt == expected.is_gt)
         name = f"sampled RoIs, recorded {'samples before' if stage else 'proposals'}{stage_names(detector, stage)[1]}"
-        rows.append(Row(name, "share different", 1 - float(same.mean()), 0.005))
+        rows.append(Check(name, "share different", 1 - float(same.mean()), 0.005))
         rows += _mask_targets(recording, inputs, expected, stage, stage_names(detector, stage)[1])
     losses, gradients = detector.run(losses_and_gradients, inputs, anchors, gt_index, rois, detector.loss_state)
     rows += _losses(recording, losses, detector.stages)
     rows += _gradients(recording, detector, gradients)
     chain = detector.run(choose_rois, features, proposals, inputs, None)
     losses, _ = detector.run(losses_and_gradients, inputs, own_anchors, own_gt_index, chain, detector.loss_state)
-    rows.append(Row("loss total, whole chain", "relative", _total_error(recording, losses), CHAIN))
+    rows.append(Check("loss total, whole chain", "relative", _total_error(recording, losses), CHAIN))
     for stage, samples in enumerate(rois):
         if recording.kind.endswith("_c2am"):
             rows += _c2am(recording, detector, features, samples, stage)
@@ -142,14 +142,14 @@ def compare_training(
     return rows
 
 
-def _losses(recording: Recording, losses: dict[str, jax.Array], stages: int) -> list[Row]:
+def _losses(recording: Recording, losses: dict[str, jax.Array], stages: int) -> list[Check]:
     rows = []
     for name, recorded in recorded_names(stages).items():
         parts = [recording[f"loss.{part}"] for part in recorded if f"loss.{part}" in recording]
         expected = float(sum(part.astype(np.float64).sum() for part in parts))
         error = abs(float(losses[name]) - expected) / max(abs(expected), 1e-12)
-        rows.append(Row(f"loss {name}, recorded samples", "relative", error if parts else float("inf"), LOSS))
-    return [*rows, Row("loss total, recorded samples", "relative", _total_error(recording, losses), LOSS)]
+        rows.append(Check(f"loss {name}, recorded samples", "relative", error if parts else float("inf"), LOSS))
+    return [*rows, Check("loss total, recorded samples", "relative", _total_error(recording, losses), LOSS)]
 
 
 def _total_error(recording: Recording, losses: dict[str, jax.Array]) -> float:
@@ -157,12 +157,12 @@ def _total_error(recording: Recording, losses: dict[str, jax.Array]) -> float:
     return abs(float(sum(losses.values())) - expected) / expected
 
 
-def _gradients(recording: Recording, detector: CompiledDetector, gradients: dict[str, jax.Array]) -> list[Row]:
+def _gradients(recording: Recording, detector: CompiledDetector, gradients: dict[str, jax.Array]) -> list[Check]:
     shapes = {name: value.shape for name, value in detector.value.arrays.items()}
     own = {torch_name(n): to_torch(n, np.asarray(g), shapes) for n, g in gradients.items()}
     names = [str(name) for name in recording["grad_names"]]
     if set(names) != set(own):
-        return [Row("gradients", "names differ", float("inf"), 0)]
+        return [Check("gradients", "names differ", float("inf"), 0)]
     norm_errors, value_errors = [], []
     for name, norm, sample in zip(names, recording["grad_l2"], recording["grad_sample"], strict=True):
         flat = own[name].reshape(-1)
@@ -173,9 +173,9 @@ def _gradients(recording: Recording, detector: CompiledDetector, gradients: dict
         value_errors.append(np.abs(ours - sample).max() / max(np.abs(flat).max(), 1e-12))
     values = "16 values of each parameter's over its largest"
     return [
-        Row("gradients", "norm of each parameter's, relative, worst", float(max(norm_errors)), GRADIENT),
-        Row("gradients", f"{values}, median", float(np.median(value_errors)), GRADIENT),
-        Row("gradients", f"{values}, worst", float(max(value_errors)), FLIPPED),
+        Check("gradients", "norm of each parameter's, relative, worst", float(max(norm_errors)), GRADIENT),
+        Check("gradients", f"{values}, median", float(np.median(value_errors)), GRADIENT),
+        Check("gradients", f"{values}, worst", float(max(value_errors)), FLIPPED),
     ]
 
 
@@ -187,7 +187,7 @@ def _sample_stride(size: int) -> int:
     return number
 
 
-def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage: int, at: str) -> list[Row]:
+def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage: int, at: str) -> list[Check]:
     """From full-size masks, and from those that training stores (in the frame of their own box)."""
     shape = tuple(int(side) for side in recording[f"mask_targets_s{stage}.shape"])
     bits = np.unpackbits(recording[f"mask_targets_s{stage}.bits"], axis=1)[:, : shape[1] * shape[2]]
@@ -206,13 +206,13 @@ def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage:
     union = np.maximum((framed | expected).sum((1, 2)), 1)
     iou = np.where((framed | expected).any((1, 2)), (framed & expected).sum((1, 2)) / union, 1)
     return [
-        Row(
+        Check(
             f"mask targets, full-size masks{at}",
             "share of bits different",
             float(np.mean(full != expected)),
             0.005,
         ),
-        Row(f"mask targets, box-frame masks{at}", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
+        Check(f"mask targets, box-frame masks{at}", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
     ]
 
 
@@ -231,7 +231,7 @@ def _c2am(recording: Recording, detector: CompiledDetector, features: list[jax.A
     margins = np.asarray(c2am_margins(kernel, labels))
     per_roi = c2am_loss(x, kernel, labels)
     rows = [
-        Row(f"C2AM labels{at}", "share wrong", float(np.mean(labels != recording[f"c2am_labels{key}"])), 0),
+        Check(f"C2AM labels{at}", "share wrong", float(np.mean(labels != recording[f"c2am_labels{key}"])), 0),
         relative(f"C2AM weight norms{at}", recording.error(f"fc_cls_norms{key}", jnp.linalg.norm(kernel, axis=0))),
         relative(f"C2AM logits{at}", recording.error(f"c2am_logits{key}", logits)),
         relative(f"C2AM margins{at}", recording.error(f"c2am_margins{key}", margins)),
@@ -244,7 +244,7 @@ def _c2am(recording: Recording, detector: CompiledDetector, features: list[jax.A
     }
     for name, value in variants.items():
         expected = float(recording[f"c2am_loss_{name}{key}"])
-        rows.append(Row(f"C2AM loss {name}{at}", "relative", abs(float(value.mean()) - expected) / expected, LOSS))
+        rows.append(Check(f"C2AM loss {name}{at}", "relative", abs(float(value.mean()) - expected) / expected, LOSS))
     return rows
 
 
@@ -259,5 +259,5 @@ def _seesaw(recording: Recording, detector: CompiledDetector, features: list[jax
     for name, value in zip(("classes", "objectness"), seesaw_loss(jnp.asarray(logits), labels, counts), strict=True):
         expected = float(recording[f"loss.{before}loss_cls_{name}"].sum())
         error = abs(weight * float(value.mean()) - expected) / expected
-        rows.append(Row(f"Seesaw loss {name}{at}", "relative", error, LOSS))
+        rows.append(Check(f"Seesaw loss {name}{at}", "relative", error, LOSS))
     return rows

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from c2am_jax.config import TrainSettings
-from c2am_jax.evaluation.weight_norms import classifier_norms
+from c2am_jax.evaluation.classifier_norms import classifier_norms
+from c2am_jax.interop.comparison import Check, CompiledDetector
 from c2am_jax.interop.golden_training import recorded_names
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import CompiledDetector, Row
 from c2am_jax.structures import Inputs, Proposals
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.weights.names import torch_name
@@ -24,7 +24,7 @@ TRUTH = "f64"  # the recorded run to compare with
 METRICS = ("roi/positive", "roi/sampled")
 
 
-def compare_trajectory(recording: Recording, detector: CompiledDetector) -> list[Row]:
+def compare_trajectory(recording: Recording, detector: CompiledDetector) -> list[Check]:
     """Rows of one recorded run, ours in float32 against the recorded float64.
 
     With fixed proposals no discrete choice can flip, and all numbers are held tightly; with live ones the reference
@@ -93,17 +93,17 @@ def _losses(recording, detector, history, fixed):
     error = _relative([sum(losses.values()) for losses, _, _ in history], recording[f"{TRUTH}.loss.total"])
     if not fixed:
         return [
-            Row(f"loss total, steps 0-{LIVE_STEPS - 1}", "relative, worst", float(error[:LIVE_STEPS].max()), 1e-4),
-            Row("loss total, later steps", "relative, worst", float(error[LIVE_STEPS:].max(initial=0)), LIVE_LATER),
+            Check(f"loss total, steps 0-{LIVE_STEPS - 1}", "relative, worst", float(error[:LIVE_STEPS].max()), 1e-4),
+            Check("loss total, later steps", "relative, worst", float(error[LIVE_STEPS:].max(initial=0)), LIVE_LATER),
         ]
     rows = [
-        Row("loss total, steps 0-1", "relative, worst", float(error[:2].max()), 1e-5),
-        Row("loss total, last step", "relative", float(error[-1]), 1e-3),
+        Check("loss total, steps 0-1", "relative, worst", float(error[:2].max()), 1e-5),
+        Check("loss total, last step", "relative", float(error[-1]), 1e-3),
     ]
     for name, recorded in recorded_names(detector.stages).items():
         parts = [recording[f"{TRUTH}.loss.{r}"] for r in recorded if f"{TRUTH}.loss.{r}" in recording]
         errors = _relative([losses[name] for losses, _, _ in history], sum(parts))
-        rows.append(Row(f"loss {name}, all steps", "relative, worst", float(errors.max()), 2e-3))
+        rows.append(Check(f"loss {name}, all steps", "relative, worst", float(errors.max()), 2e-3))
     return rows
 
 
@@ -114,9 +114,9 @@ def _norms(recording, norms, fixed):
         name = "classifier weight norms" + (f", stage {stage[1:]}" if stage else "")
         held = len(errors) if fixed else LIVE_STEPS
         steps = "all steps" if fixed else f"steps 0-{LIVE_STEPS - 1}"
-        rows.append(Row(f"{name}, {steps}", "relative, worst", float(errors[:held].max()), 3e-5))
+        rows.append(Check(f"{name}, {steps}", "relative, worst", float(errors[:held].max()), 3e-5))
         if not fixed:
-            rows.append(Row(f"{name}, later steps", "relative, worst", float(errors[held:].max()), LIVE_LATER))
+            rows.append(Check(f"{name}, later steps", "relative, worst", float(errors[held:].max()), LIVE_LATER))
     return rows
 
 
@@ -124,7 +124,7 @@ def _gradients(recording, history):
     own = np.array([np.linalg.norm(list(norms.values())) for _, _, norms in history])
     bound = DRIFT * float(recording["drift.grad_l2"].max())
     return [
-        Row(
+        Check(
             "gradient norm, all steps",
             "relative, worst",
             float(_relative(own, recording[f"{TRUTH}.grad_l2"]).max()),
@@ -138,12 +138,12 @@ def _momenta(recording, momenta):
     names = [str(name) for name in recording["param_names"]]
     for moment, values in momenta.items():
         if set(names) != set(values):
-            return [Row("momentum", "names differ", float("inf"), 0)]
+            return [Check("momentum", "names differ", float("inf"), 0)]
         errors = _relative([values[name] for name in names], recording[f"{TRUTH}.{moment}.mom_l2"])
         drift = recording[f"drift.{moment}.mom_l2"]
         at = "momentum norms, " + ("step 1" if moment == "step1" else "end")
-        rows.append(Row(at, "relative, median", float(np.median(errors)), DRIFT * float(np.median(drift))))
-        rows.append(Row(at, "relative, worst", float(errors.max()), DRIFT * float(drift.max())))
+        rows.append(Check(at, "relative, median", float(np.median(errors)), DRIFT * float(np.median(drift))))
+        rows.append(Check(at, "relative, worst", float(errors.max()), DRIFT * float(drift.max())))
     return rows
 
 
@@ -152,4 +152,4 @@ def _samples(recording, history, prefix):
     recorded = recording[f"{TRUTH}.samples"][:, recording.images : 2 * recording.images]
     expected = np.stack([recorded[..., 0].sum(1), recorded.sum((1, 2))], -1)
     own = np.array([[metrics[prefix + name] for name in METRICS] for _, metrics, _ in history])
-    return Row("sampled RoIs, all steps", "share of steps different", float((own != expected).any(1).mean()), 0)
+    return Check("sampled RoIs, all steps", "share of steps different", float((own != expected).any(1).mean()), 0)

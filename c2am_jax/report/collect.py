@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.lvis import FREQUENCIES
+from c2am_jax.evaluation.classifier_norms import GROUP_NAMES
 from c2am_jax.evaluation.lvis_ap import LVISAP
-from c2am_jax.evaluation.weight_norms import GROUP_NAMES
-from c2am_jax.report.calibration import reliability
 from c2am_jax.report.inspection import Inspection
+from c2am_jax.report.reliability import reliability
 
 SCORES = ("AP", "AP50", "AP75", "AR")
 PAIRS = 100  # confusions that are listed

@@ -11,13 +11,13 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from c2am_jax.data.box_masks import BadMask, rasterise
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import FREQUENCIES, CategoryTable, ImageNotFound, image_file
-from c2am_jax.data.masks import BadMask, rasterise
 from c2am_jax.data.pictures import read_picture
+from c2am_jax.evaluation.ap_matching import Problem
 from c2am_jax.evaluation.lvis_ap import Evidence
-from c2am_jax.evaluation.matching import Problem
 from c2am_jax.report.inspection import KINDS, Candidate, boxes, entry
 from c2am_jax.visualization.draw import draw
 

@@ -13,8 +13,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from c2am_jax.evaluation.ap_matching import ObjectTable, match, to_rle
 from c2am_jax.evaluation.lvis_ap import Evidence
-from c2am_jax.evaluation.matching import Objects, match, to_rle
 
 KINDS = ("best", "worst", "missed", "false")
 HIT = 0.5  # IoU from which a detection lies on an object
@@ -152,7 +152,7 @@ def _views(evidence: Evidence) -> Iterator[_View]:
             )
 
 
-def boxes(detections: Objects, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
+def boxes(detections: ObjectTable, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
     """x, y, width, height of these detections, [N, 4]; of masks without boxes, the boxes around them."""
     found = np.array(detections.box[rows], np.float64)
     for at in np.flatnonzero(np.isnan(found[:, 0])):
@@ -162,7 +162,7 @@ def boxes(detections: Objects, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
     return found
 
 
-def entry(objects: Objects, row: int, file: IO[bytes]) -> dict:
+def entry(objects: ObjectTable, row: int, file: IO[bytes]) -> dict:
     """What the json file says about a row."""
     file.seek(int(objects.offset[row]))
     return json.loads(file.read(int(objects.length[row])))

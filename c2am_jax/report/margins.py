@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.evaluation.weight_norms import GROUP_NAMES
+from c2am_jax.evaluation.classifier_norms import GROUP_NAMES
 from c2am_jax.losses.cosine import c2am_margins
 from c2am_jax.report.collect import rounded
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from c2am_jax.evaluation.report import AP_COLUMNS
+from c2am_jax.evaluation.tables import AP_COLUMNS
 from c2am_jax.report import charts
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from c2am_jax.data import builder
+from c2am_jax.data import prepared
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
 from c2am_jax.training.metrics import replace_text
@@ -43,13 +43,13 @@ def categories_of_run(workdir: str | Path, config: ConfigDict, path: str | Path 
     """
     source = Path(path) if path else Path(workdir) / FILE
     if not path and not source.is_file():
-        prepared = Path(builder.folder_of(f"{config.data.name}_train", config.data.dir)) / FILE
-        if not prepared.is_file():
+        kept = Path(prepared.folder_of(f"{config.data.name}_train", config.data.dir)) / FILE
+        if not kept.is_file():
             raise UserError(
-                f"{source} is missing (an imported or older run), and so is {prepared}: give --categories FILE, the "
+                f"{source} is missing (an imported or older run), and so is {kept}: give --categories FILE, the "
                 "json with the categories that the detector was trained on"
             )
-        source = prepared
+        source = kept
     categories = read_categories(source)
     if len(categories) != config.model.num_classes:
         raise UserError(

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from c2am_jax.config import train_settings
-from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.pipeline import eval_batches
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.sampler import held_out_images
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError

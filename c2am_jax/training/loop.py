@@ -20,8 +20,8 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import epoch_length, train_batches
 from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import Stopped, UserError
+from c2am_jax.evaluation.classifier_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.evaluation.evaluate import evaluate
-from c2am_jax.evaluation.weight_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories

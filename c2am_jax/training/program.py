@@ -25,7 +25,7 @@ _COMPUTATION = re.compile(r"^(?:ENTRY\s+)?%?([\w.\-]+)\s*(?:\([^{]*)?\{\s*$")
 _CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|branch_computations|true_computation|false_computation)=\{?([^,}]*(?:,\s*%[^,}]*)*)"
 )
-MASK_SIDE = 112  # stored masks, `data.masks`
+MASK_SIDE = 112  # stored masks, `data.box_masks`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jax.tree_util import register_dataclass
 from ml_collections import ConfigDict
 
 from c2am_jax.config import detector_settings, train_settings
-from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.statistics import ClassStatistics

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from c2am_jax.data import builder
+from c2am_jax.data import builder, prepared
 from c2am_jax.data.augment import (
     Instances,
     Placement,
@@ -16,7 +16,7 @@ from c2am_jax.data.augment import (
     paste,
     resample,
 )
-from c2am_jax.data.masks import MASK_SIZE, pack
+from c2am_jax.data.box_masks import MASK_SIZE, pack
 from c2am_jax.data.pipeline import eval_batches, train_batches
 from c2am_jax.data.sampler import Augmentation
 from c2am_jax.data.settings import PipelineSettings
@@ -191,7 +191,7 @@ ALL = dataclasses.replace(SETTINGS, scale_jitter=(0.3, 2.0), copy_paste=0.7, col
 @pytest.fixture
 def dataset(tiny, tmp_path):
     builder.prepare(*tiny[1](), "tiny", tmp_path / "data")
-    return builder.load("tiny", tmp_path / "data")
+    return prepared.load("tiny", tmp_path / "data")
 
 
 def fields(batch):

@@ -16,27 +16,28 @@ from conftest import annotation
 from pictures import jpeg_of
 from PIL import Image
 
-from c2am_jax.data import builder, shards
+from c2am_jax.data import builder, prepared, shards
 from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.records import parse_record
 from c2am_jax.errors import UserError
 
 
-def prepared(tiny, tmp_path, name="tiny"):
+def prepare_tiny(tiny, tmp_path, name="tiny"):
     annotations, images = tiny[1]()
     report = builder.prepare(annotations, images, name, tmp_path / "data")
-    return report, builder.load(name, tmp_path / "data")
+    return report, prepared.load(name, tmp_path / "data")
 
 
 def test_records_hold_the_original_jpeg_and_the_instances(tiny, tmp_path):
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert (report["images"], report["instances"], report["skipped"]) == (4, 4, {})
     np.testing.assert_array_equal(dataset.image_id, [1, 2, 3, 4])
     np.testing.assert_array_equal(dataset.image_hw, [(48, 64), (64, 48), (40, 40), (64, 64)])
     assert [dataset.labels_of(i).tolist() for i in range(4)] == [[2, 0], [1], [], [1]]
-    record = dataset.parse(dataset.read(0))
-    assert record["image"].numpy() == (tmp_path / "images" / "train2017" / "000000000001.jpg").read_bytes()
-    np.testing.assert_allclose(record["instances"]["box"][0], [4, 6, 24, 22])
-    assert np.unpackbits(record["instances"]["mask"][0].numpy(), axis=-1).all()
+    jpeg, _, (boxes, _, masks) = parse_record(dataset.read(0))
+    assert jpeg.numpy() == (tmp_path / "images" / "train2017" / "000000000001.jpg").read_bytes()
+    np.testing.assert_allclose(boxes[0], [4, 6, 24, 22])
+    assert np.unpackbits(masks[0].numpy(), axis=-1).all()
 
 
 def test_bad_images_and_annotations_are_skipped_counted_and_listed(tiny, tmp_path):
@@ -47,7 +48,7 @@ def test_bad_images_and_annotations_are_skipped_counted_and_listed(tiny, tmp_pat
     content["images"][3]["width"] = 65
     content["annotations"][0]["bbox"] = [4.0, 6.0, 0.0, 16.0]
     content["annotations"][1]["segmentation"] = [[500.0, 500.0, 510.0, 500.0, 510.0, 510.0]]
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert report["skipped"] == {
         "degenerate box": 1,
         "mask unusable": 1,
@@ -68,27 +69,27 @@ def test_nothing_usable_is_an_error_that_names_an_image(tiny, tmp_path):
         file.unlink()
     with pytest.raises(FileNotFoundError, match="not one of its images.*image 1"):
         builder.prepare(annotations, images, "tiny", tmp_path / "data")
-    assert not builder.is_prepared("tiny", tmp_path / "data")
+    assert not prepared.is_prepared("tiny", tmp_path / "data")
 
 
 def test_records_of_another_file_are_refused(tiny, tmp_path):
     content, write = tiny
-    prepared(tiny, tmp_path)
+    prepare_tiny(tiny, tmp_path)
     content["annotations"].pop()
     with pytest.raises(AnnotationError, match="was prepared from another file"):
-        builder.load("tiny", tmp_path / "data", annotations=write()[0])
+        prepared.load("tiny", tmp_path / "data", annotations=write()[0])
 
 
 def test_an_unfinished_preparation_does_not_open(tiny, tmp_path):
-    prepared(tiny, tmp_path)
-    (builder.folder_of("tiny", tmp_path / "data") / "report.json").unlink()
+    prepare_tiny(tiny, tmp_path)
+    (prepared.folder_of("tiny", tmp_path / "data") / "report.json").unlink()
     with pytest.raises(FileNotFoundError, match="no finished data set"):
-        builder.load("tiny", tmp_path / "data")
+        prepared.load("tiny", tmp_path / "data")
 
 
 def test_a_file_that_only_calls_itself_jpeg_is_skipped(tiny, tmp_path):
     (tmp_path / "images" / "train2017" / "000000000001.jpg").write_bytes(jpeg_of((48, 64), kind="PNG"))
-    report, _ = prepared(tiny, tmp_path)
+    report, _ = prepare_tiny(tiny, tmp_path)
     assert report["skipped"] == {"image file not a JPEG": 1}
 
 
@@ -99,8 +100,8 @@ def test_a_cameras_picture_with_a_second_one_inside_is_a_jpeg(tiny, tmp_path):
     picture.save(stream, "MPO", save_all=True, append_images=[picture])
     assert Image.open(io.BytesIO(stream.getvalue())).format == "MPO"
     path.write_bytes(stream.getvalue())
-    report, dataset = prepared(tiny, tmp_path)
-    assert report["skipped"] == {} and dataset.parse(dataset.read(0))["image"].numpy() == stream.getvalue()
+    report, dataset = prepare_tiny(tiny, tmp_path)
+    assert report["skipped"] == {} and parse_record(dataset.read(0))[0].numpy() == stream.getvalue()
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -113,7 +114,7 @@ def test_a_picture_of_100_megapixels_is_skipped_before_it_is_decoded(tiny, tmp_p
         tiny[0]["images"][0].update(height=8_000, width=12_500)
         tiny[0]["images"][1:], tiny[0]["annotations"][2:] = [], []
         with pytest.raises(UserError, match="image 1: 8000x12500 is more than 50 megapixels"):
-            prepared(tiny, tmp_path)
+            prepare_tiny(tiny, tmp_path)
     else:
         from c2am_jax.data.jpeg import ImageFault, check_jpeg
 
@@ -127,28 +128,28 @@ def test_a_picture_of_100_megapixels_is_skipped_before_it_is_decoded(tiny, tmp_p
 )
 def test_segmentations_that_are_no_numbers_are_dropped_by_name(tiny, tmp_path, segmentation):
     tiny[0]["annotations"][0]["segmentation"] = segmentation
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert report["skipped"] == {"mask unusable": 1} and len(dataset.labels_of(0)) == 1
     assert "annotation 1 of image 1" in report["skipped_entries"]["mask unusable"][0]
 
 
 def test_images_without_annotations_are_kept_and_counted(tiny, tmp_path):
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert report["images_without_annotations"] == 1 and len(dataset) == 4
 
 
 def test_a_record_damaged_after_preparation_is_named_and_never_read_wrongly(tiny, tmp_path):
-    _, dataset = prepared(tiny, tmp_path)
+    _, dataset = prepare_tiny(tiny, tmp_path)
     records = [dataset.read(i) for i in range(4)]
     (shard,) = dataset.folder.glob("*array_record*")
     content, named = shard.read_bytes(), set()
     for at in range(200, len(content) // 20, 500):  # the rest of the small file is padding
         shard.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
-        damaged = builder.load("tiny", tmp_path / "data")
+        damaged = prepared.load("tiny", tmp_path / "data")
         for i, record in enumerate(records):
             try:
                 assert damaged.read(i) == record
-            except builder.UnreadableRecord as error:
+            except prepared.UnreadableRecord as error:
                 assert f"record {i} (image {i + 1})" in str(error)
                 named.add(i)
     assert named
@@ -156,7 +157,7 @@ def test_a_record_damaged_after_preparation_is_named_and_never_read_wrongly(tiny
 
 PREPARE_AND_DIE = """
 import os, sys
-from c2am_jax.data import builder, shards
+from c2am_jax.data import builder, shards, prepared
 annotations, images, data_dir, workers, at = sys.argv[1:]
 shards.IMAGES_PER_SHARD = 3
 check, seen = shards.check_jpeg, 0
@@ -193,13 +194,13 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tiny, tmp_path, m
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 3)
     annotations, images = larger(tiny)
     builder.prepare(annotations, images, "tiny", tmp_path / "whole")
-    whole = builder.folder_of("tiny", tmp_path / "whole")
+    whole = prepared.folder_of("tiny", tmp_path / "whole")
     at = int(np.random.default_rng().integers(1, 21))  # another moment in every run; any must do
     arguments = [str(annotations), str(images), str(tmp_path / "data"), "1", str(at)]
     killed = subprocess.run([sys.executable, "-c", PREPARE_AND_DIE, *arguments], capture_output=True)
     assert killed.returncode == -9, killed.stderr.decode()
-    folder = builder.folder_of("tiny", tmp_path / "data")
-    assert not builder.is_prepared("tiny", tmp_path / "data")
+    folder = prepared.folder_of("tiny", tmp_path / "data")
+    assert not prepared.is_prepared("tiny", tmp_path / "data")
     done = {path: os.stat(path).st_mtime_ns for path in folder.glob("*of-00007")}
     assert len(done) == sum(at > edge for edge in (2, 5, 8, 11, 14, 17)), at
     builder.prepare(annotations, images, "tiny", tmp_path / "data")
@@ -213,7 +214,7 @@ def test_several_processes_give_the_bytes_of_one(tiny, tmp_path, monkeypatch):
     annotations, images = larger(tiny)
     reports = [builder.prepare(annotations, images, "tiny", tmp_path / str(n), workers=n) for n in (1, 2)]
     assert reports[0] == reports[1] and reports[0]["images"] == 20
-    one, two = (bytes_of(builder.folder_of("tiny", tmp_path / str(n))) for n in (1, 2))
+    one, two = (bytes_of(prepared.folder_of("tiny", tmp_path / str(n))) for n in (1, 2))
     assert one == two and len([name for name in one if "array_record" in name]) == 4
 
 
@@ -239,24 +240,26 @@ def test_images_that_were_missing_are_looked_for_again(tiny, tmp_path, monkeypat
     monkeypatch.undo()
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
     missing.write_bytes(content)
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert report["skipped"] == {} and dataset.image_id.tolist() == [1, 2, 3, 4]
 
 
 def test_an_interrupted_preparation_of_other_files_is_dropped(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "_finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        prepared(tiny, tmp_path)
-    assert builder.folder_of("tiny", tmp_path / "data").is_dir() and not builder.is_prepared("tiny", tmp_path / "data")
+        prepare_tiny(tiny, tmp_path)
+    assert prepared.folder_of("tiny", tmp_path / "data").is_dir() and not prepared.is_prepared(
+        "tiny", tmp_path / "data"
+    )
     monkeypatch.undo()
     tiny[0]["annotations"].pop(0)
-    report, dataset = prepared(tiny, tmp_path)
+    report, dataset = prepare_tiny(tiny, tmp_path)
     assert report["instances"] == 3 and dataset.labels_of(0).tolist() == [0]
 
 
 def test_what_another_process_finished_is_left_alone_unless_it_is_to_be_replaced(tiny, tmp_path):
-    prepared(tiny, tmp_path)
-    stamp = builder.folder_of("tiny", tmp_path / "data") / "report.json"
+    prepare_tiny(tiny, tmp_path)
+    stamp = prepared.folder_of("tiny", tmp_path / "data") / "report.json"
     before = os.stat(stamp).st_mtime_ns
     builder.prepare(*tiny[1](), "tiny", tmp_path / "data", replace=False)
     assert os.stat(stamp).st_mtime_ns == before
@@ -287,9 +290,9 @@ def test_records_keep_the_order_of_the_index_over_several_shards(tiny, tmp_path,
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
     (tmp_path / "images" / "train2017" / "000000000002.jpg").unlink()
     tiny[0]["images"].reverse()
-    _, dataset = prepared(tiny, tmp_path)
+    _, dataset = prepare_tiny(tiny, tmp_path)
     assert len(list(dataset.folder.glob("*array_record*"))) == 2
-    read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(3)]
+    read = [int(parse_record(dataset.read(i))[1]) for i in range(3)]
     np.testing.assert_array_equal(read, [4, 3, 1])
     np.testing.assert_array_equal(dataset.image_id, read)
 
@@ -297,15 +300,15 @@ def test_records_keep_the_order_of_the_index_over_several_shards(tiny, tmp_path,
 def test_a_shard_without_one_usable_image_does_no_harm(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 1)
     (tmp_path / "images" / "train2017" / "000000000002.jpg").unlink()
-    _, dataset = prepared(tiny, tmp_path)
-    read = [int(dataset.parse(dataset.read(i))["image_id"]) for i in range(3)]
+    _, dataset = prepare_tiny(tiny, tmp_path)
+    read = [int(parse_record(dataset.read(i))[1]) for i in range(3)]
     assert read == [1, 3, 4] == dataset.image_id.tolist()
 
 
 SLOW_WORKERS = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
-from c2am_jax.data import builder, shards
+from c2am_jax.data import builder, shards, prepared
 annotations, images, data_dir = sys.argv[1:]
 shards.IMAGES_PER_SHARD = 1
 check = shards.check_jpeg
@@ -345,11 +348,11 @@ def test_killed_at_any_moment_all_processes_end_and_the_rest_is_made(tiny, tmp_p
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers)), "processes that nobody waits for go on"
-    folder = builder.folder_of("tiny", tmp_path / "data")
+    folder = prepared.folder_of("tiny", tmp_path / "data")
     done = len(list(folder.glob("parts/000*.json")))
-    assert 0 < done < 20 and not builder.is_prepared("tiny", tmp_path / "data")
+    assert 0 < done < 20 and not prepared.is_prepared("tiny", tmp_path / "data")
     builder.prepare(annotations, images, "tiny", tmp_path / "data", workers=1)
-    assert bytes_of(folder) == bytes_of(builder.folder_of("tiny", tmp_path / "whole"))
+    assert bytes_of(folder) == bytes_of(prepared.folder_of("tiny", tmp_path / "whole"))
 
 
 def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from c2am_jax.data import builder
+from c2am_jax.data import builder, prepared
 from c2am_jax.data.cluster import run_on_cluster
 from c2am_jax.errors import UserError
 
@@ -28,6 +28,6 @@ def test_a_pipeline_writes_the_same_records(tiny, tmp_path):
     for beam in (None, []):
         folder = tmp_path / str(beam)
         builder.prepare(annotations, images, "small", folder, workers=1, beam=beam)
-        files = sorted(Path(builder.folder_of("small", folder)).glob("*array_record*"))
+        files = sorted(Path(prepared.folder_of("small", folder)).glob("*array_record*"))
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1] and written[0]

@@ -8,7 +8,7 @@ import numpy as np
 from conftest import annotation
 from pycocotools import mask as coco_mask
 
-from c2am_jax.data import builder
+from c2am_jax.data import builder, prepared
 from c2am_jax.data.lvis import read_annotations
 from c2am_jax.errors import UserError
 
@@ -81,7 +81,7 @@ def test_a_thousand_damaged_files_never_crash(tiny, tmp_path, caplog):
             continue
         outcomes["prepared"] += 1
         outcomes["skipped"] |= set(report["skipped"])
-        dataset = builder.load("tiny", tmp_path / "data", annotations=path)
+        dataset = prepared.load("tiny", tmp_path / "data", annotations=path)
         kept = read_annotations(dataset.annotations_path)  # the evaluator's checks
         left_out = {r: n for r, n in report["skipped"].items() if r.startswith("image")}
         assert report["images"] + sum(left_out.values()) == report["in_the_file"]["images"]

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from c2am_jax.data import builder
-from c2am_jax.data.builder import UnreadableRecord
+from c2am_jax.data import builder, prepared
 from c2am_jax.data.pipeline import NO_IMAGE, epoch_length, eval_batches, train_batches
+from c2am_jax.data.prepared import UnreadableRecord
 from c2am_jax.data.sampler import WrongSetting
 from c2am_jax.data.settings import PipelineSettings
 
@@ -27,7 +27,7 @@ SETTINGS = PipelineSettings(
 @pytest.fixture
 def dataset(tiny, tmp_path):
     builder.prepare(*tiny[1](), "tiny", tmp_path / "data")
-    return builder.load("tiny", tmp_path / "data")
+    return prepared.load("tiny", tmp_path / "data")
 
 
 def take(stream, count):

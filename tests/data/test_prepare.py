@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from c2am_jax.data import builder, prepare, published
+from c2am_jax.data import prepare, prepared, published
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_a_published_set_is_found_in_its_standard_place_and_checked(tiny, tmp_pa
     shutil.copy(annotations, home / "lvis_v1_train.json")
     assert prepare.main(["lvis_v1", "--out", str(tmp_path / "d")]) == 2
     assert "lvis_v1_val.json" in capsys.readouterr().err
-    assert not builder.is_prepared("lvis_v1_train", tmp_path / "d")  # all must be there before the first begins
+    assert not prepared.is_prepared("lvis_v1_train", tmp_path / "d")  # all must be there before the first begins
     assert prepare.main(["lvis_v1", "--split", "train", "--out", str(tmp_path / "d")]) == 0
     printed = capsys.readouterr().out
     assert "NOT the published lvis_v1_train: images: 4 in the file, 100,170 published" in printed
@@ -89,4 +89,4 @@ def test_masks_that_lie_beside_their_box_are_kept_and_told(tiny, tmp_path, capsy
     content["annotations"][0]["bbox"] = [40.0, 30.0, 10.0, 10.0]
     assert prepare.main(options_of(*write(), tmp_path / "d")) == 0
     assert "kept, mask beside its box: 1" in capsys.readouterr().out
-    assert len(builder.load("t", tmp_path / "d").label) == 4
+    assert len(prepared.load("t", tmp_path / "d").label) == 4

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2am_jax.data.builder import PreparedDataset
 from c2am_jax.data.lvis import category_table
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.sampler import (
     Augmentation,
     Sampler,

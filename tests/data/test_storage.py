@@ -6,7 +6,7 @@ import os
 import pytest
 from etils.epath import backend, gpath
 
-from c2am_jax.data import builder, shards
+from c2am_jax.data import builder, prepared, shards
 from c2am_jax.errors import UserError
 
 
@@ -58,13 +58,13 @@ def test_remote_folders_give_the_records_of_local_ones(tiny, tmp_path, bucket, m
     assert remote["annotations"] == "gs://a.json" and remote["image_folder"] == "gs://images"
     local = builder.prepare(tmp_path / "remote/a.json", tmp_path / "remote/images", "tiny", tmp_path / "d", workers=1)
     assert {**remote, "annotations": "", "image_folder": ""} == {**local, "annotations": "", "image_folder": ""}
-    for path in builder.folder_of("tiny", tmp_path / "d").iterdir():
+    for path in prepared.folder_of("tiny", tmp_path / "d").iterdir():
         if "record-" in path.name or path.name in ("annotations.json", "features.json", "index.npz"):
             copy = tmp_path / "remote/data" / path.relative_to(tmp_path / "d")
             assert copy.read_bytes() == path.read_bytes(), path.name
     assert not list((tmp_path / "remote").rglob("*partial*"))
     with pytest.raises(UserError, match="gs://data/lvis_layout/tiny/1.1.0: records are read from local folders only"):
-        builder.load("tiny", "gs://data")
+        prepared.load("tiny", "gs://data")
 
 
 def test_remote_storage_that_fails_is_one_line(tiny, tmp_path, bucket):
@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line_and_a_later_start_goes_on(tiny, tmp_path, monke
         builder.prepare(*arguments, workers=1)
     monkeypatch.undo()
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
-    done = builder.folder_of("tiny", tmp_path / "d") / "lvis_layout-data.array_record-00000-of-00002"
+    done = prepared.folder_of("tiny", tmp_path / "d") / "lvis_layout-data.array_record-00000-of-00002"
     stamp = os.stat(done).st_mtime_ns
     assert builder.prepare(*arguments, workers=1)["images"] == 4
     assert os.stat(done).st_mtime_ns == stamp  # not made again

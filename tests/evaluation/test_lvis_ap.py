@@ -9,10 +9,10 @@ from pycocotools import mask as coco_mask
 
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.errors import UserError
+from c2am_jax.evaluation.ap_matching import boundary
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.matching import boundary
 from c2am_jax.evaluation.official import official_metrics
-from c2am_jax.evaluation.report import ap_table
+from c2am_jax.evaluation.tables import ap_table
 
 RECORDED = [f"{name}/{kind}" for name in ("v05", "v1", "v1_tail", "pseudo_k40") for kind in ("bbox", "segm")]
 

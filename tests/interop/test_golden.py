@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from c2am_jax.interop.comparison import Check, match_boxes, table, unmatched
 from c2am_jax.interop.export_torch import write_weights
 from c2am_jax.interop.golden import filled, main
 from c2am_jax.interop.recording import Recording
-from c2am_jax.interop.rows import Row, match_boxes, table, unmatched
 
 OWN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -87,7 +87,11 @@ def test_a_missing_file_is_one_clear_error(tmp_path, capsys):
 
 
 def test_a_row_fails_beyond_its_tolerance_and_without_a_number():
-    rows = [Row("a", "x", 1e-6, 1e-5), Row("b", "x", 2e-5, 1e-5), Row("c", "x", float("nan"), 1e-5)]
+    rows = [
+        Check("a", "x", 1e-6, 1e-5),
+        Check("b", "x", 2e-5, 1e-5),
+        Check("c", "x", float("nan"), 1e-5),
+    ]
     assert [row.ok for row in rows] == [True, False, False]
     assert [line.split()[-1] for line in table(rows).splitlines()] == ["ok", "yes", "NO", "NO"]
 

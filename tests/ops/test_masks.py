@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_roi_align import plain_roi_align
 
-from c2am_jax.data.masks import box_frame, pack, rasterise
+from c2am_jax.data.box_masks import box_frame, pack, rasterise
 from c2am_jax.evaluation.encoding import paste
 from c2am_jax.ops.masks import mask_targets, unpack
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.data.masks import pack
+from c2am_jax.data.box_masks import pack
 from c2am_jax.ops.preprocess import RESIZERS, preprocess
 from c2am_jax.structures import Batch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.report.results import results_report
+from c2am_jax.report.results_report import results_report
 
 SCRIPT = Path(__file__).with_name("browser.cjs")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from c2am_jax.evaluation.ap_matching import CategoryResult
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.matching import CategoryResult
-from c2am_jax.report.calibration import reliability
 from c2am_jax.report.charts import by_frequency
 from c2am_jax.report.collect import numbers
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.margins import margin_summary
+from c2am_jax.report.reliability import reliability
 
 
 def result(scores, hits):

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from c2am_jax.data import builder
+from c2am_jax.data import builder, prepared
+from c2am_jax.evaluation.classifier_norms import weight_norm_table
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.evaluation.lvis_ap import evaluate_file
-from c2am_jax.evaluation.weight_norms import weight_norm_table
-from c2am_jax.report.checkpoint import checkpoint_report
+from c2am_jax.report.checkpoint_report import checkpoint_report
 from c2am_jax.report.gallery import folder_images, make_gallery
 from c2am_jax.report.inspection import KINDS, inspect
 from c2am_jax.report.render import script_json
-from c2am_jax.report.results import results_report
+from c2am_jax.report.results_report import results_report
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "link", "input", "br", "img"}
@@ -91,7 +91,7 @@ def checkpoint(evaluation, tmp_path_factory):
     """The page of a C2AM checkpoint of two stages."""
     folder = tmp_path_factory.mktemp("checkpoint")
     builder.prepare(evaluation["annotations"], evaluation["images"], "small", folder)
-    dataset = builder.load("small", folder)
+    dataset = prepared.load("small", folder)
     scored = {
         kind: evaluate_file(dataset.annotations_path, evaluation[name], kind, evidence=True)
         for kind, name in (("bbox", "boxes"), ("segm", "masks"))

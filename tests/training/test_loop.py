@@ -13,10 +13,10 @@ from untrained import untrained_run
 from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.mesh import data_mesh, replicated
-from c2am_jax.report.checkpoint import checkpoint_report
+from c2am_jax.report.checkpoint_report import checkpoint_report
 from c2am_jax.training import loop
-from c2am_jax.training.calibrated import evaluate_checkpoint
 from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.replay import main, replay

@@ -5,7 +5,7 @@ import numpy as np
 
 from c2am_jax import config as configs
 from c2am_jax.data import builder, glyphs
-from c2am_jax.data.masks import pack
+from c2am_jax.data.box_masks import pack
 from c2am_jax.structures import Batch
 
 

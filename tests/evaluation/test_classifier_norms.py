@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from c2am_jax.data.lvis import category_table
-from c2am_jax.evaluation.report import norm_table
-from c2am_jax.evaluation.weight_norms import classifier_norms, group_quantiles, weight_norm_table
+from c2am_jax.evaluation.classifier_norms import classifier_norms, group_quantiles, weight_norm_table
+from c2am_jax.evaluation.tables import norm_table
 
 
 @pytest.fixture

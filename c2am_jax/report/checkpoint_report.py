@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from c2am_jax.data.builder import PreparedDataset
+from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.report.collect import best_threshold, numbers
 from c2am_jax.report.environment import environment
@@ -42,9 +42,9 @@ def checkpoint_report(path: Path, config: ConfigDict, evaluated: Evaluated) -> N
 def record_images(dataset: PreparedDataset) -> ImageReader:
     """Reader of the images of prepared records."""
     from c2am_jax.data.jpeg import decode_jpeg
+    from c2am_jax.data.records import parse_record
     from c2am_jax.data.tensorflow_host import tf
 
     row_of = {int(image): row for row, image in enumerate(dataset.image_id)}
-
-    decode = tf.function(lambda record: decode_jpeg(dataset.parse(record)["image"]))
+    decode = tf.function(lambda record: decode_jpeg(parse_record(record)[0]))
     return lambda image_id: decode(tf.constant(dataset.read(row_of[image_id]))).numpy()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.evaluation.matching import CategoryResult
+from c2am_jax.evaluation.ap_matching import CategoryResult
 
 BINS = 10
 

@@ -16,7 +16,7 @@ RELATIVE = 1e-5  # of a stage's largest value, float32
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Check:
     """One line of the table; `error` should not exceed `tolerance`."""
 
     stage: str
@@ -30,12 +30,12 @@ class Row:
         return bool(self.error <= self.tolerance)
 
 
-def relative(stage: str, error: float) -> Row:
+def relative(stage: str, error: float) -> Check:
     """A row for the largest difference relative to the largest value."""
-    return Row(stage, "largest difference, relative", error, RELATIVE)
+    return Check(stage, "largest difference, relative", error, RELATIVE)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Check]) -> str:
     """Aligned columns: stage, metric, error, tolerance, ok."""
     cells = [("stage", "metric", "error", "tolerance", "ok")]
     for r in rows:

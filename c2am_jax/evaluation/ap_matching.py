@@ -22,7 +22,7 @@ BOUNDARY_RATIO = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 
 
 @dataclasses.dataclass(frozen=True)
-class Objects:
+class ObjectTable:
     """Ground truths or detections, sorted by category, then image, then order (detections: the best first).
 
     Attributes:
@@ -57,7 +57,7 @@ class Objects:
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
     @classmethod
-    def load(cls, folder: Path) -> "Objects":
+    def load(cls, folder: Path) -> "ObjectTable":
         """What `save` wrote, mapped into memory."""
         return cls(**{f.name: np.load(folder / f"{f.name}.npy", mmap_mode="r") for f in dataclasses.fields(cls)})
 
@@ -68,15 +68,15 @@ class Problem:
 
     Attributes:
       iou_type: "bbox", "segm" or "boundary".
-      truths, detections: see `Objects`.
+      truths, detections: see `ObjectTable`.
       image_hw: [images, 2].
       not_exhaustive: sorted codes ``image * K + category`` of incompletely annotated pairs.
       truth_file, detection_file: the json files that offsets refer to.
     """
 
     iou_type: str
-    truths: Objects
-    detections: Objects
+    truths: ObjectTable
+    detections: ObjectTable
     image_hw: np.ndarray
     not_exhaustive: np.ndarray
     truth_file: str
@@ -208,7 +208,7 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
     return CategoryResult(precision, recall, scores, hits, int(truths[0]))
 
 
-def _masks(problem: Problem, objects: Objects, rows: slice, file) -> list[dict]:
+def _masks(problem: Problem, objects: ObjectTable, rows: slice, file) -> list[dict]:
     """Run-length encoded masks, read from their file."""
     found = []
     for row in range(rows.start, rows.stop):

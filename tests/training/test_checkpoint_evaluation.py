@@ -43,8 +43,8 @@ def calibrated_method(run, monkeypatch, name):
         seen.append((detector.module().roi_head.classification, f"{step}{suffix}"))
         return {}
 
-    monkeypatch.setattr(calibrated, "evaluate", evaluate)
-    calibrated.evaluate_checkpoint(config, workdir)
+    monkeypatch.setattr(checkpoint_evaluation, "evaluate", evaluate)
+    checkpoint_evaluation.evaluate_checkpoint(config, workdir)
     return seen[0]
 
 
@@ -58,7 +58,7 @@ def test_counts_and_dimensions_are_those_of_the_training_set(run, monkeypatch):
     np.testing.assert_allclose(norcal.activate(LOGITS), norcal_scores(LOGITS, jax.numpy.asarray(counts), gamma=0.6))
     assert folder == "0-norcal"
     fracal, folder = calibrated_method(run, monkeypatch, "fracal")
-    dimension = calibrated.fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)
+    dimension = checkpoint_evaluation.fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)
     expected = fracal_scores(LOGITS, *map(jax.numpy.float32, (counts / len(dataset), dimension)), power=2.0)
     np.testing.assert_allclose(fracal.activate(LOGITS), expected, rtol=1e-5)
     assert dimension.max() > 1.2 and folder == "0-fracal"  # heads of the long tail fill the image
@@ -68,7 +68,7 @@ def test_logn_wants_statistics_first_and_then_uses_them(run, monkeypatch):
     config, workdir = run
     with pytest.raises(UserError, match="gather_logits"):
         calibrated_method(run, monkeypatch, "logn")
-    path = calibrated.gather_logits(config, workdir, None, 8)
+    path = checkpoint_evaluation.gather_logits(config, workdir, None, 8)
     found = logit_statistics.read(path)
     assert path == workdir / "logit_statistics" / "0.npz" and found.mean.shape == (101,) and (found.std > 0).all()
     method, folder = calibrated_method(run, monkeypatch, "logn")

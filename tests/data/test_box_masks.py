@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from c2am_jax.data.masks import BadMask, box_frame, box_mask, rasterise
+from c2am_jax.data.box_masks import BadMask, box_frame, box_mask, rasterise
 
 
 def test_a_mask_that_fills_its_box_fills_its_frame():
