@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,7 +17,7 @@ FREQUENCIES = ("r", "c", "f")  # at most 10 training images, at most 100, more
 
 
 class AnnotationError(UserError):
-    """A json that is not in the LVIS layout; the text names the file, the entry and the mend."""
+    """A json that is not in the LVIS layout; the text names the file, the entry and the fix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class CategoryTable:
     instance_count: np.ndarray
 
     def __len__(self) -> int:
-        """K."""
+        """How many classes there are, K."""
         return len(self.ids)
 
     @property
@@ -50,25 +49,6 @@ class CategoryTable:
     def group(self, letter: str) -> np.ndarray:
         """Classes of a frequency group, "r", "c" or "f"."""
         return np.flatnonzero(np.asarray(self.frequency) == letter)
-
-
-@dataclasses.dataclass(frozen=True)
-class Annotations:
-    """A read and checked file: image dicts in file order, annotation dicts by image id, categories."""
-
-    path: str
-    images: Sequence[Mapping[str, Any]]
-    by_image: Mapping[int, Sequence[Mapping[str, Any]]]
-    categories: CategoryTable
-
-
-def _require(condition: bool, path: str, what: str) -> None:
-    if not condition:
-        raise AnnotationError(f"{path}: {what}")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def frequency_of(image_count: int) -> str:
@@ -98,49 +78,6 @@ def read_json(path: str | os.PathLike) -> Any:
         raise AnnotationError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path}: not a json file ({error})") from None
-
-
-def read_annotations(path: str | os.PathLike) -> Annotations:
-    """Read a json of the LVIS layout and check what every later step relies on.
-
-    Raises:
-      AnnotationError: missing file or key, duplicate id, annotation of an unknown image or category.
-    """
-    path = str(path)
-    content = read_json(path)
-    _require(isinstance(content, dict), path, "the top level must be an object with images, annotations, categories")
-    for key in ("images", "annotations", "categories"):
-        _require(isinstance(content.get(key), list), path, f"no list {key!r}: not the LVIS layout")
-    _require(bool(content["categories"]), path, "the list 'categories' is empty")
-    for kind in ("images", "categories", "annotations"):
-        seen = set()
-        for entry in content[kind]:
-            _require(isinstance(entry, dict) and "id" in entry, path, f"an entry of {kind!r} has no id")
-            _require(_is_count(entry["id"]), path, f"{kind}: id {entry['id']!r} is not an integer")
-            _require(entry["id"] not in seen, path, f"{kind}: id {entry['id']} appears twice")
-            seen.add(entry["id"])
-    for image in content["images"]:
-        for key in ("height", "width"):
-            positive = _is_count(image.get(key)) and image[key] > 0
-            _require(positive, path, f"image {image['id']}: no positive integer {key!r}")
-        named = any(image.get(key) and isinstance(image[key], str) for key in ("file_name", "coco_url"))
-        _require(named, path, f"image {image['id']}: neither 'file_name' nor 'coco_url' says where its file is")
-    categories = category_table(content["categories"])
-    known_images = {image["id"] for image in content["images"]}
-    known_categories = set(categories.ids.tolist())
-    by_image = defaultdict(list)
-    for annotation in content["annotations"]:
-        name = f"annotation {annotation['id']}"
-        for key in ("image_id", "category_id", "bbox", "segmentation"):
-            _require(key in annotation, path, f"{name}: no {key!r}")
-        image, category = annotation["image_id"], annotation["category_id"]
-        _require(image in known_images, path, f"{name}: image id {image} is not in 'images'")
-        _require(category in known_categories, path, f"{name}: category id {category} is not in 'categories'")
-        box = annotation["bbox"]
-        numbers = isinstance(box, list) and all(isinstance(v, int | float) for v in box)
-        _require(numbers and len(box) == 4, path, f"{name}: bbox is not [x, y, width, height]")
-        by_image[image].append(annotation)
-    return Annotations(path, content["images"], by_image, categories)
 
 
 class ImageNotFound(FileNotFoundError):

@@ -41,12 +41,3 @@ def forest_logits(
         for logits, parents in zip(parent_logits, parent_of, strict=True)
     ]
     return fine_logits + jax.nn.logsumexp(jnp.stack(found), axis=0) - jnp.log(len(found))
-
-
-def forest_calibration(
-    fine_logits: Float[Array, "n c"],
-    parent_logits: Sequence[Float[Array, "n _"]],
-    parent_of: Sequence[Int[Array, " c"]],
-) -> Float[Array, "n c"]:
-    """The inference rule: ``score_c ~ exp(z_c) mean_t P_t(parent_t(c))``, normalised; arguments of `forest_logits`."""
-    return jax.nn.softmax(forest_logits(fine_logits, parent_logits, parent_of), axis=-1)

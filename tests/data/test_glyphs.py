@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from layout import read_layout
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data.glyphs import CHARACTERS, GlyphSettings, generate, training_counts
-from c2am_jax.data.lvis import read_annotations
 from c2am_jax.errors import UserError
 
 SMALL = GlyphSettings(train_images=480, val_images=50, val_per_category=2, head=130)  # as crowded as the default
@@ -31,18 +31,18 @@ def test_drawing_is_deterministic(folder, tmp_path):
 
 def test_both_parts_are_in_the_lvis_layout(folder):
     for split in ("train", "val"):
-        found = read_annotations(folder / f"annotations_{split}.json")
-        assert len(found.categories) == len(CHARACTERS) == 100
-        for image in found.images:
+        images, _, categories = read_layout(folder / f"annotations_{split}.json")
+        assert len(categories) == len(CHARACTERS) == 100
+        for image in images:
             with Image.open(folder / "images" / image["file_name"]) as picture:
                 assert (picture.height, picture.width) == (image["height"], image["width"])
 
 
 def test_boxes_are_tight_and_masks_do_not_overlap(folder):
-    found = read_annotations(folder / "annotations_val.json")
-    for image in found.images[:10]:
+    images, by_image, _ = read_layout(folder / "annotations_val.json")
+    for image in images[:10]:
         total = np.zeros((SMALL.size, SMALL.size), int)
-        for annotation in found.by_image[image["id"]]:
+        for annotation in by_image[image["id"]]:
             mask = coco_mask.decode(annotation["segmentation"])
             assert mask.shape == (image["height"], image["width"])
             rows, columns = np.nonzero(mask)
@@ -53,9 +53,9 @@ def test_boxes_are_tight_and_masks_do_not_overlap(folder):
 
 
 def test_negative_categories_are_absent_from_the_image(folder):
-    found = read_annotations(folder / "annotations_val.json")
-    for image in found.images:
-        present = {a["category_id"] for a in found.by_image[image["id"]]}
+    images, by_image, _ = read_layout(folder / "annotations_val.json")
+    for image in images:
+        present = {a["category_id"] for a in by_image[image["id"]]}
         assert image["neg_category_ids"] and not present & set(image["neg_category_ids"])
 
 
@@ -86,10 +86,10 @@ def test_validation_has_every_category_equally_often(folder):
 
 
 def test_glyphs_overlap(folder):
-    found = read_annotations(folder / "annotations_val.json")
+    images, by_image, _ = read_layout(folder / "annotations_val.json")
     touching = 0
-    for image in found.images:
-        boxes = np.array([a["bbox"] for a in found.by_image[image["id"]]])
+    for image in images:
+        boxes = np.array([a["bbox"] for a in by_image[image["id"]]])
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
         shared = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
         touching += (shared > 0).all(-1).sum() - len(boxes)

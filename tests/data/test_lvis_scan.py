@@ -6,11 +6,12 @@ import logging
 import numpy as np
 import pytest
 from etils import epath
+from layout import read_layout
 from lvis import LVIS
 from pycocotools.coco import COCO
 
 from c2am_jax.data.evaluation_json import write_evaluation_json
-from c2am_jax.data.lvis import AnnotationError, category_table, read_annotations
+from c2am_jax.data.lvis import AnnotationError, category_table
 from c2am_jax.data.lvis_scan import scan
 
 
@@ -104,9 +105,9 @@ def test_what_cannot_be_used_is_counted_named_and_kept_from_the_evaluator(tiny, 
     assert len(found.label) == 4 - ("annotation" in reason and what not in ("twice", "no object") or what == "crowd")
     assert len(found.images) == 4 - (reason == "image entry unusable")
     write_evaluation_json(found, epath.Path(tmp_path / "evaluation.json"))
-    kept = read_annotations(tmp_path / "evaluation.json")  # which refuses every one of these faults
-    assert len(kept.images) == len(found.images)
-    assert sum(map(len, kept.by_image.values())) == len(found.label) + (what == "crowd")
+    images, by_image, _ = read_layout(tmp_path / "evaluation.json")  # which refuses every one of these faults
+    assert len(images) == len(found.images)
+    assert sum(map(len, by_image.values())) == len(found.label) + (what == "crowd")
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,9 @@ def test_a_complete_file_is_copied_as_it_is(shared, tmp_path):
     assert found.complete and found.layout == "lvis" and found.skipped.counts == {}
     write_evaluation_json(found, epath.Path(tmp_path / "evaluation.json"))
     assert (tmp_path / "evaluation.json").read_bytes() == source.read_bytes()
-    whole = read_annotations(source)
+    whole = category_table(json.loads(source.read_text())["categories"])
     for name in ("ids", "names", "frequency", "image_count", "instance_count"):
-        np.testing.assert_array_equal(getattr(found.categories, name), getattr(whole.categories, name))
+        np.testing.assert_array_equal(getattr(found.categories, name), getattr(whole, name))
 
 
 def test_a_file_that_is_wrong_throughout_lists_only_some(tiny, monkeypatch):
