@@ -6,17 +6,16 @@ Arrays come in PyTorch's layout. A `.pth` needs torch and holds {"state_dict": .
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from c2am_jax.errors import UserError
 from c2am_jax.training.initial import weights_of_workdir
+from c2am_jax.training.restore import config_of
 from c2am_jax.weights.foreign import Arrays
 from c2am_jax.weights.names import state_dict
 
@@ -57,11 +56,9 @@ def export_weights(workdir: str | Path, out: str | Path, step: int | None = None
     Raises:
       UserError: no run there, no such step, another kind of file.
     """
-    if not (Path(workdir) / "config.json").is_file():
-        raise UserError(f"{workdir}: no run there (config.json is missing)")
-    config = ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
+    name = str(config_of(workdir).get("name", ""))
     arrays, step = weights_of_workdir(Path(workdir), step)
-    write_weights(out, arrays, {"experiment": str(config.name), "step": str(step), "format": "pt"})
+    write_weights(out, arrays, {"experiment": name, "step": str(step), "format": "pt"})
     return step
 
 

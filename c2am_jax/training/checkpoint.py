@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -23,8 +23,8 @@ from orbax.checkpoint import v1 as ocp
 from c2am_jax.errors import UserError
 from c2am_jax.models.settings import MaskRCNNSettings
 from c2am_jax.training.metrics import replace_text
-from c2am_jax.training.state import TrainState
 
+State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -58,7 +58,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> "Checkpoints":
-        """Itself."""
+        """The open folder."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *error: Any) -> None:
@@ -81,7 +81,7 @@ class Checkpoints:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise UserError(
                 f"{self.folder}: a checkpoint could not be saved ({str(error).splitlines()[0]}); there are: {saved}. "
-                "Mend the storage, the same command goes on"
+                "When the storage works again, the same command resumes from the newest"
             ) from error
 
     @property
@@ -89,7 +89,7 @@ class Checkpoints:
         """Steps that have a finished checkpoint, ascending."""
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
-    def save(self, state: TrainState, step: int) -> None:
+    def save(self, state: Any, step: int) -> None:
         """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile."""
         if step in self.steps:
             return
@@ -102,21 +102,18 @@ class Checkpoints:
         """The "config" and "versions" that the checkpoint of `step` was saved with."""
         return self._checkpointer.metadata(step).custom_metadata
 
-    def load(self, like: TrainState, step: int | None = None) -> TrainState:
+    def load(self, like: State, step: int | None = None) -> State:
         """The state of `step` (default: the newest that is whole), with the shardings of `like`.
 
         A damaged newest one is logged and the one before is taken; while training it is moved to the folder
         ``checkpoints_damaged``, so that its step can be saved again.
 
         Raises:
-          UserError: there is no such checkpoint (the text lists those there are), the one asked for is damaged, or its
-            arrays are of another detector.
+          UserError: there is no such checkpoint (the text lists those there are), the one asked for or all of them are
+            damaged, or the arrays are of another detector.
         """
-        there = ", ".join(map(str, self.steps)) or "none at all"
-        wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-        for candidate in [step] if step is not None else self.steps[::-1]:
-            if candidate not in self.steps:
-                break
+        damaged = []
+        for candidate in [self._known(step)] if step is not None else self.steps[::-1]:
             problem = self._problem(candidate)
             if problem is None:
                 try:
@@ -127,13 +124,47 @@ class Checkpoints:
                     problem = str(error)
                 except OSError as error:
                     problem = str(error)
-            _LOG.error("checkpoint %s is damaged (%s)", self.folder / str(candidate), problem.splitlines()[0])
             if step is not None:
-                raise UserError(f"{self.folder / str(step)} is damaged; checkpoints there: {there}")
+                raise self._refusal(candidate, problem)
+            damaged.append(f"{candidate} ({problem.splitlines()[0]})")
+            _LOG.error("checkpoint %s is damaged (%s)", self.folder / str(candidate), problem.splitlines()[0])
             self._set_aside(candidate)
-        raise UserError(f"{self.folder}: no {wanted}; there are: {there}")
+        if damaged:
+            raise UserError(f"{self.folder}: no checkpoint is whole; damaged: {', '.join(damaged)}")
+        raise UserError(f"{self.folder}: no checkpoint; there are: none at all")
 
-    def _load(self, like: TrainState, step: int) -> TrainState:
+    def load_arrays(self, step: int | None = None) -> tuple[dict[str, np.ndarray], int]:
+        """The detector's arrays by name, whatever detector it is, of `step` (default: the newest), and that step.
+
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged; no other one stands in for it.
+        """
+        step = self._known(step)
+        problem, state = self._problem(step), {}
+        if problem is None:
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            try:
+                saved = self._checkpointer.metadata(step).metadata
+                abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), saved)
+                state = self._checkpointer.load(step, abstract)
+                return {n: np.asarray(v) for part in ("params", "rest") for n, v in state[part].items()}, step
+            except (KeyError, ValueError, OSError) as error:
+                problem = str(error)
+        raise self._refusal(step, problem)
+
+    def _known(self, step: int | None) -> int:
+        """`step`, or the newest. Raises UserError if there is none."""
+        there = self.steps
+        if not there or (step is not None and step not in there):
+            wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+            raise UserError(f"{self.folder}: no {wanted}; there are: {', '.join(map(str, there)) or 'none at all'}")
+        return there[-1] if step is None else step
+
+    def _refusal(self, step: int, problem: str) -> UserError:
+        there, text = ", ".join(map(str, self.steps)), problem.splitlines()[0]
+        return UserError(f"{self.folder / str(step)} is damaged ({text}); checkpoints there: {there}")
+
+    def _load(self, like: State, step: int) -> State:
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
         return self._checkpointer.load(step, abstract)
 
@@ -160,9 +191,13 @@ class Checkpoints:
         """What is wrong with the files of a checkpoint, the same on all hosts; None if nothing is known to be."""
         wrong = ""
         if jax.process_index() == 0 and self._sealed(step):
-            expected = json.loads((self._checksums / f"{step}.json").read_text())
             found = _checksums(self.folder / str(step))
-            wrong = next((name for name in sorted(expected | found) if expected.get(name) != found.get(name)), "")
+            try:
+                expected = dict(json.loads((self._checksums / f"{step}.json").read_text()))
+            except (ValueError, TypeError):
+                wrong = f"{self._checksums.name}/{step}.json"
+            else:
+                wrong = next((name for name in sorted(expected | found) if expected.get(name) != found.get(name)), "")
         if jax.process_count() > 1:
             damaged = bool(multihost_utils.broadcast_one_to_all(np.array(bool(wrong))))
             wrong = wrong or ("a file" if damaged else "")
@@ -192,14 +227,14 @@ class BestCheckpoint:
         self._record = Path(workdir) / "best.json"
 
     def __enter__(self) -> "BestCheckpoint":
-        """Itself."""
+        """Offers go to the folder until the end of the context."""
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Wait for the last save."""
         self._checkpoints.__exit__(*error)
 
-    def offer(self, state: TrainState, step: int, results: Mapping[str, float]) -> None:
+    def offer(self, state: Any, step: int, results: Mapping[str, float]) -> None:
         """Save `state` of `step` if its evaluation is better than every one before."""
         value = next((results[name] for name in self.METRICS if name in results), None)
         if jax.process_count() > 1:

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.config import TrainSettings
 from c2am_jax.errors import UserError
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
+from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
 from c2am_jax.weights.names import state_dict, torch_name
 
@@ -45,7 +44,7 @@ def load_initial_weights(
         ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
       detector: the new one.
       reset_classifier: classifiers of another class count start random instead of being an error.
-      reset: patterns of our names (`models.freezing.select`): these start anew whatever the source holds.
+      reset: patterns of our names (`models.freezing.select`): these start random whatever the source holds.
 
     Raises:
       UserError: no such file, nothing in it fits, it is of another model, or a pattern matches nothing.
@@ -84,18 +83,9 @@ def weights_of_workdir(
     """Arrays by our names of a checkpoint (default: the newest) of a workdir's `folder`, and its step.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or its files are not those that were saved.
     """
-    with ocp.training.Checkpointer(str((workdir / folder).absolute())) as checkpointer:
-        steps = sorted(checkpoint.step for checkpoint in checkpointer.checkpoints)
-        if not steps or (step is not None and step not in steps):
-            raise UserError(
-                f"{workdir / folder} has no such checkpoint; there are: {', '.join(map(str, steps)) or 'none at all'}"
-            )
-        step = steps[-1] if step is None else step
-        one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=one_device), checkpointer.metadata(step).metadata
-        )
-        state = checkpointer.load(step, abstract)
-    return {name: np.asarray(value) for part in ("params", "rest") for name, value in state[part].items()}, step
+    if not (workdir / folder).is_dir():  # opening one would make it
+        raise UserError(f"{workdir / folder}: no checkpoint; there are: none at all")
+    with Checkpoints(workdir, name=folder) as checkpoints:
+        return checkpoints.load_arrays(step)

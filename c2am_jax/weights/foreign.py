@@ -9,7 +9,7 @@ import dataclasses
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +155,7 @@ class Fitted:
     unexpected: list[str]
 
     def summary(self) -> str:
-        """One line."""
+        """How many arrays matched, are missing and are not part of the detector, in one line."""
         extra = f", {len(self.reset)} of another class count start random" if self.reset else ""
         return (
             f"{len(self.arrays)} arrays matched, {len(self.missing)} are missing and start random{extra}, "
@@ -200,11 +200,14 @@ def fit(arrays: Mapping[str, np.ndarray], shapes: Shapes, *, source: str, reset_
             f"{source}: {_listed([text for _, text in reset])}: a detector of other classes; to start these at random "
             "say --reset_classifier (in a config: train.reset_classifier=True)"
         )
-    of_backbone = lambda names: [n for n in names if n.startswith("backbone.")]  # noqa: E731
-    odd = of_backbone(unexpected) or [torch_name(n) for n in of_backbone(missing)]
-    if of_backbone(found) and odd:
+    odd = _of_backbone(unexpected) or [torch_name(n) for n in _of_backbone(missing)]
+    if _of_backbone(found) and odd:
         raise UserError(f"{source}: {_listed(odd)}: a backbone of another depth or kind than the config's")
     return Fitted(found, missing, [name for name, _ in reset], unexpected)
+
+
+def _of_backbone(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith("backbone.")]
 
 
 def _listed(texts: list[str], most: int = 4) -> str:

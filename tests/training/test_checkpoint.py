@@ -11,7 +11,7 @@ from tiny import tiny_config
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
-from c2am_jax.training.initial import load_initial_weights
+from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import build_detector, init_state
@@ -175,7 +175,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_taken(sta
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
-        with pytest.raises(UserError, match="2 is damaged; checkpoints there: 1, 2"):
+        with pytest.raises(UserError, match=r"2 is damaged \(.*\); checkpoints there: 1, 2"):
             checkpoints.load(state, 2)
         found = checkpoints.load(state)
         assert "checkpoints/2 is damaged" in caplog.text and checkpoints.steps == [1]
@@ -184,6 +184,50 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_taken(sta
     with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
         assert checkpoints.steps == [1, 2]
         checkpoints.load(state, 2)
+
+
+def flip_a_byte(file, rng):
+    content = bytearray(file.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    file.write_bytes(content)
+
+
+def test_a_flipped_byte_in_any_file_is_refused_or_harmless_for_readers_of_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"layer{i}.kernel": jnp.asarray(rng.normal(size=(16, 16)), jnp.float32) for i in range(3)}
+    saved({"params": arrays, "rest": {"mean": jnp.ones(4)}}, tmp_path, steps=(7,))
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert {p.relative_to(tmp_path).parts[0] for p in files} == {"checkpoints", "checkpoints_checksums"}
+    whole, refused = {file: file.read_bytes() for file in files}, 0
+    for file in files * 3:
+        flip_a_byte(file, rng) if whole[file] else file.write_bytes(b"x")
+        try:
+            found, step = weights_of_workdir(tmp_path)
+        except UserError as error:
+            refused += 1
+            assert "checkpoints/7 is damaged" in str(error) and "\n" not in str(error), error
+        else:
+            assert step == 7 and all((found[name] == value).all() for name, value in arrays.items()), file
+        file.write_bytes(whole[file])
+    assert refused > 2 * len(files)
+    assert weights_of_workdir(tmp_path)[1] == 7
+
+
+def test_starting_from_a_damaged_run_is_refused(state, tmp_path):
+    saved(state, tmp_path)
+    flip_a_byte(largest_file(tmp_path / "checkpoints" / "2"), np.random.default_rng(0))
+    with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(.* differs .*\); checkpoints there: 1, 2"):
+        load_initial_weights(str(tmp_path), state.params, state.rest)
+    load_initial_weights(str(tmp_path / "checkpoints" / "1"), state.params, state.rest)
+
+
+@pytest.mark.parametrize("config", [None, tiny_config()], ids=["a reader", "a run"])
+def test_when_no_checkpoint_is_whole_the_message_says_so(state, tmp_path, config):
+    saved(state, tmp_path, steps=(7,))
+    largest_file(tmp_path / "checkpoints" / "7").unlink()
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        with pytest.raises(UserError, match=r"no checkpoint is whole; damaged: 7 \(.* differs from what was saved\)"):
+            checkpoints.load(state)
 
 
 def test_a_reader_leaves_damaged_checkpoints_where_they_are(state, tmp_path):
