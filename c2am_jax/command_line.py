@@ -1,5 +1,6 @@
-"""What c2am-train and c2am-eval share: flags to a config, help, and one line instead of a traceback for wrong input."""
+"""What the commands share: wrong input is one line; for c2am-train and c2am-eval flags, a config and help."""
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -56,11 +57,27 @@ def start_distributed() -> None:
         raise UserError(f"the processes of the run do not find each other: {error}") from None
 
 
-def fail(error: BaseException | str) -> None:
-    """Print one line and leave with status 2."""
+def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
+    """A command whose `UserError` and `OSError` are one line on stderr and exit status 2, as the result."""
+
+    @functools.wraps(main)
+    def command(*arguments: Any) -> int:
+        try:
+            return main(*arguments) or 0
+        except (UserError, OSError) as error:  # the text of an OSError names the file
+            return _say(error)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return EXIT_STOPPED
+
+    return command
+
+
+def _say(error: BaseException | str) -> int:
+    """One line; the exit status of wrong input."""
     text = " ".join(str(_bare(error)).split())
     print(f"error: {text}", file=sys.stderr)
-    sys.exit(2)
+    return 2
 
 
 def _bare(error: BaseException | str) -> BaseException | str:
@@ -110,39 +127,31 @@ def _parse(arguments: Sequence[str]) -> list[str]:
             try:
                 arguments[number] = f"--config={config_files.find(argument.removeprefix('--config='))}"
             except UserError as error:
-                fail(error)
+                sys.exit(_say(error))
     try:
         return flags.FLAGS(arguments)
     except (AttributeError, KeyError) as error:
-        fail(f"no such key in the config (WORKDIR/config.json of a run lists all): {_bare(error)}")
-        raise
+        sys.exit(_say(f"no such key in the config (WORKDIR/config.json of a run lists all): {_bare(error)}"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
-        fail(error)
-        raise
+        sys.exit(_say(error))
 
 
 def run(main: Callable[[Sequence[str]], None], usage: str) -> None:
-    """`absl.app.run` with wrong flags and `UserError` as one line on stderr, exit status 2.
+    """`absl.app.run` of a `guarded` main; wrong flags are one line and exit status 2 too.
 
     Args:
       main: takes the arguments that are no flags.
       usage: printed first by ``--help``.
     """
 
-    def guarded(arguments: Sequence[str]) -> None:
+    def checked(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
-            fail(f"unexpected argument {arguments[1]!r}; overrides look like --config.KEY=VALUE")
+            raise UserError(f"unexpected argument {arguments[1]!r}; overrides look like --config.KEY=VALUE")
         absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS log every step they take
         logging.getLogger("c2am_jax").setLevel(logging.INFO)
-        try:
-            main(arguments)
-        except (UserError, OSError) as error:  # the text of an OSError names the file
-            fail(error)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(EXIT_STOPPED)
+        main(arguments)
 
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
         print(_help(usage))
         return
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded(checked), flags_parser=_parse)

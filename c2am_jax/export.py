@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -41,30 +42,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     options = _parser().parse_args(arguments)
     out, platforms = Path(options.out), [name for name in options.platforms.split(",") if name]
-    try:
-        unknown = [name for name in platforms if name not in PLATFORMS]
-        if unknown or not platforms:
-            raise UserError(f"--platforms {options.platforms}: there are {', '.join(PLATFORMS)}")
-        if not 0 <= options.threshold <= 1:
-            raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
-        from c2am_jax.data.settings import PipelineSettings  # JAX and TensorFlow take seconds to import
-        from c2am_jax.training.exported import export_detector, export_shape
-        from c2am_jax.training.restore import load_detector
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise UserError(f"--platforms {options.platforms}: there are {', '.join(PLATFORMS)}")
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
+    from c2am_jax.data.settings import PipelineSettings  # JAX and TensorFlow take seconds to import
+    from c2am_jax.training.exported import export_detector, export_shape
+    from c2am_jax.training.restore import load_detector
 
-        trained = load_detector(options.workdir, options.step, categories=options.categories)
-        settings = PipelineSettings.from_dict(trained.config.data.to_dict())
-        shape = export_shape(settings, options.size, options.batch)
-        content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _write(out, content)
-        _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1).encode())
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    trained = load_detector(options.workdir, options.step, categories=options.categories)
+    settings = PipelineSettings.from_dict(trained.config.data.to_dict())
+    shape = export_shape(settings, options.size, options.batch)
+    content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out, content)
+    _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1).encode())
     images = "x".join(map(str, description["inputs"]["images"]["shape"]))
     print(f"{out}: step {trained.step}, images {images}, for {', '.join(platforms)}, {len(content) / 1e6:.1f} MB")
     return 0

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from c2am_jax.command_line import guarded
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.errors import UserError
 
@@ -218,15 +219,12 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--fps {options.fps:g} is not between 0 and 1000")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        faults = predict(**vars(options))
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    _check(options)
+    faults = predict(**vars(options))
     for fault in faults:
         print(f"skipped: {' '.join(fault.split())}", file=sys.stderr)
     if faults:

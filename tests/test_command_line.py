@@ -1,5 +1,6 @@
 """train.py and eval.py as commands: configs, overrides, and one line for wrong input."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -65,6 +66,67 @@ def test_wrong_input_is_one_line_and_status_2(arguments, named):
     assert status == 2, output
     assert len(lines) == 1 and named in lines[0], output
     assert "Traceback" not in output
+
+
+COMMANDS = {
+    "predict": (("{tmp}/none.jpg", "--workdir=/none", "--out={tmp}"), "none"),
+    "export": (("--workdir=/none", "--out={tmp}/x"), "/none: no run there"),
+    "data.prepare": (
+        ("--annotations=none.json", "--images={tmp}", "--name=a_train", "--out={tmp}"),
+        "none.json: no such file",
+    ),
+    "data.stats": (("none.json",), "none.json: no such file"),
+    "interop.import_torch": (
+        ("none.npz", "--config=configs/glyphs_ce.py", "--out={tmp}/run"),
+        "none.npz: no such file",
+    ),
+    "interop.export_torch": (("--workdir=/none", "--out={tmp}/x.npz"), "/none: no run there"),
+    "interop.golden": (("none.npz",), "none.npz"),
+    "training.replay": (("none.npz",), "none.npz"),
+    "experiments.boundaries": (("--out={tmp}", "--alpha=-1"), "--alpha -1"),
+    "experiments.mnist": (("--seeds=0",), "--seeds 0: at least 1"),
+    "experiments.weight_norms": (("--workdir=/none", "--out={tmp}"), "/none"),
+    "experiments.table": (("2", "--seeds=0"), "--seeds 0: at least 1"),
+}
+
+
+def test_the_commands_listed_here_are_all_there_are():
+    files = [p for p in (ROOT / "c2am_jax").rglob("*.py") if 'if __name__ == "__main__"' in p.read_text()]
+    names = {".".join(p.relative_to(ROOT / "c2am_jax").with_suffix("").parts) for p in files}
+    assert names - {"train", "eval"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_wrong_input_with_one_line_and_status_2(name, tmp_path, capsys):
+    arguments, named = COMMANDS[name]
+    main = importlib.import_module(f"c2am_jax.{name}").main
+    assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and named in lines[0]
+
+
+@pytest.mark.parametrize("name", ["data.stats", "experiments.boundaries"])
+def test_a_place_that_cannot_be_written_is_one_line_too(name, tmp_path, capsys, monkeypatch):
+    arguments = {
+        "data.stats": ("gt.json", "--out=file/below"),
+        "experiments.boundaries": ("--out=file/below",),
+    }[name]
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("not a folder")
+    image = {"id": 1, "height": 9, "width": 9, "file_name": "a"}
+    box = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [0, 0, 5, 5],
+        "area": 25,
+        "segmentation": [[0, 0, 5, 0, 5, 5]],
+    }
+    truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
+    Path("gt.json").write_text(json.dumps(truth))
+    assert importlib.import_module(f"c2am_jax.{name}").main(list(arguments)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
 
 
 def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path):

@@ -9,9 +9,10 @@ import shlex
 import sys
 from typing import Any
 
-from c2am_jax.errors import UserError
+from c2am_jax.command_line import guarded
 
 
+@guarded
 def main(arguments: list[str] | None = None) -> int:
     """Prepare one json, or both splits of a published set; prints the reports, returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -41,9 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for annotations, images, name in _sources(parser, options):
             _prepare(annotations, images, name, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted: start again to go on, finished shards are kept", file=sys.stderr)
         return 130

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.data.lvis import FREQUENCIES
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import (
@@ -26,7 +27,6 @@ from c2am_jax.data.sampler import (
     trainable,
 )
 from c2am_jax.data.settings import PipelineSettings
-from c2am_jax.errors import UserError
 
 PERCENTILES = (0, 50, 90, 99, 100)
 
@@ -145,6 +145,7 @@ def draw(found: Scan, path: Path) -> None:
     pyplot.close(figure)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(prog="c2am_jax.data.stats", description=(__doc__ or "").splitlines()[0])
@@ -152,12 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where to write stats.json and stats.png")
     parser.add_argument("--threshold", type=float, default=PipelineSettings.repeat_threshold, help="of repeat factors")
     options = parser.parse_args(arguments)
-    try:
-        found = scan(options.annotations)
-        numbers = statistics(found, PipelineSettings(), options.threshold)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = scan(options.annotations)
+    numbers = statistics(found, PipelineSettings(), options.threshold)
     print(text(Path(options.annotations).name, numbers))
     if options.out:
         folder = Path(options.out)

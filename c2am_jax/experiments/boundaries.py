@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax import losses
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.experiments.figures import COLOURS, figure
 from c2am_jax.losses.classification import linear_logits
@@ -230,6 +231,7 @@ def angle_lines(alpha: float) -> list[str]:
     return lines
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(
@@ -238,15 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write figure2.png and table1.png")
     parser.add_argument("--alpha", type=float, default=0.5, help="of C2AM (the paper: 0.5)")
     options = parser.parse_args(arguments)
-    try:
-        if not 0 <= options.alpha < math.inf:
-            raise UserError(f"--alpha {options.alpha}: must be a number from 0")
-        folder = Path(options.out)
-        draw_figure_2(folder / "figure2.png", options.alpha)
-        draw_table_1(folder / "table1.png", options.alpha)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not 0 <= options.alpha < math.inf:
+        raise UserError(f"--alpha {options.alpha}: must be a number from 0")
+    folder = Path(options.out)
+    draw_figure_2(folder / "figure2.png", options.alpha)
+    draw_table_1(folder / "table1.png", options.alpha)
     print("\n".join(angle_lines(options.alpha)))
     print(f"{folder / 'figure2.png'}, {folder / 'table1.png'}")
     return 0

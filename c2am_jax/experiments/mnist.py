@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.experiments import digits
 from c2am_jax.experiments.digits import FEW, NEEDS_SKLEARN, NUM_CLASSES, Digits
@@ -199,30 +200,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     options = _options(arguments)
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)})
-    try:
-        for name in ("seeds", "steps", "batch_size"):
-            if getattr(options, name) < 1:
-                raise UserError(f"--{name} {getattr(options, name)}: at least 1")
-        began = time.perf_counter()
-        data = digits.load(options.data, options.mnist)
-        results = experiment(data, recipe, options.seeds, options.runs)
-        print(f"{data.name}, classes {FEW} cut to {data.few} images, {options.seeds} seeds, {recipe}")
-        print(table(results))
-        print(f"trained in {time.perf_counter() - began:.0f} s")
-        if options.out:
-            folder = Path(options.out)
-            draw(folder / "figure3.png", data, results)
-            by_class = {t: [[one.accuracy.tolist(), one.norms.tolist()] for one in r] for t, r in results.items()}
-            content = {"data": data.name, "recipe": dataclasses.asdict(recipe), "accuracy_and_norms": by_class}
-            (folder / "mnist.json").write_text(json.dumps(content, indent=1))
-            print(f"{folder / 'figure3.png'}, {folder / 'mnist.json'}")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for name in ("seeds", "steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: at least 1")
+    began = time.perf_counter()
+    data = digits.load(options.data, options.mnist)
+    results = experiment(data, recipe, options.seeds, options.runs)
+    print(f"{data.name}, classes {FEW} cut to {data.few} images, {options.seeds} seeds, {recipe}")
+    print(table(results))
+    print(f"trained in {time.perf_counter() - began:.0f} s")
+    if options.out:
+        folder = Path(options.out)
+        draw(folder / "figure3.png", data, results)
+        by_class = {t: [[one.accuracy.tolist(), one.norms.tolist()] for one in r] for t, r in results.items()}
+        content = {"data": data.name, "recipe": dataclasses.asdict(recipe), "accuracy_and_norms": by_class}
+        (folder / "mnist.json").write_text(json.dumps(content, indent=1))
+        print(f"{folder / 'figure3.png'}, {folder / 'mnist.json'}")
     return 0
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import EXIT_STOPPED, UserError
 from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, parse_overrides, plan
@@ -155,6 +156,7 @@ def _execute(runs: Sequence[PlannedRun], devices: Sequence[str | None]) -> list[
     return [workdir for workdir, status in statuses.items() if status]
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status, 1 if a row failed."""
     parser = argparse.ArgumentParser(prog="c2am_jax.experiments.table", description=(__doc__ or "").splitlines()[0])
@@ -173,30 +175,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry_run", action="store_true", help="print the plan, its steps and its cost")
     parser.add_argument("--step_seconds", type=float, help="for --dry_run; default: what the logs say")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least 1")
+    table, out = (options.number, options.data), Path(options.out)
+    user = parse_overrides(options.override), parse_overrides(options.first)
+    planned = [
+        (row, [planned_run(options.number, row, options.data, seed, out, *user) for seed in range(options.seeds)])
+        for row in rows_of(*table, options.rows)
+    ]
+    if options.dry_run:
+        print(describe(planned, options.step_seconds))
+        return 0
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     try:
-        if options.seeds < 1:
-            raise UserError(f"--seeds {options.seeds}: at least 1")
-        table, out = (options.number, options.data), Path(options.out)
-        user = parse_overrides(options.override), parse_overrides(options.first)
-        planned = [
-            (row, [planned_run(options.number, row, options.data, seed, out, *user) for seed in range(options.seeds)])
-            for row in rows_of(*table, options.rows)
-        ]
-        if options.dry_run:
-            print(describe(planned, options.step_seconds))
-            return 0
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
-        try:
-            failed = execute(planned, options.devices or [None])
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-        text = markdown(planned, *table, failed)
-        file = out / f"table{options.number}_{options.data}.md"
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + "\n")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        failed = execute(planned, options.devices or [None])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    text = markdown(planned, *table, failed)
+    file = out / f"table{options.number}_{options.data}.md"
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
     print(f"{text}\n\n{file}")
     return 1 if failed else 0
 

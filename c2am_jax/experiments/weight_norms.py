@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.experiments.figures import COLOURS, figure
 
@@ -109,6 +110,7 @@ def draw(path: Path, runs: Sequence[NormsAndAP], count: int) -> None:
         bars.set(xticks=[0, 1], xticklabels=[f"first {count}", f"last {count}"], ylabel="mask AP", title="Precision")
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     summary = (__doc__ or "").splitlines()[0]
@@ -118,19 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="of the evaluation; default: the newest of each run")
     parser.add_argument("--ends", type=int, default=100, help="categories at each end; less if there are few")
     options = parser.parse_args(arguments)
-    try:
-        if options.ends < 1:
-            raise UserError(f"--ends {options.ends}: at least 1")
-        runs = [run for workdir in options.workdir for run in load(workdir, options.step)]
-        known = min(int((~np.isnan(run.precision)).sum()) for run in runs)
-        if not known:
-            raise UserError(f"{options.workdir[0]}: no category has a mask AP")
-        count = min(options.ends, max(1, known // 2))  # the ends of a small set do not overlap
-        path = Path(options.out) / "figure1.png"
-        draw(path, runs, count)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.ends < 1:
+        raise UserError(f"--ends {options.ends}: at least 1")
+    runs = [run for workdir in options.workdir for run in load(workdir, options.step)]
+    known = min(int((~np.isnan(run.precision)).sum()) for run in runs)
+    if not known:
+        raise UserError(f"{options.workdir[0]}: no category has a mask AP")
+    count = min(options.ends, max(1, known // 2))  # the ends of a small set do not overlap
+    path = Path(options.out) / "figure1.png"
+    draw(path, runs, count)
     for run in runs:
         first, last = (100 * value for value in run.ends(count))
         print(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.training.initial import weights_of_workdir
 from c2am_jax.training.restore import config_of
@@ -62,6 +63,7 @@ def export_weights(workdir: str | Path, out: str | Path, step: int | None = None
     return step
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.export_torch", description=(__doc__ or "").splitlines()[0])
@@ -69,11 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--step", type=int)
     options = parser.parse_args(arguments)
-    try:
-        step = export_weights(options.workdir, options.out, options.step)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    step = export_weights(options.workdir, options.out, options.step)
     print(f"{options.out}: weights of step {step} under MMDetection's names")
     return 0
 

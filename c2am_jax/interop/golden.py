@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.interop.comparison import Check, CompiledDetector, table
 from c2am_jax.interop.fill import fill
@@ -112,6 +113,7 @@ def compare(path: str | Path, weights: str | Path | None = None) -> list[Check]:
         return [*rows, *inference, *compare_training(recording, detector, features, proposals)]
 
 
+@guarded
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.golden", description=(__doc__ or "").splitlines()[0])
@@ -122,11 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = {}
     for file in options.files:
         start = time.time()
-        try:
-            rows = compare(file, options.weights)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 2
+        rows = compare(file, options.weights)
         results[file] = rows
         failed = sum(not row.ok for row in rows)
         verdict = f"{failed} of {len(rows)} rows FAIL" if failed else f"all {len(rows)} rows hold"

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from c2am_jax.command_line import guarded
 from c2am_jax.config import load_config
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh
@@ -53,6 +54,7 @@ def import_weights(
     return fitted
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.import_torch", description=(__doc__ or "").splitlines()[0])
@@ -64,17 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reset_classifier", action="store_true", help="classifiers of other classes start random")
     options = parser.parse_args(arguments)
-    try:
-        fitted = import_weights(
-            options.source,
-            load_config(options.config),
-            options.out,
-            pixels=options.pixels,
-            reset_classifier=options.reset_classifier,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    fitted = import_weights(
+        options.source,
+        load_config(options.config),
+        options.out,
+        pixels=options.pixels,
+        reset_classifier=options.reset_classifier,
+    )
     print(fitted.summary())
     for title, names in (("missing", fitted.missing), ("reset", fitted.reset), ("unexpected", fitted.unexpected)):
         if names:

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from c2am_jax.command_line import guarded
 from c2am_jax.config import train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
@@ -72,18 +73,15 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     return int(state.step), jax.tree.map(np.asarray, program(state, on_devices(batch, mesh), bucket))
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status is 0 if every loss is finite, else 1."""
     parser = argparse.ArgumentParser(prog="c2am_jax.training.replay", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", metavar="FILE.npz")
     parser.add_argument("--step", type=int, help="checkpoint whose weights count; default the newest before")
     options = parser.parse_args(arguments)
-    try:
-        step, losses = replay(options.file, options.step)
-        *_, batch = read_batch(Path(options.file))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    step, losses = replay(options.file, options.step)
+    *_, batch = read_batch(Path(options.file))
     print(f"weights of step {step}")
     for i, image_id in enumerate(batch.image_id.tolist()):
         parts = ", ".join(f"{n} {v[i]:.4g}{'' if np.isfinite(v[i]) else ' <--'}" for n, v in losses.items())
