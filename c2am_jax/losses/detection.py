@@ -22,11 +22,12 @@ def binary_cross_entropy(logits: Float[Array, "*n"], targets: Float[Array, "*n"]
 
 
 def smooth_l1(difference: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
-    """Element-wise smooth L1: quadratic below `beta`; plain L1 for beta 0."""
-    absolute = jnp.abs(difference)
+    """Element-wise smooth L1: quadratic below `beta`; plain L1 for beta 0, with gradient 0 where nothing differs."""
     if beta == 0:
-        return absolute
-    return jnp.where(absolute < beta, 0.5 * difference * difference / beta, absolute - 0.5 * beta)
+        return difference * jax.lax.stop_gradient(jnp.sign(difference))
+    absolute = jnp.abs(difference)
+    small = jnp.where(absolute < beta, difference, 0)  # infinity's square makes a gradient NaN even where unused
+    return jnp.where(absolute < beta, 0.5 * small * small / beta, absolute - 0.5 * beta)
 
 
 def box_regression_sum(

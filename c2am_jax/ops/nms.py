@@ -75,6 +75,8 @@ def nms(
       Indices of the survivors in score order (ties: the lower index first), padded to `max_output` with 0,
       and which of them are valid.
     """
+    if boxes.shape[0] == 0:
+        return jnp.zeros(max_output, jnp.int32), jnp.zeros(max_output, bool)
     order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
     boxes = boxes[order]
     kept = _survivors(boxes, jnp.zeros_like(order), valid[order], iou_threshold)

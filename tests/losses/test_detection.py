@@ -33,6 +33,18 @@ def test_smooth_l1_joins_its_two_parts_and_is_l1_for_beta_zero():
     np.testing.assert_allclose(smooth_l1(x, 0.0), jnp.abs(x))
 
 
+def test_l1_has_no_slope_where_nothing_differs():
+    slope = jax.vmap(jax.grad(lambda x: smooth_l1(x, 0.0)))(jnp.array([-2.0, -0.0, 0.0, 3.0]))
+    np.testing.assert_array_equal(slope, [-1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_smooth_l1_is_infinite_with_slope_one_at_infinity(beta):
+    value, slope = jax.vmap(jax.value_and_grad(lambda x: smooth_l1(x, beta)))(jnp.array([-jnp.inf, jnp.inf]))
+    np.testing.assert_array_equal(value, [np.inf, np.inf])
+    np.testing.assert_array_equal(slope, [-1, 1])
+
+
 def test_rows_that_are_not_positive_give_neither_loss_nor_gradient():
     deltas = jnp.ones((2, 4))
     targets = jnp.array([[0.0] * 4, [jnp.inf] * 4])

@@ -201,3 +201,9 @@ def test_nms_runs_per_device_under_shard_map(way):
     alone, spread = jax.jit(local)(boxes, scores), jax.jit(sharded)(boxes, scores)
     jax.tree.map(np.testing.assert_array_equal, alone, spread)
     assert alone[0][1].any() and alone[1][-1].any()
+
+
+def test_no_boxes_leave_no_survivors():
+    index, valid = nms(jnp.zeros((0, 4)), jnp.zeros(0), jnp.zeros(0, bool), iou_threshold=0.5, max_output=3)
+    np.testing.assert_array_equal(index, [0, 0, 0])
+    assert index.dtype == jnp.int32 and not valid.any() and valid.shape == (3,)
