@@ -137,7 +137,7 @@ def main(_) -> None:
         print(gather_logits(config, workdir, _STEP.value, _GATHER_LOGITS.value))
         return
     inspect = functools.partial(_inspect, config) if _REPORT.value or _OFFICIAL.value else None
-    evaluate_checkpoint(config, workdir, _STEP.value, inspect)
+    evaluate_checkpoint(config, workdir, _STEP.value, inspect, show=print)
 
 
 def run() -> None:

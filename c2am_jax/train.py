@@ -30,7 +30,7 @@ def main(_) -> None:
         return
     from c2am_jax.training.loop import train  # after the flags: importing JAX and TensorFlow takes seconds
 
-    train(config, command_line.WORKDIR.value or Path("runs") / config.name, profile=_PROFILE.value)
+    train(config, command_line.WORKDIR.value or Path("runs") / config.name, profile=_PROFILE.value, show=print)
 
 
 def run() -> None:

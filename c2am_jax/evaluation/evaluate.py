@@ -54,14 +54,15 @@ def evaluate(
     *,
     suffix: str = "",
     inspect: Callable[[Evaluated], None] | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Predict, score, write ``eval/STEP<suffix>/`` in the workdir and print both tables; returns the metrics.
+    """Predict, score, write ``eval/STEP<suffix>/`` in the workdir; returns the metrics.
 
     With several processes all predict, and the first scores; the others get no metrics.
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
     category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
-    The first process hands everything to `inspect` at the end.
+    The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
     """
     dataset = open_dataset(config.data, "val")
     if len(dataset.categories) != config.model.num_classes:
@@ -101,10 +102,11 @@ def evaluate(
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
-    print(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
-    for stage, table in norms.items():
-        print(norm_table(table, stage))
-    print(folder)
+    if show is not None:
+        show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
+        for stage, table in norms.items():
+            show(norm_table(table, stage))
+        show(str(folder))
     if inspect is not None:
         inspect(Evaluated(dataset, step, results, kernels, norms, folder))
     return metrics

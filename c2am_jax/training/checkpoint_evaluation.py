@@ -23,10 +23,11 @@ def evaluate_checkpoint(
     workdir: str | Path,
     step: int | None = None,
     inspect: Callable[[Evaluated], None] | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of a checkpoint on the validation split, in ``eval/STEP/``, or ``eval/STEP-CALIBRATION/``.
 
-    `inspect` gets the evaluation, see `evaluate`.
+    `inspect` gets the evaluation and `show` its tables, see `evaluate`.
 
     Raises:
       UserError: no such run or step, a run of another config, or a calibration that does not go with the loss.
@@ -36,7 +37,7 @@ def evaluate_checkpoint(
     if name != "none":
         other, _ = build_detector(config, calibrate=_calibration(config, workdir, at))
         detector, suffix = dataclasses.replace(detector, structure=other.structure), f"-{name}"
-    return evaluate(config, detector, workdir, at, suffix=suffix, inspect=inspect)
+    return evaluate(config, detector, workdir, at, suffix=suffix, inspect=inspect, show=show)
 
 
 def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:

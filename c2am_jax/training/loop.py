@@ -41,15 +41,17 @@ T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
-def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[str, float]:
+def train(
+    config: ConfigDict, workdir: str | Path, *, profile: int = 0, show: Callable[[str], None] | None = None
+) -> dict[str, float]:
     """Train `config` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
 
     Every process of a run over several hosts calls this with the same arguments; `workdir` is a folder that all see.
-    `profile` steps are traced into `workdir`/profile.
+    `profile` steps are traced into `workdir`/profile; `show` gets the tables of each evaluation as texts.
 
     Raises:
-      UserError: wrong input, or a step that is not finite; the text says what and the mend.
-      Stopped: the machine asked to stop (SIGTERM); the state is saved, the same call goes on.
+      UserError: wrong input, or a step that is not finite; the text says what and the fix.
+      Stopped: the machine asked to stop (SIGTERM); the state is saved, the same call resumes.
     """
     workdir, schedule = Path(workdir), train_settings(config)
     settings = detector_settings(config)
@@ -109,7 +111,7 @@ def train(config: ConfigDict, workdir: str | Path, *, profile: int = 0) -> dict[
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(config, state.detector, workdir, done)
+            results = evaluate(config, state.detector, workdir, done, show=show)
             best.offer(state, done, results)
             return results
 
