@@ -8,21 +8,15 @@ FILE is read by `jax.export.deserialize`; FILE.json beside it names the classes,
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
+from c2am_jax.files import replace_text, replacing
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = export_shape(settings, options.size, options.batch)
     content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, content)
-    _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1).encode())
+    with replacing(out) as partial:
+        partial.write_bytes(content)
+    replace_text(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1))
     images = "x".join(map(str, description["inputs"]["images"]["shape"]))
     print(f"{out}: step {trained.step}, images {images}, for {', '.join(platforms)}, {len(content) / 1e6:.1f} MB")
     return 0

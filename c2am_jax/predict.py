@@ -117,8 +117,8 @@ def predict(
     from c2am_jax.evaluation.detect import (
         PictureDetector,  # JAX and TensorFlow take seconds: wrong input is told before
     )
+    from c2am_jax.files import replace_text
     from c2am_jax.mesh import data_mesh
-    from c2am_jax.training.metrics import replace_text
     from c2am_jax.training.restore import load_detector
     from c2am_jax.visualization.draw import draw
 

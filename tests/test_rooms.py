@@ -8,7 +8,7 @@ import c2am_jax
 
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
-    ("errors", "structures"),
+    ("errors", "files", "frequency", "structures"),
     ("config_files", "environment"),
     ("command_line",),
     ("data", "ops", "visualization"),

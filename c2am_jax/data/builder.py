@@ -18,12 +18,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from c2am_jax.data import lvis, published, shards
+from c2am_jax.data import published, shards
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import is_remote, local_file, replace_text, storage_errors
+from c2am_jax.data.storage import is_remote, local_file, storage_errors
+from c2am_jax.files import replace_text
+from c2am_jax.frequency import GROUPS
 
 
 @contextlib.contextmanager
@@ -108,7 +110,7 @@ def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
     record = folder / "parts" / "plan.json"
     same = record.is_file() and json.loads(record.read_text()) == plan
     if same and not (folder / "report.json").is_file():
-        for partial in (*folder.glob("*.partial"), *folder.glob("parts/*.partial")):
+        for partial in (*folder.glob("*.partial*"), *folder.glob("parts/*.partial*")):
             partial.unlink()
         return
     if folder.exists():
@@ -174,14 +176,12 @@ def _index(summaries: list[shards.Summary]) -> dict[str, np.ndarray]:
 def _report(
     name: str, found: Scan, images: str, index: Mapping[str, np.ndarray], skipped: Skipped, noted: Skipped
 ) -> dict[str, Any]:
-    categories = {group: len(found.categories.group(group)) for group in lvis.FREQUENCIES}
-    instances = {group: int(np.isin(index["label"], found.categories.group(group)).sum()) for group in lvis.FREQUENCIES}
+    categories = {group: len(found.categories.group(group)) for group in GROUPS}
+    instances = {group: int(np.isin(index["label"], found.categories.group(group)).sum()) for group in GROUPS}
     counts = {
         **found.listed,
         "images_with_annotations": int((np.diff(found.start) > 0).sum()),
-        "rare": categories["r"],
-        "common": categories["c"],
-        "frequent": categories["f"],
+        **{name: categories[letter] for letter, name in GROUPS.items()},
     }
     return {
         "annotations": found.name,

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from c2am_jax.errors import UserError
+from c2am_jax.frequency import group_of
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrty0123456789ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψωБДЖЗИЙЛЦЧШЩЭЮЯ&@#?%♣"
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"
@@ -202,7 +203,7 @@ def _categories(train: dict[str, Any]) -> list[dict[str, Any]]:
                 "id": k + 1,
                 "name": f"{character} ({name})",
                 "synset": f"{name}.n.01",
-                "frequency": "r" if count <= 10 else "c" if count <= 100 else "f",
+                "frequency": group_of(count),
                 "image_count": count,
                 "instance_count": int(instances[k]),
             }

@@ -12,8 +12,7 @@ import numpy as np
 from etils import epath
 
 from c2am_jax.errors import UserError
-
-FREQUENCIES = ("r", "c", "f")  # at most 10 training images, at most 100, more
+from c2am_jax.frequency import group_of
 
 
 class AnnotationError(UserError):
@@ -51,11 +50,6 @@ class CategoryTable:
         return np.flatnonzero(np.asarray(self.frequency) == letter)
 
 
-def frequency_of(image_count: int) -> str:
-    """LVIS's group of a category that so many training images contain: "r", "c" or "f"."""
-    return "r" if image_count <= 10 else "c" if image_count <= 100 else "f"
-
-
 def category_table(categories: Sequence[Mapping[str, Any]]) -> CategoryTable:
     """Table of category dicts; a missing `frequency` follows from `image_count` by LVIS's bounds."""
     ordered = sorted(categories, key=lambda c: c["id"])
@@ -63,7 +57,7 @@ def category_table(categories: Sequence[Mapping[str, Any]]) -> CategoryTable:
     return CategoryTable(
         ids=np.array([c["id"] for c in ordered], np.int64),
         names=tuple(c.get("name", str(c["id"])) for c in ordered),
-        frequency=tuple(c.get("frequency") or frequency_of(n) for c, n in zip(ordered, images, strict=True)),
+        frequency=tuple(c.get("frequency") or group_of(n) for c, n in zip(ordered, images, strict=True)),
         image_count=images,
         instance_count=np.array([c.get("instance_count", 0) for c in ordered], np.int64),
     )

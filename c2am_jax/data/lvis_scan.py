@@ -16,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
-from c2am_jax.data.lvis import FREQUENCIES, AnnotationError, CategoryTable, category_table, frequency_of
+from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
+from c2am_jax.frequency import GROUPS, group_of
 
 LISTS = ("images", "annotations", "categories")
 _LARGEST_ID = 2**63 - 1
@@ -156,7 +157,7 @@ class _Gatherer:
         where = f"{self.name}: category {category['id']}"
         if not isinstance(category.get("name", ""), str):
             raise AnnotationError(f"{where}: its name {category['name']!r} is no text")
-        if category.get("frequency") not in (None, *FREQUENCIES):
+        if category.get("frequency") not in (None, *GROUPS):
             raise AnnotationError(f"{where}: frequency {category['frequency']!r} is not r, c or f")
         for key in ("image_count", "instance_count"):
             if type(category.get(key, 0)) is not int or not 0 <= category.get(key, 0) <= _LARGEST_ID:
@@ -315,7 +316,7 @@ def _completed_categories(
         counts = {"image_count": int(images[k]), "instance_count": int(instances[k])}
         row = {"frequency": None, **counts, **found.training.get(category["id"], {})}
         row |= {key: category[key] for key in row if category.get(key) is not None}
-        row["frequency"] = row["frequency"] or frequency_of(row["image_count"])
+        row["frequency"] = row["frequency"] or group_of(row["image_count"])
         for key in ("frequency", "image_count", "instance_count"):
             lacking[key] += category.get(key) is None
         rows.append({**row, "id": category["id"], "name": category.get("name", str(category["id"]))})

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from c2am_jax.command_line import guarded
+from c2am_jax.frequency import GROUPS
 
 
 @guarded
@@ -91,9 +92,8 @@ def _lines(name: str, report: dict[str, Any]) -> list[str]:
     if report["images_without_annotations"]:
         lines.append(f"without annotations, for evaluation only: {report['images_without_annotations']:,} images")
     groups, instances = report["categories"], report["instances_of_group"]
-    named = {"r": "rare", "c": "common", "f": "frequent"}
-    lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in named.items()))
-    lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in named.items()))
+    lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in GROUPS.items()))
+    lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in GROUPS.items()))
     lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
     lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]

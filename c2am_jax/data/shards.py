@@ -31,8 +31,9 @@ from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import StorageError, is_remote, replace_text, storage_errors
+from c2am_jax.data.storage import StorageError, is_remote, storage_errors
 from c2am_jax.errors import UserError
+from c2am_jax.files import replace_text
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"

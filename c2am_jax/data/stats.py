@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.command_line import guarded
-from c2am_jax.data.lvis import FREQUENCIES
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import (
     category_repeat_factors,
@@ -27,6 +26,7 @@ from c2am_jax.data.sampler import (
     trainable,
 )
 from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.frequency import GROUPS
 
 PERCENTILES = (0, 50, 90, 99, 100)
 
@@ -58,7 +58,7 @@ def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dic
     shapes = np.array(settings.buckets)
     wasted = 1 - target.prod(-1) / shapes[bucket].prod(-1)
     groups = {}
-    for letter in FREQUENCIES:
+    for letter in GROUPS:
         own = found.categories.group(letter)
         groups[letter] = {"classes": len(own), "annotations": int(instances[own].sum())}
     return {
@@ -131,9 +131,9 @@ def draw(found: Scan, path: Path) -> None:
     instances = np.bincount(found.label, minlength=len(found.categories))
     order = np.argsort(-instances, kind="stable")
     letters = np.array(found.categories.frequency)[order]
-    for letter, name, colour in zip("fcr", ("frequent", "common", "rare"), ("#2a6", "#e90", "#c33"), strict=True):
+    for letter, colour in zip("fcr", ("#2a6", "#e90", "#c33"), strict=True):
         rank = np.flatnonzero(letters == letter)
-        zipf.plot(rank + 1, np.maximum(instances[order][rank], 0.7), ".", ms=4, color=colour, label=name)
+        zipf.plot(rank + 1, np.maximum(instances[order][rank], 0.7), ".", ms=4, color=colour, label=GROUPS[letter])
     zipf.set(xscale="log", yscale="log", xlabel="class, by annotations", ylabel="annotations", title="Zipf plot")
     zipf.legend()
     truths.hist(np.diff(found.start), bins=60, color="#357")

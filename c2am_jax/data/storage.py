@@ -48,10 +48,3 @@ def local_file(path: str | os.PathLike) -> Iterator[str]:
         raise StorageError(f"{os.fspath(path)}: no such file")
     with tempfile.TemporaryDirectory() as scratch:
         yield os.fspath(epath.Path(path).copy(os.path.join(scratch, "copy"), overwrite=True))
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-    """Write a small file so that it is either whole or not there."""
-    partial = path.parent / f"{path.name}.{os.getpid()}.partial"
-    partial.write_text(text)
-    partial.replace(path)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.data.lvis import FREQUENCIES, CategoryTable
+from c2am_jax.data.lvis import CategoryTable
+from c2am_jax.frequency import GROUPS
 
 _KERNEL = re.compile(r"roi_head\.bbox_head\.(?:(\d+)\.)?fc_cls\.kernel")
 QUANTILES = (10, 50, 90)
-GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def classifier_kernels(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -32,9 +32,9 @@ def group_quantiles(norms: np.ndarray, frequency: Sequence[str]) -> dict[str, di
     """Quantiles (per cent) of foreground norms [K] per frequency group; empty groups are left out."""
     letters = np.asarray(frequency)
     return {
-        GROUP_NAMES[g]: {q: float(np.percentile(norms[letters == g], q)) for q in QUANTILES}
-        for g in FREQUENCIES
-        if (letters == g).any()
+        name: {q: float(np.percentile(norms[letters == letter], q)) for q in QUANTILES}
+        for letter, name in GROUPS.items()
+        if (letters == letter).any()
     }
 
 

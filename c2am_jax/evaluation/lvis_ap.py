@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.json_stream import read_list
-from c2am_jax.data.lvis import FREQUENCIES, CategoryTable
+from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import (
     AREA_NAMES,
@@ -26,6 +26,7 @@ from c2am_jax.evaluation.ap_matching import (
     evaluate_categories,
 )
 from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, DetectionRows, Truths, stream
+from c2am_jax.frequency import GROUPS
 
 IOU_TYPES = ("bbox", "segm")
 ALL_IOU_TYPES = (*IOU_TYPES, "boundary")
@@ -71,7 +72,7 @@ class LVISAP:
         at = lambda t: precision[np.flatnonzero(IOU_THRESHOLDS == t)][..., 0]  # noqa: E731
         found = {"AP": precision[..., 0], "AP50": at(0.5), "AP75": at(0.75)}
         found |= {f"AP{name[0]}": precision[..., i] for i, name in enumerate(AREA_NAMES) if i}
-        found |= {f"AP{group}": precision[:, :, self.categories.group(group), 0] for group in FREQUENCIES}
+        found |= {f"AP{group}": precision[:, :, self.categories.group(group), 0] for group in GROUPS}
         found[f"AR{suffix}"] = recall[..., 0]
         found |= {f"AR{name[0]}{suffix}": recall[..., i] for i, name in enumerate(AREA_NAMES) if i}
         return {

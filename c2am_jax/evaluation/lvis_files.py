@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.json_stream import BrokenJson, read_lists
-from c2am_jax.data.lvis import FREQUENCIES, AnnotationError, category_table
+from c2am_jax.data.lvis import AnnotationError, category_table
 from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import ObjectTable
+from c2am_jax.frequency import GROUPS
 
 MAX_DETECTIONS = 300  # of an image, the best count
 FIXED_PER_CATEGORY = 10_000  # of a category over all images, for AP-fixed
@@ -63,8 +64,8 @@ class Truths:
     def _category(self, category: Any, *_: int) -> None:
         known = isinstance(category, dict) and isinstance(category.get("id"), int)
         self._require(known, "an entry of 'categories' has no id")
-        known = category.get("frequency") in FREQUENCIES
-        self._require(known, f"category {category['id']}: no frequency {', '.join(FREQUENCIES)}")
+        known = category.get("frequency") in tuple(GROUPS)
+        self._require(known, f"category {category['id']}: no frequency {', '.join(GROUPS)}")
         self._categories.append(category)
 
     def _annotation(self, entry: Any, offset: int, length: int) -> None:

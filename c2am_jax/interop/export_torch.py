@@ -6,7 +6,6 @@ Arrays come in PyTorch's layout. A `.pth` needs torch and holds {"state_dict": .
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
+from c2am_jax.files import replacing
 from c2am_jax.training.initial import weights_of_workdir
 from c2am_jax.training.restore import config_of
 from c2am_jax.weights.foreign import Arrays
@@ -33,22 +33,21 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapp
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: state dicts are written as {', '.join(FORMATS)}")
     content: Arrays = {name: np.ascontiguousarray(value) for name, value in state_dict(arrays).items()}
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
+    with replacing(path) as partial:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
 
-        save_file(content, partial, metadata=dict(meta or {}))
-    elif path.suffix == ".npz":
-        np.savez(partial, **content)  # pyright: ignore[reportArgumentType]
-    else:
-        try:
-            import torch
-        except ImportError:
-            raise UserError(f"{path}: writing .pth needs PyTorch: pip install torch==2.13.0") from None
-        tensors = {name: torch.from_numpy(value.copy()) for name, value in content.items()}
-        torch.save({"state_dict": tensors, "meta": dict(meta or {})}, partial)
-    os.replace(partial, path)
+            save_file(content, partial, metadata=dict(meta or {}))
+        elif path.suffix == ".npz":
+            np.savez(partial, **content)  # pyright: ignore[reportArgumentType]
+        else:
+            try:
+                import torch
+            except ImportError:
+                raise UserError(f"{path}: writing .pth needs PyTorch: pip install torch==2.13.0") from None
+            tensors = {name: torch.from_numpy(value.copy()) for name, value in content.items()}
+            torch.save({"state_dict": tensors, "meta": dict(meta or {})}, partial)
 
 
 def export_weights(workdir: str | Path, out: str | Path, step: int | None = None) -> int:

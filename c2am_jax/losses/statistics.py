@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from c2am_jax.frequency import COMMON_MOST, RARE_MOST
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassStatistics:
@@ -40,13 +42,13 @@ class ClassStatistics:
 
     @property
     def is_rare(self) -> np.ndarray:
-        """Classes of at most 10 images (LVIS), bool [K]."""
-        return self.image_count <= 10
+        """Classes of at most `RARE_MOST` images, bool [K]."""
+        return self.image_count <= RARE_MOST
 
     @property
     def is_frequent(self) -> np.ndarray:
-        """Classes of more than 100 images (LVIS), bool [K]."""
-        return self.image_count > 100
+        """Classes of more than `COMMON_MOST` images, bool [K]."""
+        return self.image_count > COMMON_MOST
 
     @property
     def frequency_group(self) -> np.ndarray:

@@ -5,9 +5,10 @@ from html import escape
 
 import numpy as np
 
+from c2am_jax.frequency import GROUPS
+
 WIDTH, HEIGHT = 720, 330
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 52
-GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def _x(share: float) -> float:

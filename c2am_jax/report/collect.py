@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.data.lvis import FREQUENCIES
-from c2am_jax.evaluation.classifier_norms import GROUP_NAMES
 from c2am_jax.evaluation.lvis_ap import LVISAP
+from c2am_jax.frequency import GROUPS
 from c2am_jax.report.inspection import Inspection
 from c2am_jax.report.reliability import reliability
 
@@ -67,7 +66,7 @@ def rounded(value: float | None) -> float | None:
 def _groups(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A row for all categories and each frequency group: how many, with objects, objects, and means by IoU type."""
     rows = []
-    for letter, name in {"": "all", **GROUP_NAMES}.items():
+    for letter, name in {"": "all", **GROUPS}.items():
         row: dict[str, Any] = {"group": name}
         for kind, table in tables.items():
             own = [c for c in table if letter in ("", c["frequency"])]
@@ -97,10 +96,10 @@ def _categories(
 
 def _calibration(scored: LVISAP) -> dict[str, Any]:
     found = {"all": reliability(scored.results)}
-    for letter in FREQUENCIES:
+    for letter, name in GROUPS.items():
         classes = scored.categories.group(letter)
         if len(classes):
-            found[GROUP_NAMES[letter]] = reliability([scored.results[k] for k in classes])
+            found[name] = reliability([scored.results[k] for k in classes])
     return found
 
 

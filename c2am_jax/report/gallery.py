@@ -14,10 +14,11 @@ from PIL import Image
 from c2am_jax.data.box_masks import BadMask, rasterise
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.json_stream import read_lists
-from c2am_jax.data.lvis import FREQUENCIES, CategoryTable, ImageNotFound, image_file
+from c2am_jax.data.lvis import CategoryTable, ImageNotFound, image_file
 from c2am_jax.data.pictures import read_picture
 from c2am_jax.evaluation.ap_matching import Problem
 from c2am_jax.evaluation.lvis_ap import Evidence
+from c2am_jax.frequency import GROUPS
 from c2am_jax.report.inspection import KINDS, Candidate, boxes, entry
 from c2am_jax.visualization.draw import draw
 
@@ -86,7 +87,7 @@ def chosen(by_category: Mapping[int, Sequence[Candidate]], categories: CategoryT
       most: how many.
     """
     queues: list[list[Candidate]] = []
-    for letter in FREQUENCIES:
+    for letter in GROUPS:
         ranked: list[tuple[int, Candidate]] = []
         for label in categories.group(letter).tolist():
             ranked += list(enumerate(by_category.get(label, ())))

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from c2am_jax.frequency import GROUPS
+
 
 def number(value: float | None, *, scale: float = 1, digits: int = 3) -> str:
     """A number, or a dash for what does not exist."""
@@ -16,7 +18,7 @@ def percent(value: float | None) -> str:
 
 def group(name: str) -> str:
     """A frequency group with its colour; html."""
-    known = name in ("rare", "common", "frequent", "all")
+    known = name in (*GROUPS.values(), "all")
     return f'<span class="key {name}">{name}</span>' if known else escape(name)
 
 

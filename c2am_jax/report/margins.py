@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.evaluation.classifier_norms import GROUP_NAMES
+from c2am_jax.frequency import GROUPS
 from c2am_jax.losses.cosine import c2am_margins
 from c2am_jax.report.collect import rounded
 
@@ -23,8 +23,8 @@ def margin_summary(kernel: np.ndarray, frequency: Sequence[str], **margin: Any) 
       "groups": names; "mean" and "active": [from group of i][to group of j], a class's margin to itself left out (None
       for a group of one); "max": the largest of all.
     """
-    names = [*(g for letter, g in GROUP_NAMES.items() if letter in frequency), "background"]
-    of = np.array([*(GROUP_NAMES[letter] for letter in frequency), "background"])
+    names = [*(g for letter, g in GROUPS.items() if letter in frequency), "background"]
+    of = np.array([*(GROUPS[letter] for letter in frequency), "background"])
     found = np.array(c2am_margins(jnp.asarray(kernel), jnp.arange(kernel.shape[1]), **margin), np.float64)
     np.fill_diagonal(found, np.nan)
 

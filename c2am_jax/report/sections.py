@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from c2am_jax.evaluation.tables import AP_COLUMNS
+from c2am_jax.frequency import COMMON_MOST, GROUPS, RARE_MOST
 from c2am_jax.report import charts
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table
@@ -20,7 +21,6 @@ KIND_TEXTS = {
     "false": ("False", "The highest scores that match no annotated object of their category."),
 }
 NAMES = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
-GROUPS = ("rare", "common", "frequent")
 
 
 def columns(data: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -55,7 +55,8 @@ def summary(data: Mapping[str, Any]) -> tuple[str, str]:
     rows = [[NAMES[kind], *(percent(values[c]) for c in shown)] for kind, values in metrics.items()]
     parts += [
         "<p>Average precision in per cent by the LVIS protocol; s, m and l are sizes of objects, r, c and f rare (at "
-        "most 10 training images), common (at most 100) and frequent categories. A dash: nothing to count.</p>",
+        f"most {RARE_MOST} training images), common (at most {COMMON_MOST}) and frequent categories. A dash: nothing "
+        "to count.</p>",
         table("All metrics, per cent", ["overlap of", *shown], rows),
         "<h3>By frequency group</h3>",
     ]
@@ -91,10 +92,10 @@ def categories(data: Mapping[str, Any]) -> tuple[str, str]:
         f'<button type="button">{escape(c["label"])}</button></th>'
         for c in columns(data)
     )
-    options = "".join(f'<option value="{g[0]}">{g}</option>' for g in GROUPS)
+    options = "".join(f'<option value="{letter}">{name}</option>' for letter, name in GROUPS.items())
     rows = f'<table id="category-table" aria-label="Categories"><thead><tr>{heads}</tr></thead><tbody></tbody></table>'
     return "Categories", (
-        legend(GROUPS)
+        legend(GROUPS.values())
         + f'<div class="pair">{"".join(parts)}</div>'
         + '<div class="controls"><label for="search">Search a name<input type="search" id="search" autocomplete="off">'
         f'</label><label for="group">Group<select id="group"><option value="">all</option>{options}</select></label>'
@@ -111,7 +112,7 @@ def calibration(data: Mapping[str, Any]) -> tuple[str, str]:
         "<p>If scores were probabilities, of the detections with score 0.7 seven in ten would be right (IoU 0.5) and "
         "the curves would follow the dashed line. Below it scores promise too much. The expected calibration error is "
         "the mean distance, weighted by detections.</p>",
-        legend(("all", *GROUPS)),
+        legend(("all", *GROUPS.values())),
         '<div class="pair">',
     ]
     for kind, found in data["calibration"].items():
@@ -144,7 +145,7 @@ def norms(data: Mapping[str, Any]) -> tuple[str, str]:
     parts = [
         "<p>The length of each category's weight vector in the box classifier (the paper's Figure 1). An inner product "
         "favours long vectors; a loss that scores by angle does not.</p>",
-        legend(GROUPS),
+        legend(GROUPS.values()),
     ]
     for stage, found in data["norms"].items():
         title = f"Weight norms of the categories {stage}".strip()
@@ -228,15 +229,11 @@ def gallery(found: Gallery | None, threshold: float) -> tuple[str, str]:
             alt = f"{title}: {p.category}. Left annotated, right detected: {p.caption}."
             figures.append(
                 f'<li><figure><img src="{p.source}" width="{p.size[0]}" height="{p.size[1]}" alt="{escape(alt)}" '
-                f'loading="lazy" decoding="async"><figcaption><b>{escape(p.category)}</b> {group(_group_name(p.group))}'
+                f'loading="lazy" decoding="async"><figcaption><b>{escape(p.category)}</b> {group(GROUPS[p.group])}'
                 f"<br>{escape(p.caption)}</figcaption></figure></li>"
             )
         parts.append(f'<ul class="gallery">{"".join(figures)}</ul>' if figures else "<p>None.</p>")
     return "Gallery", "".join(parts)
-
-
-def _group_name(letter: str) -> str:
-    return charts.GROUPS[letter]
 
 
 def setting(configuration: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, str]:

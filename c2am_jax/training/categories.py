@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from c2am_jax.data import prepared
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
-from c2am_jax.training.metrics import replace_text
+from c2am_jax.files import replace_text
 
 FILE = "categories.json"
 

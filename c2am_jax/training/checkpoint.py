@@ -21,8 +21,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.errors import UserError
+from c2am_jax.files import replace_text
 from c2am_jax.models.settings import MaskRCNNSettings
-from c2am_jax.training.metrics import replace_text
 
 State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)

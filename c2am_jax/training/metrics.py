@@ -1,12 +1,13 @@
 """Where numbers of a run go: metrics.jsonl and TensorBoard event files."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from c2am_jax.files import replace_text
 
 
 class MetricWriter:
@@ -32,13 +33,6 @@ class MetricWriter:
     def close(self) -> None:
         """Close the event file."""
         self._events.close()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old or the new text, never half of it."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    os.replace(new, path)
 
 
 def _step_of(line: str) -> float:
