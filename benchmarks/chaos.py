@@ -74,9 +74,10 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(options.folder / "compiled")}
     log = (options.folder / "train.log").open("a")
-    launch = lambda name: subprocess.Popen(  # noqa: E731
-        command(options.folder / name, options.steps, options.folder / "data"), env=environment, stdout=log, stderr=log
-    )
+
+    def launch(name):
+        line = command(options.folder / name, options.steps, options.folder / "data")
+        return subprocess.Popen(line, env=environment, stdout=log, stderr=log)
 
     begin = time.time()
     if launch("undisturbed").wait() != 0:

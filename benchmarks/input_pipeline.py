@@ -134,9 +134,9 @@ def main() -> None:
     settings = PipelineSettings.from_dict(config | {"workers": options.workers})
 
     def preprocessor(resizer):
-        function = lambda batch, bucket: preprocess(  # noqa: E731
-            batch, bucket, mean=config["mean"], std=config["std"], resizer=resizer
-        )
+        def function(batch, bucket):
+            return preprocess(batch, bucket, mean=config["mean"], std=config["std"], resizer=resizer)
+
         return jax.jit(function, static_argnums=1)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,10 @@ def main() -> None:
         dataset = prepared.load("benchmark", folder)
         steps = train_steps(dataset, Sampler(dataset, settings.sampler), settings, batch_size=options.batch, seed=0)
         order = [i for step in itertools.islice(steps, DECODED_STEPS) for i in step.index.tolist()]
-        stream = lambda: train_batches(dataset, settings, batch_size=options.batch, seed=0)  # noqa: E731
+
+        def stream():
+            return train_batches(dataset, settings, batch_size=options.batch, seed=0)
+
         parts = {
             "decode": decoder(dataset, order, options.workers, options.batch),
             "host": _turns(stream(), options.batch),

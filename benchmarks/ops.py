@@ -76,7 +76,10 @@ def suppression(options: argparse.Namespace) -> Iterator[Line]:
     """NMS of one level's proposals, and of all classes' candidates."""
     rng = np.random.default_rng(0)
     boxes, scores = jnp.asarray(random_boxes(rng, 1000, options.size)), jnp.asarray(rng.random(1000), jnp.float32)
-    one = lambda boxes, scores: nms(boxes, scores, scores > 0, iou_threshold=0.7, max_output=1000)  # noqa: E731
+
+    def one(boxes, scores):
+        return nms(boxes, scores, scores > 0, iou_threshold=0.7, max_output=1000)
+
     yield {"op": "nms", "boxes": 1000} | timed(one, boxes, scores, repeats=options.repeats)
     logits = jnp.asarray(rng.normal(0, 2, (1000, options.classes + 1)), jnp.float32).at[:, -1].set(12.5)
 
@@ -128,7 +131,10 @@ def masks(options: argparse.Namespace) -> Iterator[Line]:
     )
     boxes, hw = random_boxes(rng, 300, options.size), np.array([options.size] * 2)
     probabilities = rng.random((300, 28, 28)).astype(np.float32)
-    paste = lambda: encode_image(1, boxes, np.ones(300), np.ones(300, int), probabilities, hw, hw)  # noqa: E731
+
+    def paste():
+        return encode_image(1, boxes, np.ones(300), np.ones(300, int), probabilities, hw, hw)
+
     times = seconds_of(paste, options.repeats)
     yield {"op": "paste and RLE", "detections": 300, "median_ms": round(statistics.median(times) * 1e3, 1)}
 
@@ -149,9 +155,10 @@ def loss(options: argparse.Namespace) -> Iterator[Line]:
                 if turn:
                     times[name].append(time.perf_counter() - start)
         for name, own in times.items():
-            over = lambda other, own=own, times=times: round(  # noqa: E731
-                statistics.median(a / b for a, b in zip(own, times[other], strict=True)), 3
-            )
+
+            def over(other, own=own, times=times):
+                return round(statistics.median(a / b for a, b in zip(own, times[other], strict=True)), 3)
+
             yield {
                 "op": f"{name} loss forward and backward",
                 "samples": samples,

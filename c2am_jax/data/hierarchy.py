@@ -66,7 +66,10 @@ def geometric_tree(found: Objects, parents: int) -> np.ndarray:
         1,
     )
     count = np.bincount(found.label, minlength=classes)[:, None]
-    total = lambda x: np.stack([np.bincount(found.label, column, minlength=classes) for column in x.T], 1)  # noqa: E731
+
+    def total(x):
+        return np.stack([np.bincount(found.label, column, minlength=classes) for column in x.T], 1)
+
     mean = np.where(count > 0, total(facts) / np.maximum(count, 1), facts.mean(0))
     deviation = np.sqrt(np.maximum(total((facts - mean[found.label]) ** 2) / np.maximum(count, 1), 0))
     unit = np.maximum(mean.std(0), 1e-9)  # of means and deviations alike

@@ -49,9 +49,6 @@ def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dic
     images = trainable(hw, start)
     counts = np.diff(start)
     instances = np.bincount(label, minlength=classes)
-    percentiles = lambda values: dict(  # noqa: E731
-        zip(map(str, PERCENTILES), np.percentile(values, PERCENTILES).round(2).tolist(), strict=True)
-    )
     middle = sorted(settings.short_sides)[len(settings.short_sides) // 2]
     target = target_size(hw[images], middle, settings.max_side)
     bucket = fitting_bucket(target, settings.buckets) if len(images) else np.zeros(0, int)
@@ -76,9 +73,9 @@ def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dic
             "epoch_ceil": int(np.ceil(image_factor[images]).sum()),
             "epoch_stochastic": float(image_factor[images].sum().round(1)),
         },
-        "per_image": percentiles(counts) if len(counts) else {},
+        "per_image": _percentiles(counts) if len(counts) else {},
         "more_than_max_instances": int((counts > settings.max_instances).sum()),
-        "sizes": {"short": percentiles(hw.min(-1)), "long": percentiles(hw.max(-1))} if len(hw) else {},
+        "sizes": {"short": _percentiles(hw.min(-1)), "long": _percentiles(hw.max(-1))} if len(hw) else {},
         "larger_than_canvas": int((hw.max(-1, initial=0) > settings.canvas).sum()),
         "buckets": {
             "x".join(map(str, shape)): {
@@ -91,9 +88,16 @@ def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dic
     }
 
 
+def _percentiles(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(map(str, PERCENTILES), np.percentile(values, PERCENTILES).round(2).tolist(), strict=True))
+
+
 def text(name: str, numbers: dict[str, Any]) -> str:
     """The report."""
-    line = lambda values: ", ".join(f"{key} % {value:g}" for key, value in values.items())  # noqa: E731
+
+    def line(values):
+        return ", ".join(f"{key} % {value:g}" for key, value in values.items())
+
     repeat = numbers["repeat_factors"]
     lines = [
         f"{name}: {numbers['images']:,} images ({numbers['images_that_train']:,} train), "

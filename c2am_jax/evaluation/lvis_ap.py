@@ -69,7 +69,10 @@ class LVISAP:
         precision = np.stack([r.precision for r in self.results], 2)  # [IoU, recall, category, area]
         recall = np.stack([r.recall for r in self.results], 1)
         suffix = f"@{self.limit}" if self.limit else "@all"
-        at = lambda t: precision[np.flatnonzero(IOU_THRESHOLDS == t)][..., 0]  # noqa: E731
+
+        def at(t):
+            return precision[np.flatnonzero(IOU_THRESHOLDS == t)][..., 0]
+
         found = {"AP": precision[..., 0], "AP50": at(0.5), "AP75": at(0.75)}
         found |= {f"AP{name[0]}": precision[..., i] for i, name in enumerate(AREA_NAMES) if i}
         found |= {f"AP{group}": precision[:, :, self.categories.group(group), 0] for group in GROUPS}

@@ -122,7 +122,10 @@ class Truths:
         """Sorted by category and image; file order within."""
         rows, classes = self._rows, len(self.table)
         order = np.lexsort((np.arange(len(rows)), self._image_column, self._class_column))
-        column = lambda i: rows[order, i]  # noqa: E731
+
+        def column(i):
+            return rows[order, i]
+
         return ObjectTable(
             start=np.searchsorted(self._class_column[order], np.arange(classes + 1)),
             image=self._image_column[order],

@@ -112,7 +112,10 @@ def compare_training(
     settings = detector.model.settings
     inputs = recording.inputs()
     anchors, gt_index = recorded_anchors(recording, detector, inputs)
-    of_stage = lambda s: recording.roi_samples(s, size=settings.box_head.samples, background=settings.num_classes)  # noqa: E731
+
+    def of_stage(s):
+        return recording.roi_samples(s, size=settings.box_head.samples, background=settings.num_classes)
+
     rois = [of_stage(stage) for stage in range(detector.stages)]
     recorded = recording.proposals(prefix="train_", size=settings.rpn.post_nms_train)
 

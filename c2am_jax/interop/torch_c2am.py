@@ -92,7 +92,10 @@ def _register() -> None:
             super().__init__(*args, **kwargs)
             self.c2am = C2AMLoss(**(c2am or {}))
             self.fc_cls = CosinePredictor(self.fc_cls.in_features, self.num_classes + 1, self.c2am.scale)
-            of_classifier = lambda entry: entry.get("override") == {"name": "fc_cls"}  # noqa: E731
+
+            def of_classifier(entry):
+                return entry.get("override") == {"name": "fc_cls"}
+
             self.init_cfg = [entry for entry in self.init_cfg or [] if not of_classifier(entry)]
 
         def loss(self, cls_score, bbox_pred, rois, labels, label_weights, *args, **kwargs):

@@ -42,7 +42,10 @@ class FPN(nnx.Module):
 
     def __init__(self, in_channels: Sequence[int], settings: FPNSettings, *, rngs: nnx.Rngs):
         """`in_channels` of C2..C5."""
-        make = lambda c, size: ConvNorm(c, settings.channels, size, settings.norm, init="xavier", rngs=rngs)  # noqa: E731
+
+        def make(c, size):
+            return ConvNorm(c, settings.channels, size, settings.norm, init="xavier", rngs=rngs)
+
         self.lateral_convs = nnx.List([make(channels, 1) for channels in in_channels])
         self.fpn_convs = nnx.List([make(settings.channels, 3) for _ in in_channels])
 

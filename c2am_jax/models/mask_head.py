@@ -57,7 +57,10 @@ class MaskHead(nnx.Module):
     ):
         """`channels` of the RoI features; `class_channel` [K] is the mask channel of each class, for `geometric`."""
         widths = [channels] + [settings.channels] * settings.convs
-        make = lambda i: ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)  # noqa: E731
+
+        def make(i):
+            return ConvNorm(widths[i], widths[i + 1], 3, "none", init="kaiming", rngs=rngs)
+
         self.convs = nnx.List([make(i) for i in range(settings.convs)])
         self.upsample = Deconv2x2(widths[-1], settings.channels, rngs=rngs)
         classes = 1 if settings.class_agnostic else num_classes

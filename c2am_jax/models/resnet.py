@@ -89,7 +89,10 @@ class ResNet(nnx.Module):
             raise ValueError(f"model.backbone.norm must be one of {', '.join(NORMS)}, not {settings.norm!r}")
         block, repeats = ARCHITECTURES[settings.depth]
         norm = NORMS[settings.norm]
-        kind = lambda stage: Frozen if stage <= settings.frozen_stages else nnx.Param  # noqa: E731
+
+        def kind(stage):
+            return Frozen if stage <= settings.frozen_stages else nnx.Param
+
         self.conv1 = StemConv(3, settings.width, 7, stride=2, bias=False, variable=kind(0), rngs=rngs)
         self.bn1 = norm(settings.width, zero=False, variable=kind(0))
         features = settings.width

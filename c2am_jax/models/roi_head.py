@@ -1,5 +1,6 @@
 """Second stage: RoI samples, box and mask losses, final detections."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -190,25 +191,14 @@ class RoIHead(nnx.Module):
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
         most = int(settings.samples * settings.positive_fraction)
-        batch = samples.boxes.shape[0]
         first = jax.tree.map(lambda a: a[:, :most], samples)
-        matched = jnp.take_along_axis(inputs.boxes, first.gt_index[..., None], 1)
-        targets = box_ops.encode_deltas(first.boxes, matched, settings.delta_stds)
-        own = x.reshape(batch, -1, x.shape[-1])[:, :most].reshape(-1, x.shape[-1])
-        with jax.named_scope("box_regression"):
-            deltas = box_head.fc_reg.of_class(own, first.labels.reshape(-1)).reshape(targets.shape)
-            box = box_regression_sum(deltas, targets, first.positive, beta=settings.smooth_l1_beta)
-
-        logits = self.mask_logits(stage, features, first.boxes, first.labels)
-        size = logits.shape[-1]
-        crop = lambda *args: mask_targets(*args, size=size)  # noqa: E731
-        with jax.named_scope("mask_targets"):
-            mask = jax.vmap(crop)(inputs.masks, inputs.mask_frames, first.gt_index, first.boxes)
-        mask_sum = mask_mean_sum(logits, mask.reshape(logits.shape), first.positive.reshape(-1))
+        own = x.reshape(samples.boxes.shape[0], -1, x.shape[-1])[:, :most].reshape(-1, x.shape[-1])
+        box_sum = self._box_sum(box_head, own, first, inputs)
+        mask_sum = self._mask_sum(stage, features, first, inputs)
 
         losses = {
             "cls": global_mean((per_sample * weights).sum(), count, axis_name),
-            "box": global_mean(box, count, axis_name),
+            "box": global_mean(box_sum, count, axis_name),
             "mask": global_mean(mask_sum, first.positive.sum(), axis_name),
         }
         predicted = method.scores(jax.lax.stop_gradient(own), kernel, bias, **extra).argmax(-1)
@@ -220,6 +210,23 @@ class RoIHead(nnx.Module):
         }
         metrics |= method.metrics(*jax.lax.stop_gradient((x, kernel, labels, weights)), axis_name)
         return losses, metrics, loss_state
+
+    @jax.named_scope("box_regression")
+    def _box_sum(self, box_head: BoxHead, x: jax.Array, samples: RoISamples, inputs: Inputs) -> jax.Array:
+        """Regression losses of the positives among samples [B, P] with features [B P, D], summed."""
+        settings = box_head.settings
+        matched = jnp.take_along_axis(inputs.boxes, samples.gt_index[..., None], 1)
+        targets = box_ops.encode_deltas(samples.boxes, matched, settings.delta_stds)
+        deltas = box_head.fc_reg.of_class(x, samples.labels.reshape(-1)).reshape(targets.shape)
+        return box_regression_sum(deltas, targets, samples.positive, beta=settings.smooth_l1_beta)
+
+    def _mask_sum(self, stage: int, features: Sequence[jax.Array], samples: RoISamples, inputs: Inputs) -> jax.Array:
+        """Mask losses of the positives among samples [B, P], summed."""
+        logits = self.mask_logits(stage, features, samples.boxes, samples.labels)
+        crop = functools.partial(mask_targets, size=logits.shape[-1])
+        with jax.named_scope("mask_targets"):
+            targets = jax.vmap(crop)(inputs.masks, inputs.mask_frames, samples.gt_index, samples.boxes)
+        return mask_mean_sum(logits, targets.reshape(logits.shape), samples.positive.reshape(-1))
 
     def classify(
         self, features: Sequence[jax.Array], proposals: Proposals, image_hw: jax.Array
@@ -275,8 +282,12 @@ class RoIHead(nnx.Module):
         batch, detections = labels.shape
         chunk = min(MASK_CHUNK, detections)
         padded = -(-detections // chunk) * chunk
-        fill = lambda a: jnp.pad(a, ((0, 0), (0, padded - detections)) + ((0, 0),) * (a.ndim - 2))  # noqa: E731
-        split = lambda a: jnp.moveaxis(fill(a).reshape(batch, -1, chunk, *a.shape[2:]), 1, 0)  # noqa: E731
+
+        def fill(a):
+            return jnp.pad(a, ((0, 0), (0, padded - detections)) + ((0, 0),) * (a.ndim - 2))
+
+        def split(a):
+            return jnp.moveaxis(fill(a).reshape(batch, -1, chunk, *a.shape[2:]), 1, 0)
 
         size = 2 * self.settings.mask_head.pool_size
 
@@ -290,7 +301,9 @@ class RoIHead(nnx.Module):
             return jnp.where(chunk_valid[..., None, None], masks, 0)
 
         def one_chunk(part):
-            nothing = lambda part: vary_like(jnp.zeros((batch, chunk, size, size)), part[0])  # noqa: E731
+            def nothing(part):
+                return vary_like(jnp.zeros((batch, chunk, size, size)), part[0])
+
             return jax.lax.cond(part[2].any(), probabilities, nothing, part)
 
         masks = jax.lax.map(one_chunk, (split(boxes), split(labels), split(valid)))

@@ -70,7 +70,10 @@ class RPNHead(nnx.Module):
         hidden = jax.nn.relu(hidden + self.rpn_conv.bias[...].astype(hidden.dtype))[:, :, None]
         logits = self.rpn_cls(hidden).astype(jnp.float32)[:, :, 0]
         deltas = self.rpn_reg(hidden).astype(jnp.float32).reshape(*index.shape, self.num_anchors, 4)
-        own = lambda a: jnp.take_along_axis(a, anchor.reshape(*index.shape, *[1] * (a.ndim - 2)), axis=2)[:, :, 0]  # noqa: E731
+
+        def own(a):
+            return jnp.take_along_axis(a, anchor.reshape(*index.shape, *[1] * (a.ndim - 2)), axis=2)[:, :, 0]
+
         return own(logits), own(deltas)
 
     def anchors(self, features: Sequence[jax.Array]) -> list[np.ndarray]:

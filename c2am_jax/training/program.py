@@ -71,7 +71,9 @@ def _loops(line: str) -> list[str]:
 
 
 def _bytes(shapes: str) -> int:
-    width = lambda kind: 1 if kind == "pred" else int(re.sub(r"\D", "", kind)[:2] or 8) // 8  # noqa: E731
+    def width(kind):
+        return 1 if kind == "pred" else int(re.sub(r"\D", "", kind)[:2] or 8) // 8
+
     return sum(width(kind) * math.prod(int(d) for d in dims.split(",") if d) for kind, dims in _SHAPE.findall(shapes))
 
 
@@ -79,7 +81,10 @@ def abstract_batch(config: ConfigDict, mesh: Mesh) -> Batch:
     """Shapes and placement of a global batch of `config`."""
     images, canvas = config.train.batch_size, config.data.canvas
     most, sharding = config.data.max_instances, batch_sharding(mesh)
-    shape = lambda dtype, *dims: jax.ShapeDtypeStruct((images, *dims), dtype, sharding=sharding)  # noqa: E731
+
+    def shape(dtype, *dims):
+        return jax.ShapeDtypeStruct((images, *dims), dtype, sharding=sharding)
+
     return Batch(
         image=shape(jnp.uint8, canvas, canvas, 3),
         source_hw=shape(jnp.int32, 2),
@@ -123,7 +128,10 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         kind["bytes"] += found.bytes
         kind["in_loop"] += found.in_loop
     images = config.train.batch_size // mesh.size
-    gib = lambda size: round(size / 2**30, 3)  # noqa: E731
+
+    def gib(size):
+        return round(size / 2**30, 3)
+
     return {
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
         "bucket": list(bucket),

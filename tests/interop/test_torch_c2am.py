@@ -36,7 +36,10 @@ def test_loss_and_gradients_equal_those_in_jax(dtype, bound, options, ours):
     loss.sum().backward()
 
     with jax.enable_x64(dtype == "float64"):
-        total = lambda x, w: c2am_loss(x, w.T, jnp.asarray(labels), **ours).sum()  # noqa: E731
+
+        def total(x, w):
+            return c2am_loss(x, w.T, jnp.asarray(labels), **ours).sum()
+
         args = jnp.asarray(x, dtype), jnp.asarray(weight, dtype)
         value, (dx, dw) = jax.value_and_grad(total, argnums=(0, 1))(*args)
         per_sample = c2am_loss(args[0], args[1].T, jnp.asarray(labels), **ours)

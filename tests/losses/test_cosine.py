@@ -32,7 +32,9 @@ def problem():
 
 
 def gradients(loss, features, kernel, labels, **options):
-    total = lambda x, w: loss(x, w, labels, **options).sum()  # noqa: E731
+    def total(x, w):
+        return loss(x, w, labels, **options).sum()
+
     return jax.jit(jax.grad(total, argnums=(0, 1)))(features, kernel)
 
 
@@ -65,7 +67,9 @@ def test_loss_falls_with_the_labels_norm_and_rises_with_a_competitors(problem, w
     factors = jnp.geomspace(0.1, 10, 7)
 
     def losses(column):
-        scaled = lambda f: kernel.at[:, column].multiply(f)  # noqa: E731
+        def scaled(f):
+            return kernel.at[:, column].multiply(f)
+
         return jnp.stack([c2am_loss(features, scaled(f), labels, wrap=wrap) for f in factors])
 
     own = np.diff(losses(int(labels[0]))[:, 0])

@@ -84,7 +84,9 @@ def test_ldam_reference_vector(dtype, bound):
         cosines, labels = jnp.asarray(recorded["inputs"]["cosines"], dtype), jnp.asarray(recorded["inputs"]["labels"])
         own = jnp.asarray(np.append(margins, 0), dtype)
 
-        mean = lambda c: ldam_of_cosines(c, labels, own, scale=30.0).mean()  # noqa: E731
+        def mean(c):
+            return ldam_of_cosines(c, labels, own, scale=30.0).mean()
+
         value, gradient = jax.jit(jax.value_and_grad(mean))(cosines)
     assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
     # The recorded central differences are those of cosines, 30 times as steep as logits.

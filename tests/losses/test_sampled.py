@@ -130,7 +130,9 @@ def on_devices(function, devices, *args):
 
 
 def test_draws_are_those_of_the_row_whatever_the_devices():
-    draw = lambda rows, _: uniforms(5, jnp.int32(2), rows, 3, "data")  # noqa: E731
+    def draw(rows, _):
+        return uniforms(5, jnp.int32(2), rows, 3, "data")
+
     one, eight = (on_devices(draw, devices, jnp.zeros(16)) for devices in (1, 8))
     np.testing.assert_array_equal(one, eight)
     np.testing.assert_array_equal(one, uniforms(5, jnp.int32(2), 16, 3))
@@ -144,7 +146,10 @@ def test_candidates_are_chosen_among_all_devices():
     best = np.flatnonzero(candidates)[np.argsort(np.asarray(order)[np.asarray(candidates)])]
     expected[best[: int(0.3 * int(candidates.sum()))]] = True
     for devices in (1, 8):
-        pick = lambda _, c, o: choose(c, o, 0.3, "data")  # noqa: E731
+
+        def pick(_, c, o):
+            return choose(c, o, 0.3, "data")
+
         np.testing.assert_array_equal(on_devices(pick, devices, candidates, order), expected)
     np.testing.assert_array_equal(choose(candidates, order, 0.3), expected)
 

@@ -83,5 +83,7 @@ def value_and_gradients(loss, x: np.ndarray, w: np.ndarray, label: int, dtype) -
 
 @functools.cache
 def _jitted(loss):
-    scalar = lambda features, kernel, labels: loss(features[None], kernel.T, labels)[0]  # noqa: E731
+    def scalar(features, kernel, labels):
+        return loss(features[None], kernel.T, labels)[0]
+
     return jax.jit(jax.value_and_grad(scalar, argnums=(0, 1)))

@@ -75,7 +75,10 @@ def test_every_stage_has_losses_metrics_and_gradients(trained):
 def test_losses_carry_the_weight_of_their_stage(model, make_inputs, features, monkeypatch):
     inputs, head = make_inputs(2), model.roi_head
     samples = [head.sample(0, proposals_of(inputs), inputs, None)] * 3
-    one = lambda stage, *args, **_: ({"cls": 1.0, "box": 2.0}, {"seen": 3.0}, f"state {stage}")  # noqa: E731
+
+    def one(stage, *args, **_):
+        return ({"cls": 1.0, "box": 2.0}, {"seen": 3.0}, f"state {stage}")
+
     monkeypatch.setattr(RoIHead, "_stage_loss", lambda self, *args, **kwargs: one(*args, **kwargs))
     losses, metrics, states = head.loss(features, None, inputs, None, head.init_loss_state(), samples=samples)
     assert losses == {"s0.cls": 1, "s0.box": 2, "s1.cls": 0.5, "s1.box": 1, "s2.cls": 0.25, "s2.box": 0.5}

@@ -39,7 +39,10 @@ def test_everything_that_trains_gets_a_gradient_and_frozen_stages_do_not_train(t
 
 def test_padded_ground_truths_change_nothing(tiny, usual, make_inputs):
     inputs = make_inputs(2)
-    replaced = lambda a, value: jnp.where(inputs.valid.reshape(2, 4, *[1] * (a.ndim - 2)), a, value)  # noqa: E731
+
+    def replaced(a, value):
+        return jnp.where(inputs.valid.reshape(2, 4, *[1] * (a.ndim - 2)), a, value)
+
     other = dataclasses.replace(
         inputs,
         boxes=replaced(inputs.boxes, jnp.array([1.0, 2.0, 60.0, 61.0])),

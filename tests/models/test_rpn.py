@@ -101,7 +101,10 @@ def test_resampled_proposals_are_those_of_three_runs():
         expected = resampled(boxes, scores, near, groups[np.asarray(inputs.labels[image])[kept_truths]])
         twice += len(expected) - len(set(expected))
         own = np.asarray(found.valid[image])
-        rows = lambda b, s: sorted(map(tuple, np.round(np.concatenate([b, s[:, None]], 1), 4)))  # noqa: E731
+
+        def rows(b, s):
+            return sorted(map(tuple, np.round(np.concatenate([b, s[:, None]], 1), 4)))
+
         assert rows(np.asarray(found.boxes[image])[own], np.asarray(found.scores[image])[own]) == rows(
             boxes[expected], scores[expected]
         )

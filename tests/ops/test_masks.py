@@ -67,7 +67,10 @@ def test_box_frame_masks_of_real_instances_give_the_targets_of_full_masks(shared
     content = json.loads((shared / "data" / "lvis_api" / "lvis_val_100.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     rng = np.random.default_rng(0)
-    target = lambda m, f, r: targets(m, f, jnp.zeros(1, jnp.int32), r)[0]  # noqa: E731
+
+    def target(m, f, r):
+        return targets(m, f, jnp.zeros(1, jnp.int32), r)[0]
+
     pasted, crops = [], []
     for annotation in content["annotations"][::12]:
         hw = sizes[annotation["image_id"]]

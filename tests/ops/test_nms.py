@@ -34,7 +34,10 @@ def clustered_boxes(rng, shape, clusters, spread=4, smallest=8):
 def overlaps(box, boxes):
     wh = np.maximum(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0)
     intersection = wh[:, 0] * wh[:, 1]
-    area = lambda b: np.prod(np.maximum(b[..., 2:] - b[..., :2], 0), -1)  # noqa: E731
+
+    def area(b):
+        return np.prod(np.maximum(b[..., 2:] - b[..., :2], 0), -1)
+
     union = area(box) + area(boxes) - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 

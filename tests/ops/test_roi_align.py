@@ -147,7 +147,10 @@ def test_backends_agree_in_values_and_gradients_for_a_batch(features, monkeypatc
 def test_gradient_is_the_transpose(features, backend):
     boxes = jnp.asarray(list(BOXES.values()), jnp.float32)
     levels = jnp.arange(len(BOXES), dtype=jnp.int32) % 2
-    align = lambda f: roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend)  # noqa: E731
+
+    def align(f):
+        return roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend)
+
     weights = jnp.asarray(np.random.default_rng(2).standard_normal((len(BOXES), 7, 7, 3)), jnp.float32)
 
     def both_sides(features):
@@ -194,9 +197,10 @@ def test_runs_inside_shard_map(features, backend):
     spec = PartitionSpec("data")
     mapped = jax.shard_map(jax.grad(total), mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec)
     spread = jax.jit(mapped)(batch, boxes, levels)
-    alone = lambda f: batched_roi_align(  # noqa: E731
-        f, boxes, levels, strides=STRIDES, output_size=7, backend=backend
-    ).sum()
+
+    def alone(f):
+        return batched_roi_align(f, boxes, levels, strides=STRIDES, output_size=7, backend=backend).sum()
+
     plain = jax.jit(jax.grad(alone))(batch)
     for a, b in zip(spread, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

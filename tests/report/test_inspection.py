@@ -37,7 +37,10 @@ def test_confusions_as_counted_one_by_one(scored, found):
         best = None
         for d in sorted(here, key=lambda d: -detections.score[d]):
             others = np.flatnonzero((truths.image == truths.image[g]) & (truth_label == label[d]))
-            iou = lambda t, d=d: coco_mask.iou(detections.box[d][None], truths.box[t][None], [0])[0, 0]  # noqa: E731
+
+            def iou(t, d=d):
+                return coco_mask.iou(detections.box[d][None], truths.box[t][None], [0])[0, 0]
+
             about_another = label[d] != truth_label[g] and any(iou(t) >= 0.5 for t in others)
             if iou(g) >= 0.5 and not about_another:
                 best = d

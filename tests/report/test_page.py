@@ -191,7 +191,10 @@ def test_masks_and_boxes_are_drawn(evaluation, tmp_path):
     for name, kind in (("boxes", "bbox"), ("masks", "segm")):
         scored = evaluate_file(evaluation["annotations"], evaluation[name], kind, evidence=True)
         inspection = inspect(scored.evidence, 0.3)
-        grey = lambda wanted: lambda image: np.full((64, 80, 3), 128, np.uint8)  # noqa: E731
+
+        def grey(wanted):
+            return lambda image: np.full((64, 80, 3), 128, np.uint8)
+
         arguments = scored.evidence, scored.evidence.problem, scored.categories, inspection.candidates, grey
         picture = make_gallery(*arguments, most=1).pictures["best"][0]
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.source.split(",")[1])))).astype(int)

@@ -192,5 +192,8 @@ def test_the_first_state_has_the_types_of_all_later_ones(method):
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     state = init_state(detector, loss_state, optimizer)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
-    types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
+
+    def types(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
     assert types(state) == types(jax.eval_shape(lambda s: step(s, random_batch(2), (64, 64))[0], state))
