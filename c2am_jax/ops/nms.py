@@ -23,7 +23,7 @@ from c2am_jax.ops.boxes import pairwise_iou
 from c2am_jax.ops.varying import vary_like
 
 
-def _fixed_point(
+def fixed_point(
     boxes: Float[Array, "n 4"], group: Int[Array, " n"], alive: Bool[Array, " n"], *, iou_threshold: float
 ) -> Bool[Array, " n"]:
     """Greedy survivors among score-sorted boxes: only boxes of one `group` suppress each other."""
@@ -38,10 +38,10 @@ def _fixed_point(
     return jax.lax.while_loop(lambda carry: carry[1], settle, (alive, jnp.any(alive)))[0]
 
 
-def _one_by_one(
+def one_by_one(
     boxes: Float[Array, "n 4"], group: Int[Array, " n"], alive: Bool[Array, " n"], *, iou_threshold: float
 ) -> Bool[Array, " n"]:
-    """The same as `_fixed_point`, in as many steps as there are boxes."""
+    """The same as `fixed_point`, in as many steps as there are boxes."""
     position = jnp.arange(boxes.shape[0])
 
     def settle(i, kept):
@@ -56,8 +56,8 @@ def _survivors(boxes: jax.Array, group: jax.Array, alive: jax.Array, iou_thresho
         boxes,
         group,
         vary_like(alive, boxes),
-        cpu=functools.partial(_one_by_one, iou_threshold=iou_threshold),
-        default=functools.partial(_fixed_point, iou_threshold=iou_threshold),
+        cpu=functools.partial(one_by_one, iou_threshold=iou_threshold),
+        default=functools.partial(fixed_point, iou_threshold=iou_threshold),
     )
 
 

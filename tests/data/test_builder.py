@@ -234,7 +234,7 @@ def test_images_that_were_missing_are_looked_for_again(tiny, tmp_path, monkeypat
     missing = images / "train2017" / "000000000002.jpg"
     content = missing.read_bytes()
     missing.unlink()
-    monkeypatch.setattr(builder, "_finish", lambda *_: 1 / 0)  # interrupted after the last shard
+    monkeypatch.setattr(builder, "write_evaluation_json", lambda *_: 1 / 0)  # interrupted after the last shard
     with pytest.raises(ZeroDivisionError):
         builder.prepare(annotations, images, "tiny", tmp_path / "data")
     monkeypatch.undo()
@@ -245,12 +245,11 @@ def test_images_that_were_missing_are_looked_for_again(tiny, tmp_path, monkeypat
 
 
 def test_an_interrupted_preparation_of_other_files_is_dropped(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "_finish", lambda *_: 1 / 0)
+    monkeypatch.setattr(builder, "write_evaluation_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare_tiny(tiny, tmp_path)
-    assert prepared.folder_of("tiny", tmp_path / "data").is_dir() and not prepared.is_prepared(
-        "tiny", tmp_path / "data"
-    )
+    assert prepared.folder_of("tiny", tmp_path / "data").is_dir()
+    assert not prepared.is_prepared("tiny", tmp_path / "data")
     monkeypatch.undo()
     tiny[0]["annotations"].pop(0)
     report, dataset = prepare_tiny(tiny, tmp_path)

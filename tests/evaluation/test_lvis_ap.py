@@ -289,13 +289,20 @@ def test_what_is_no_results_file_is_named(files, detections, iou_type, named):
     assert named in str(error.value) and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize(("key", "where"), [("neg_category_ids", "images"), ("frequency", "categories")])
-def test_annotations_without_the_federated_fields_are_named(files, key, where):
+@pytest.mark.parametrize(
+    ("key", "where", "named"),
+    [
+        ("neg_category_ids", "images", r"image \d+: no 'neg_category_ids', which LVIS AP needs"),
+        ("not_exhaustive_category_ids", "images", r"image \d+: no 'not_exhaustive_category_ids', which LVIS AP needs"),
+        ("frequency", "categories", r"category \d+: no frequency r, c, f"),
+    ],
+)
+def test_annotations_without_the_federated_fields_are_named(files, key, where, named):
     ground_truth, write = files
     content = json.loads(ground_truth.read_text())
     del content[where][0][key]
     ground_truth.write_text(json.dumps(content))
-    with pytest.raises(AnnotationError, match="frequency|neg_category_ids"):
+    with pytest.raises(AnnotationError, match=named):
         evaluate_file(ground_truth, write([]), "bbox")
 
 

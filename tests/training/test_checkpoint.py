@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 from tiny import tiny_config
 
 from c2am_jax.errors import UserError
@@ -254,7 +255,7 @@ def test_a_full_disk_is_one_line_and_what_was_saved_stays(state, tmp_path, monke
 
     with pytest.raises(UserError, match=r"could not be saved \(RESOURCE_EXHAUSTED: No space .*there are: 1"):
         with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
-            monkeypatch.setattr(checkpoints._checkpointer, when, full)
+            monkeypatch.setattr(ocp.training.Checkpointer, when, full)
             checkpoints.save(state, 2)
 
 

@@ -33,7 +33,7 @@ def test_visual_tree_is_that_of_the_baselines_classifier(dataset, tmp_path, monk
     arrays = {"roi_head.bbox_head.fc_cls.kernel": kernel.astype(np.float32)}
     monkeypatch.setattr(module, "weights_of_workdir", lambda workdir: (arrays, 7))
     monkeypatch.setattr(module, "parent_count", lambda tree, classes: 3)
-    parents = module._visual(str(tmp_path), 100)
+    parents = trees_of(dataset)(str(tmp_path))["visual"]
     for group in range(3):
         assert len(set(parents[groups[:-1] == group])) == 1
     assert len(set(parents)) == 3
