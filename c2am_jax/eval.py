@@ -44,7 +44,7 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 
 
 def score(annotations: str, predictions: str) -> None:
-    """Score a results file."""
+    """Score a results file against annotations: print the tables and write what the flags ask for."""
     from c2am_jax.evaluation.tables import ap_table, threshold_line, write_csv
 
     kind = _IOU_TYPE.value

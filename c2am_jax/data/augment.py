@@ -30,7 +30,7 @@ class Instances:
     masks: np.ndarray
 
     def __len__(self) -> int:
-        """How many."""
+        """How many instances the image has."""
         return len(self.labels)
 
     def __getitem__(self, chosen) -> "Instances":

@@ -86,5 +86,5 @@ class PipelineSettings:
 
     @property
     def for_evaluation(self) -> "PipelineSettings":
-        """Without augmentation."""
+        """These settings without any augmentation."""
         return dataclasses.replace(self, scale_jitter=(), copy_paste=0.0, color_jitter=())

@@ -122,7 +122,7 @@ class Summary:
 
     @classmethod
     def read(cls, path: epath.Path) -> "Summary":
-        """What `write` wrote."""
+        """The summary that `write` left in a file."""
         values = json.loads(path.read_text())
         return cls(**{**values, "skipped": Skipped(**values["skipped"]), "noted": Skipped(**values["noted"])})
 

@@ -93,7 +93,7 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 
 
 def text(name: str, numbers: dict[str, Any]) -> str:
-    """The report."""
+    """The numbers of `statistics` as lines to read."""
 
     def line(values):
         return ", ".join(f"{key} % {value:g}" for key, value in values.items())

@@ -51,7 +51,7 @@ class ObjectTable:
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
     def save(self, folder: Path) -> None:
-        """One file per array."""
+        """Write each array to a file of its own in `folder`."""
         folder.mkdir(parents=True)
         for field in dataclasses.fields(self):
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
@@ -84,7 +84,7 @@ class Problem:
 
     @property
     def categories(self) -> int:
-        """K."""
+        """How many categories there are, K."""
         return len(self.truths.start) - 1
 
 

@@ -44,7 +44,7 @@ class Found:
     rles: list[Any]
 
     def masks(self) -> list[np.ndarray]:
-        """D bool arrays [h, w]."""
+        """The D masks at the size of the picture, bool [h, w] each."""
         return [coco_mask.decode(rle).astype(bool) for rle in self.rles]
 
 

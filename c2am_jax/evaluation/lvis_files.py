@@ -41,7 +41,7 @@ class Truths:
         self._columns: list[tuple] = []
 
     def read(self, file) -> None:
-        """All three lists."""
+        """Read the lists of images, categories and annotations of an open file."""
         handlers = {"images": self._image, "categories": self._category, "annotations": self._annotation}
         counts, _ = read_lists(file, self.path, handlers)
         for key in handlers:

@@ -55,7 +55,7 @@ class PlannedRun:
         return _with_overrides(load_config(self.argument), self.overrides)
 
     def command(self) -> list[str]:
-        """The subprocess."""
+        """The command line that trains this run."""
         given = [f"--config.{key}={value}" for key, value in self.overrides.items()]
         return [sys.executable, *TRAIN, f"--config={self.argument}", f"--workdir={self.workdir}", *given]
 

@@ -55,12 +55,12 @@ class CompiledDetector:
 
     @property
     def model(self) -> MaskRCNN:
-        """The module."""
+        """The detector as a module that holds its arrays."""
         return self.value.module()
 
     @property
     def stages(self) -> int:
-        """Stages of the RoI head."""
+        """How many stages the RoI head has: 1, or more in a cascade."""
         return len(self.loss_state)
 
     def run(self, function: Callable, *args: Any, **static: Any) -> Any:

@@ -38,7 +38,7 @@ class CosinePredictor(nn.Linear):
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, D] -> [N, C]."""
+        """Scaled cosines [N, C] of features [N, D] with the weights of the C classes."""
         return self.scale * _unit(_precise(x)) @ _unit(_precise(self.weight)).T
 
 

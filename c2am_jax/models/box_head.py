@@ -29,7 +29,7 @@ class ClassifierExtra(nnx.Module):
             setattr(self, name, Frozen(value) if constant else nnx.Param(value))
 
     def arrays(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The extra parameters of the classifier by name, as losses take them."""
         return {name: getattr(self, name)[...] for name in self.names}
 
 
@@ -42,7 +42,7 @@ class BoxRegressor(nnx.Module):
         self.bias = nnx.Param(constant(0, classes, 4))
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """[..., D] -> [..., K, 4]."""
+        """Box deltas [..., K, 4] of features [..., D]."""
         return jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
 
     def of_class(self, features: jax.Array, labels: jax.Array) -> jax.Array:

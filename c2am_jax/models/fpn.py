@@ -50,7 +50,7 @@ class FPN(nnx.Module):
         self.fpn_convs = nnx.List([make(settings.channels, 3) for _ in in_channels])
 
     def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:
-        """C2..C5 -> P2..P6."""
+        """Maps P2..P6 of the maps C2..C5."""
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, features, strict=True)]
         for level in range(len(laterals) - 2, -1, -1):
             finer = laterals[level]

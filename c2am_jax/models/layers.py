@@ -44,7 +44,7 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out:
 
 
 def constant(value: float, *shape: int) -> jax.Array:
-    """An array of one value."""
+    """An array with one value everywhere."""
     return jnp.asarray(np.full(shape, value, np.float32))
 
 
@@ -138,7 +138,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(constant(0, features_out))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> [..., C]."""
+        """Outputs [..., C] of inputs [..., D]."""
         return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
 
 

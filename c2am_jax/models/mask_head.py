@@ -31,7 +31,7 @@ class NormedMaskPredictor(MaskPredictor):
     """``temperature * cos(x, W_k) + b_k`` at each pixel, 1e-6 added to each norm (reference rule: `NormedConv2d`)."""
 
     def __init__(self, channels: int, num_classes: int, *, temperature: float, rngs: nnx.Rngs):
-        """As `MaskPredictor`."""
+        """Arguments as for `MaskPredictor`."""
         super().__init__(channels, num_classes, rngs=rngs)
         self.temperature = temperature
 

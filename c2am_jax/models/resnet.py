@@ -11,7 +11,7 @@ from c2am_jax.models.settings import BackboneSettings
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions."""
+    """The residual block of the shallow depths: two 3x3 convolutions."""
 
     expansion = 1
 

@@ -22,7 +22,7 @@ class MetricWriter:
         self._events = SummaryWriter(str(workdir), purge_step=start_step + 1 if start_step else None)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write and flush."""
+        """Add the scalars of `step` to both places; they are on disk when this returns."""
         numbers = {name: float(value) for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")

@@ -24,7 +24,7 @@ class StepTrace:
         self._running = False
 
     def __enter__(self) -> "StepTrace":
-        """Itself."""
+        """Its `step` may be used until the context ends."""
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -34,7 +34,7 @@ class StepTrace:
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around one training step."""
+        """A context around training step `number`; the trace starts and ends with the steps whose turn it is."""
         if number == self._first < self._stop:
             jax.profiler.start_trace(str(self._folder))
             self._running = True

@@ -65,7 +65,7 @@ class Watchdog:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Stop."""
+        """End the watch and its thread."""
         self._closed.set()
         self._thread.join()
 
