@@ -16,9 +16,17 @@ def _interpolation(low: float, high: float, start: int, stop: int, size: int) ->
 
 
 def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Place one predicted mask into the image.
+    """Place one predicted mask into the image: `paste_probabilities`, at least 0.5; bool [h, w] and (top, left)."""
+    region, corner = paste_probabilities(probabilities, box, hw)
+    return region >= 0.5, corner
 
-    Reference rule: bilinear interpolation at pixel centres with zeros around the mask, then at least 0.5;
+
+def paste_probabilities(
+    probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Probability of each pixel under one predicted mask.
+
+    Reference rule: bilinear interpolation at pixel centres with zeros around the mask;
     outside floor(box) - 1 .. ceil(box) + 1 nothing can reach 0.5, so only that region is made.
 
     Args:
@@ -27,18 +35,18 @@ def paste(probabilities: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> tu
       hw: height and width of the image.
 
     Returns:
-      bool [h, w] of the region and its (top, left); the region is empty for a box without area or outside.
+      float32 [h, w] of the region and its (top, left); the region is empty for a box without area or outside.
     """
     x1, y1, x2, y2 = (float(v) for v in box)
     height, width = hw
     left, top = max(int(np.floor(x1)) - 1, 0), max(int(np.floor(y1)) - 1, 0)
     right, bottom = min(int(np.ceil(x2)) + 1, width), min(int(np.ceil(y2)) + 1, height)
     if x2 <= x1 or y2 <= y1 or right <= left or bottom <= top:
-        return np.zeros((0, 0), bool), (0, 0)
+        return np.zeros((0, 0), np.float32), (0, 0)
     size = probabilities.shape[-1]
     wy = _interpolation(y1, y2, top, bottom, size)
     wx = _interpolation(x1, x2, left, right, size)
-    return wy @ probabilities.astype(np.float32) @ wx.T >= 0.5, (top, left)
+    return wy @ probabilities.astype(np.float32) @ wx.T, (top, left)
 
 
 def encode(region: np.ndarray, corner: tuple[int, int], hw: tuple[int, int]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from c2am_jax.interop.comparison import Check, match_boxes, table, unmatched
 from c2am_jax.interop.export_torch import write_weights
 from c2am_jax.interop.golden import filled, main
+from c2am_jax.interop.golden_inference import PIXEL, differing_pixels
 from c2am_jax.interop.recording import Recording
 
 OWN = Path(__file__).resolve().parents[1] / "golden"
@@ -84,6 +85,17 @@ def test_a_recording_of_another_kind_is_one_clear_error(tmp_path, capsys, meta, 
 def test_a_missing_file_is_one_clear_error(tmp_path, capsys):
     assert main([str(tmp_path / "none.npz")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_pixel_may_differ_only_where_its_probability_is_close_to_one_half():
+    probability = np.full((7, 10), 0.9, np.float32)
+    recorded = np.ones((7, 10), bool)
+    assert differing_pixels(probability, recorded) == (0.0, 0, 70)
+    probability[0, 0] = 0.4999
+    far, count, covered = differing_pixels(probability, recorded)
+    assert far == pytest.approx(1e-4, rel=1e-2) and (count, covered) == (1, 70)
+    recorded[3, 3] = False
+    assert differing_pixels(probability, recorded)[0] == pytest.approx(0.4) and PIXEL < 0.4
 
 
 def test_a_row_fails_beyond_its_tolerance_and_without_a_number():
