@@ -1,7 +1,6 @@
 """Programs over the mesh of devices: the only shard_map, placement of arrays, and the images that each device sees."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,23 +97,22 @@ class ImageProgram:
           mean, std: of pixels.
           seed: of `LocalImages.keys`.
           compute_dtype: of the network's input and with it of features and convolutions, "float32" or "bfloat16".
-          per_image: results have the device's images as their first axis; else they are sums over all devices.
+          per_image: results have the device's images as their first axis; else they are the same on all devices.
           donate: `value` is given up, and its memory taken for the results.
         """
         self.seed = np.uint32(seed & 0xFFFFFFFF)
 
-        def prepare(batch: Batch, bucket: tuple[int, int]) -> Inputs:
-            inputs = preprocess(batch, bucket, mean=mean, std=std)
-            return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
-
         def program(value, batch, seed, bucket):
-            mapped = jax.shard_map(
-                lambda v, b, s: local(v, LocalImages(b, s, functools.partial(prepare, bucket=bucket))),
+            def prepare(images: Batch) -> Inputs:
+                inputs = preprocess(images, bucket, mean=mean, std=std)
+                return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
+
+            return jax.shard_map(
+                lambda value, batch, seed: local(value, LocalImages(batch, seed, prepare)),
                 mesh=mesh,
                 in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
                 out_specs=PartitionSpec(AXIS) if per_image else PartitionSpec(),
-            )
-            return mapped(value, batch, seed)
+            )(value, batch, seed)
 
         program.__name__ = local.__name__  # that profiles show, and part of what compilation caches look up
         self._program = jax.jit(program, static_argnums=3, donate_argnums=(0,) if donate else ())

@@ -114,9 +114,8 @@ def predict(
     Raises:
       UserError: nothing could be done: no run, no picture, or a wrong option.
     """
-    from c2am_jax.evaluation.detect import (
-        PictureDetector,  # JAX and TensorFlow take seconds: wrong input is told before
-    )
+    # JAX and TensorFlow take seconds to import: wrong options are told before
+    from c2am_jax.evaluation.detect import PictureDetector
     from c2am_jax.files import replace_text
     from c2am_jax.mesh import data_mesh
     from c2am_jax.training.restore import load_detector

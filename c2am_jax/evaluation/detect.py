@@ -75,8 +75,7 @@ class PictureDetector:
         """Compiles nothing yet.
 
         Args:
-          config: of the run.
-          detector: of the run.
+          config, detector: of the run.
           mesh: devices that share a batch.
           batch_size: rounded up to a multiple of the devices.
           size: (H, W) of the network's input; pictures become as large as fits in. Default: as in evaluation.

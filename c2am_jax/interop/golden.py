@@ -74,8 +74,7 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Com
     given = to_reference_names(read_weights(weights), source=str(weights)) if weights else {}
     if given:
         fit(given, shapes, source=str(weights))
-    values, worst = {}, 0.0
-    sums = {}
+    worst, sums = 0.0, {}
     if "param_abs_sum" in recording:
         sums = dict(zip(recording["param_names"], recording["param_abs_sum"], strict=True))
 
@@ -90,8 +89,7 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Com
             worst = max(worst, abs(total - sums.pop(name, np.inf)) / max(total, 1e-12))
         return value
 
-    for name in shapes:
-        values[name] = from_torch(name, value_of(torch_name(name), torch_shape(name, shapes)), shapes)
+    values = {n: from_torch(n, value_of(torch_name(n), torch_shape(n, shapes)), shapes) for n in shapes}
     for stage, state in enumerate(loss_state):
         if "counts" in state:
             head = f"roi_head.bbox_head.{stage}" if len(loss_state) > 1 else "roi_head.bbox_head"

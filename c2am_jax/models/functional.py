@@ -14,20 +14,13 @@ from c2am_jax.models.detector import MaskRCNN
 Arrays = dict[str, jax.Array]
 
 
-def _names(state: nnx.State) -> tuple[str, ...]:
-    paths = [path for path, _ in jax.tree.flatten_with_path(state)[0]]
-    return tuple(".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path[:-1]) for path in paths)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)  # programs are kept per structure, and looked up without comparing graphs
 class Structure:
     """A detector without its arrays: what a program is compiled for."""
 
     graph: Any
-    params_tree: Any
-    rest_tree: Any
-    params_names: tuple[str, ...]
-    rest_names: tuple[str, ...]
+    trees: tuple[Any, ...]  # of params and of rest
+    names: tuple[tuple[str, ...], ...]
 
 
 @register_dataclass
@@ -50,9 +43,10 @@ class Detector:
     @classmethod
     def of(cls, model: MaskRCNN) -> "Detector":
         """The value of a module."""
-        graph, params, rest = nnx.split(model, nnx.Param, ...)
-        trees = jax.tree.structure(params), jax.tree.structure(rest)
-        return cls(Structure(graph, *trees, _names(params), _names(rest)), _named(params), _named(rest))
+        graph, *states = nnx.split(model, nnx.Param, ...)
+        params, rest = (_named(state) for state in states)
+        trees = tuple(jax.tree.structure(state) for state in states)
+        return cls(Structure(graph, trees, (tuple(params), tuple(rest))), params, rest)
 
     @property
     def arrays(self) -> Arrays:
@@ -61,10 +55,9 @@ class Detector:
 
     def module(self) -> MaskRCNN:
         """The module with these arrays."""
-        s = self.structure
-        parts = (s.params_tree, s.params_names, self.params), (s.rest_tree, s.rest_names, self.rest)
-        states = [jax.tree.unflatten(tree, [arrays[name] for name in names]) for tree, names, arrays in parts]
-        return nnx.merge(s.graph, *states)
+        parts = zip(self.structure.trees, self.structure.names, (self.params, self.rest), strict=True)
+        states = [jax.tree.unflatten(tree, [arrays[name] for name in order]) for tree, order, arrays in parts]
+        return nnx.merge(self.structure.graph, *states)
 
     def with_arrays(self, arrays: Mapping[str, Any]) -> "Detector":
         """This detector with the values of `arrays`, of its own types; what they do not name stays."""
@@ -78,5 +71,7 @@ def rest_of(model: MaskRCNN) -> Arrays:
     return _named(rest)
 
 
-def _named(state: nnx.State) -> Arrays:
-    return dict(zip(_names(state), jax.tree.leaves(state), strict=True))
+def _named(state: Any) -> Arrays:
+    pairs, _ = jax.tree.flatten_with_path(state)
+    part = lambda key: str(getattr(key, "key", getattr(key, "name", key)))  # noqa: E731
+    return {".".join(map(part, path[:-1])): value for path, value in pairs}

@@ -38,13 +38,12 @@ def epoch_end(config: ConfigDict, dataset: PreparedDataset, mesh: Mesh) -> Calla
             f"loss {config.loss.name} measures on held-out training images, and there are none: set "
             f"config.data.held_out to a share of the {len(dataset.image_hw)} images, such as 0.05"
         )
-    size = config.train.batch_size
     measure = _make_measure(config, method, mesh)
 
     def finish(state: TrainState) -> TrainState:
         totals: list[dict[str, Any]] = [dict.fromkeys(method.measured, 0.0) for _ in state.loss_state]
         process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        batches = eval_batches(dataset, data, batch_size=size, images=images, **process)
+        batches = eval_batches(dataset, data, batch_size=config.train.batch_size, images=images, **process)
         for number, (bucket, batch) in enumerate(batches):
             found = measure((state, number), on_devices(batch, mesh), bucket)
             for total, stage in zip(totals, found, strict=True):
@@ -66,5 +65,5 @@ def _make_measure(config: ConfigDict, method: Classification, mesh: Mesh) -> Ima
         _, _, after = model.loss(images.inputs, images.keys(number), state.loss_state, axis_name=AXIS)
         return [{name: stage[name] for name in method.measured} for stage in after]
 
-    pixels = {"mean": config.data.mean, "std": config.data.std}
-    return ImageProgram(measure, mesh, **pixels, seed=schedule.seed, compute_dtype=schedule.compute_dtype)
+    pixels = {"mean": config.data.mean, "std": config.data.std, "compute_dtype": schedule.compute_dtype}
+    return ImageProgram(measure, mesh, **pixels, seed=schedule.seed)

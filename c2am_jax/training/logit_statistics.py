@@ -59,8 +59,7 @@ def gather(config: ConfigDict, detector: Detector, mesh: Mesh, *, images: int) -
     batches = train_batches(dataset, settings, batch_size=size, seed=schedule.seed)
     steps = tqdm(itertools.islice(batches, -(-images // size)), desc="gather logits", total=-(-images // size))
     for number, (bucket, batch) in enumerate(steps):
-        found = sums((detector, number), on_devices(batch, mesh), bucket)
-        found = [np.asarray(part, np.float64) for part in found]
+        found = [np.asarray(part, np.float64) for part in sums((detector, number), on_devices(batch, mesh), bucket)]
         count, total, square = (a + b for a, b in zip((count, total, square), found, strict=True))
     mean = total / count
     return LogitStatistics(mean, np.sqrt(np.maximum(square / count - mean**2, 0)))

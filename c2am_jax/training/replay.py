@@ -61,15 +61,8 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
         one_by_one = jax.tree.map(lambda a: a[:, None], (images.batch, images.keys(at - 1, first)))
         return jax.lax.map(alone, one_by_one)
 
-    program = ImageProgram(
-        losses,
-        mesh,
-        mean=config.data.mean,
-        std=config.data.std,
-        seed=schedule.seed,
-        compute_dtype=schedule.compute_dtype,
-        per_image=True,
-    )
+    pixels = {"mean": config.data.mean, "std": config.data.std, "compute_dtype": schedule.compute_dtype}
+    program = ImageProgram(losses, mesh, **pixels, seed=schedule.seed, per_image=True)
     return int(state.step), jax.tree.map(np.asarray, program(state, on_devices(batch, mesh), bucket))
 
 

@@ -15,8 +15,6 @@ from c2am_jax.mesh import AXIS, ImageProgram, LocalImages
 from c2am_jax.models.functional import Arrays, rest_of
 from c2am_jax.training.state import TrainState
 
-Metrics = dict[str, jax.Array]
-
 
 def make_train_step(
     optimizer: optax.GradientTransformation,
@@ -42,7 +40,7 @@ def make_train_step(
         and losses stay float32.
     """
 
-    def step(state: TrainState, images: LocalImages) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: LocalImages) -> tuple[TrainState, dict[str, jax.Array]]:
         def gradients(params, rest, loss_state, batch, keys):
             """This device's share of the gradients of one part, with metrics and new statistics."""
             inputs = images.prepare(batch)
@@ -72,10 +70,8 @@ def make_train_step(
 
             start = jax.tree.map(jnp.zeros_like, params), state.rest, state.loss_state
             (total, rest, loss_state), history = jax.lax.scan(one_part, start, parts)
-            gradient, metrics = (
-                jax.tree.map(lambda g: g / accumulate, total),
-                jax.tree.map(lambda m: m.mean(0), history),
-            )
+            gradient = jax.tree.map(lambda g: g / accumulate, total)
+            metrics = jax.tree.map(lambda m: m.mean(0), history)
         gradient = jax.lax.psum(gradient, AXIS)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
