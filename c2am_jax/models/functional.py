@@ -67,8 +67,7 @@ class Detector:
 
 def rest_of(model: MaskRCNN) -> Arrays:
     """`Detector.rest` of a module, after calls that changed its statistics."""
-    _, _, rest = nnx.split(model, nnx.Param, ...)
-    return _named(rest)
+    return _named(nnx.split(model, nnx.Param, ...)[2])
 
 
 def _named(state: Any) -> Arrays:
