@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.methods import METHODS, method_parameters
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods import METHODS
 from c2am_jax.losses.statistics import ClassStatistics
 
 
@@ -30,8 +30,7 @@ def zipf_statistics(classes: int) -> ClassStatistics:
 def prepare(name: str, rois: int, width: int, classes: int):
     """The compiled ``(arrays, state) -> (gradients, state)`` of a method and its arguments."""
     counts = zipf_statistics(classes)
-    given = {"features": width} if "features" in method_parameters(name) else {}
-    method = make_classification(name, statistics=counts, **given)
+    method = make_classification(name, statistics=counts)
     rng = np.random.default_rng(0)
     drawn = rng.choice(classes, rois, p=counts.instance_count / counts.instance_count.sum())
     labels = jnp.asarray(np.where(np.arange(rois) % 4 == 0, drawn, classes), jnp.int32)
@@ -45,12 +44,12 @@ def prepare(name: str, rois: int, width: int, classes: int):
     trains = {name: value for name, value in extra.items() if jnp.issubdtype(value.dtype, jnp.floating)}
 
     def mean(arrays, state):
-        *own, trains = arrays
-        loss, new = method.loss(*own, labels, weights, state, **extra | trains)
+        features, kernel, bias, trains = arrays
+        loss, new = method.loss(Samples(features, labels, weights), Head(kernel, bias, extra | trains), state)
         return loss.mean(), new
 
     step = jax.jit(jax.grad(mean, has_aux=True))
-    state, arrays = method.init_state(classes), (features, kernel, bias, trains)
+    state, arrays = method.init_state(classes, width), (features, kernel, bias, trains)
     return step, arrays, jax.block_until_ready(step(arrays, state))[1]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.common import ceiling, machine, seconds_of
 from c2am_jax.evaluation.encoding import encode_image
-from c2am_jax.losses.methods import make_classification
+from c2am_jax.losses import Head, Samples, make_classification
 from c2am_jax.ops.anchors import pyramid_anchors
 from c2am_jax.ops.boxes import pairwise_iou
 from c2am_jax.ops.masks import mask_targets
@@ -174,7 +174,7 @@ def _loss_program(name: str, features: jax.Array, kernel: jax.Array, labels: jax
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
 
     def mean(features, kernel):
-        return method.loss(features, kernel, bias, labels, jnp.ones(len(labels)), {}, None)[0].mean()
+        return method.loss(Samples(features, labels, jnp.ones(len(labels))), Head(kernel, bias), {})[0].mean()
 
     compiled = jax.jit(jax.value_and_grad(mean, argnums=(0, 1))).lower(features, kernel).compile()
     return lambda: compiled(features, kernel)

@@ -124,7 +124,7 @@ def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade:
 
     Args:
       name: of the experiment; its default workdir is runs/NAME.
-      method: a name of `losses.classification.METHODS`.
+      method: `config.loss.name`, a name of `losses.methods.METHODS` or ``MODULE:FUNCTION``.
       depth: 50 or 101.
       version: "v1" (also "") or "v05", the argument behind the colon of ``--config=FILE:v05``.
       cascade: three stages, each with its own classifier.
@@ -204,7 +204,7 @@ def method(name: str, method: str, argument: str = "") -> ConfigDict:
 
     Args:
       name: of the experiment.
-      method: of `losses.methods.METHODS`.
+      method: as in `lvis`.
       argument: behind the colon of ``--config=FILE:ARGUMENT``. Data "v1" (also "") or "v05", and a preset
         "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs", whose
         recipe is one for all.
@@ -245,7 +245,7 @@ def second_stage(
 
     Args:
       name: of the experiment.
-      loss: a name of `losses.methods`.
+      loss: as `method` in `lvis`.
       data: "v1" (""), "v05" or "glyphs", where training takes 200 steps.
       trainable: patterns of the parameters that train.
       reset: patterns of the parameters that start anew.
@@ -273,11 +273,22 @@ def load_config(argument: str) -> ConfigDict:
     """The experiment that `config_files.find` finds: ``NAME``, ``FILE.py`` or either with ``:ARGUMENT``.
 
     Raises:
-      UserError: no such file or name.
+      UserError: no such file or name, or a value that it cannot take.
     """
     path, _, given = config_files.find(argument).partition(":")
     get_config = runpy.run_path(path)["get_config"]
-    return get_config(given) if given else get_config()
+    try:
+        return get_config(given) if given else get_config()
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def without_obsolete(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a run's config.json without what only older versions had."""
+    loss = tree.get("loss", {})
+    if loss.get("name") in ("fasa", "loce"):
+        loss.pop("features", None)  # the head's width, which a state is told now
+    return tree
 
 
 def train_settings(config: ConfigDict) -> TrainSettings:

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from c2am_jax.config import detector_settings, glyphs, lvis, method
+from c2am_jax.config import detector_settings, glyphs, load_config, lvis, method
 from c2am_jax.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -78,6 +78,28 @@ def test_an_unknown_loss_lists_the_choices(change, named):
     config.loss.update(change)
     with pytest.raises(UserError, match=named):
         detector_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nosuch.file:loss", "cannot import 'nosuch.file' .*No module named 'nosuch'.*; give MODULE:FUNCTION, such as"),
+        ("my/file.py:loss", "cannot import 'my/file.py'.*; give MODULE:FUNCTION, such as"),
+        (":loss", "cannot import ''.*; give MODULE:FUNCTION, such as"),
+        ("c2am_jax.errors:loss", "no function 'loss' in c2am_jax.errors; give MODULE:FUNCTION, such as"),
+        ("c2am_jax.errors", "unknown loss 'c2am_jax.errors'; choose one of .*or your own: MODULE:FUNCTION, such as"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_not_there_is_one_line(name, says, tmp_path):
+    config = glyphs("x", "softmax")
+    config.loss.name = name
+    with pytest.raises(UserError, match=says):
+        detector_settings(config)
+    (tmp_path / "mine.py").write_text(
+        f"from c2am_jax.config import method\ndef get_config(): return method('x', {name!r})"
+    )
+    with pytest.raises(UserError, match=says):
+        load_config(str(tmp_path / "mine.py"))
 
 
 def test_experiments_share_every_default_they_do_not_name():

@@ -26,7 +26,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.experiments import digits
 from c2am_jax.experiments.digits import FEW, NEEDS_SKLEARN, NUM_CLASSES, Digits
 from c2am_jax.experiments.figures import figure
-from c2am_jax.losses import Classification, make_classification
+from c2am_jax.losses import Classification, Head, Samples, make_classification
 
 FEATURES = 50
 RUNS = {  # title: method, whether it sees all images
@@ -69,9 +69,9 @@ class Network(nnx.Module):
         x = nnx.relu(self.conv2(x))
         return nnx.relu(self.fc(x.reshape(len(x), -1)))
 
-    def classifier(self) -> tuple[jax.Array, jax.Array | None]:
+    def classifier(self) -> Head:
         """Kernel [FEATURES, classes] and bias."""
-        return self.kernel[...], None if self.bias is None else self.bias[...]
+        return Head(self.kernel[...], None if self.bias is None else self.bias[...])
 
 
 def method(name: str, recipe: Recipe) -> Classification:
@@ -106,10 +106,9 @@ class Trainer:
         @nnx.jit
         def step(network, optimizer, images, labels):
             def mean_loss(network):
-                kernel, bias = network.classifier()
-                weights = jnp.ones(len(labels))
-                state = self.classification.init_state(NUM_CLASSES - 1)
-                loss, _ = self.classification.loss(network(images), kernel, bias, labels, weights, state)
+                samples = Samples(network(images), labels, jnp.ones(len(labels)))
+                state = self.classification.init_state(NUM_CLASSES - 1, FEATURES)
+                loss, _ = self.classification.loss(samples, network.classifier(), state)
                 return loss.mean()
 
             loss, gradient = nnx.value_and_grad(mean_loss)(network)
@@ -119,7 +118,7 @@ class Trainer:
         @nnx.jit
         def predict(network, images):
             features = network(images)
-            return features, self.classification.logits(features, *network.classifier()).argmax(-1)
+            return features, self.classification.logits(features, network.classifier()).argmax(-1)
 
         self._step, self._predict = step, predict
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from c2am_jax.errors import UserError
@@ -52,9 +53,9 @@ def config_argument(experiment: str, data: str) -> str | None:
     """The argument of train.py's ``--config``; None if the experiment does not exist on `data`.
 
     An experiment is a config file without folder and ``.py``: "c2am" stands for glyphs_c2am and maskrcnn_r50_c2am,
-    other names with a detector in front are LVIS's own, "methods/NAME" is on both.
+    other names with a detector in front are LVIS's own, "methods/NAME" and the user's "FOLDER/FILE.py" are on both.
     """
-    if experiment.startswith("methods/"):
+    if experiment.startswith("methods/") or experiment.endswith(".py"):
         version = {"glyphs": ":glyphs", "lvis_v1": "", "lvis_v05": ":v05"}[data]
         return f"{experiment}{version}"
     detector, _, method = experiment.rpartition("_")
@@ -215,13 +216,15 @@ def start_of(table: str, row: Row, data: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def rows_of(table: str, data: str, chosen: list[str] | None = None) -> list[Row]:
-    """The rows of a table that exist on `data`, or the `chosen` keys of them.
+    """The rows of a table that exist on `data`, or the `chosen` ones: keys, and config files of the user's.
 
     Raises:
       UserError: a key that the table does not have there.
     """
     rows = [row for row in TABLES[table][1] if _exists(row, data)]
-    unknown = sorted(set(chosen or []) - {row.key for row in rows})
+    rows += [Row(key, Path(key).stem, key) for key in chosen or [] if key.endswith(".py")]
+    known = [row.key for row in rows]
+    unknown = sorted(set(chosen or []) - set(known))
     if unknown:
-        raise UserError(f"--rows {' '.join(unknown)}: table {table} on {data} has {' '.join(row.key for row in rows)}")
+        raise UserError(f"--rows {' '.join(unknown)}: table {table} on {data} has {' '.join(known)}, or give a FILE.py")
     return [row for row in rows if not chosen or row.key in chosen]

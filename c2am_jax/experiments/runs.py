@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from c2am_jax.config import load_config, train_settings
+from c2am_jax.config import load_config, train_settings, without_obsolete
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
 from c2am_jax.data.pipeline import epoch_length
@@ -81,7 +81,7 @@ class PlannedRun:
         if not (file.is_file() and config.is_file()):
             return None
         try:
-            if json.loads(config.read_text()) != json.loads(self.config().to_json()):
+            if without_obsolete(json.loads(config.read_text())) != json.loads(self.config().to_json()):
                 return None
             return json.loads(file.read_text())
         except ValueError:

@@ -2,7 +2,7 @@
 
 `one_stage` compares all losses of one stage, `two_stage` the methods of a second one.
 
-    python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows KEY ...] [--out DIR]
+    python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows ROW ...] [--out DIR]
         [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
 
 Every row is a training run in a workdir under DIR; finished ones are not run again,
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("number", metavar="N", choices=list(TABLES), help=f"of the paper's table: {', '.join(TABLES)}")
     parser.add_argument("--data", choices=DATA, default="glyphs")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
-    parser.add_argument("--rows", nargs="+", metavar="KEY", help="some rows only; a wrong key lists them")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="keys or your own FILE.py; wrong ones list all")
     parser.add_argument("--out", default="runs/tables", metavar="DIR")
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of every row's config")
     parser.add_argument(

@@ -30,7 +30,7 @@ def box_head(model, features, boxes, *, stage):
     """Features, class logits and deltas of RoIs [B, R, 4], as [B, R, ...]."""
     head = model.roi_head.stages[stage][0]
     x = model.roi_head.box_features(stage, features, boxes)
-    logits = model.roi_head.classification.logits(x, *head.classifier(), **head.cls_extra.arrays())
+    logits = model.roi_head.classification.logits(x, head.classifier())
 
     def split(a):
         return a.reshape(*boxes.shape[:2], -1)

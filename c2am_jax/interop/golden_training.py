@@ -11,7 +11,7 @@ from c2am_jax.interop.comparison import Check, CompiledDetector, relative
 from c2am_jax.interop.golden_inference import box_head, stage_names
 from c2am_jax.interop.recording import Recording
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
-from c2am_jax.losses.seesaw import batch_counts, seesaw_loss
+from c2am_jax.losses.methods.seesaw import batch_counts, seesaw_loss
 from c2am_jax.models.functional import Detector
 from c2am_jax.ops.anchors import inside_image
 from c2am_jax.ops.masks import mask_targets
@@ -220,16 +220,16 @@ def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage:
 
 
 def _on_samples(detector, features, rois, stage):
-    """What a stage's classifier reads of the recorded RoIs [N, D], its logits, its kernel and bias, the labels."""
+    """What a stage's classifier reads of the recorded RoIs [N, D], its logits, its kernel, the labels."""
     x, logits, _ = detector.run(box_head, features, rois.boxes, stage=stage)
     valid = np.asarray(rois.valid)
-    kernel, bias = detector.model.roi_head.stages[stage][0].classifier()
-    return x[valid], np.asarray(logits)[valid], kernel, bias, jnp.asarray(np.asarray(rois.labels)[valid])
+    kernel = detector.model.roi_head.stages[stage][0].classifier().kernel
+    return x[valid], np.asarray(logits)[valid], kernel, jnp.asarray(np.asarray(rois.labels)[valid])
 
 
 def _c2am(recording: Recording, detector: CompiledDetector, features: list[jax.Array], rois: RoISamples, stage: int):
     """A classifier's margins and losses on the recorded RoIs."""
-    x, logits, kernel, _, labels = _on_samples(detector, features, rois, stage)
+    x, logits, kernel, labels = _on_samples(detector, features, rois, stage)
     key, at = f"_s{stage}", stage_names(detector, stage)[1]
     margins = np.asarray(c2am_margins(kernel, labels))
     per_roi = c2am_loss(x, kernel, labels)
@@ -253,7 +253,7 @@ def _c2am(recording: Recording, detector: CompiledDetector, features: list[jax.A
 
 def _seesaw(recording: Recording, detector: CompiledDetector, features: list[jax.Array], rois: RoISamples, stage: int):
     """The two parts of the classification loss on the recorded RoIs, before the stage's weight."""
-    _, logits, _, _, labels = _on_samples(detector, features, rois, stage)
+    _, logits, _, labels = _on_samples(detector, features, rois, stage)
     counts = detector.loss_state[stage]["counts"]
     counts = counts + batch_counts(labels, jnp.ones(len(labels)), len(counts))
     weight = (detector.model.settings.cascade.loss_weights or (1.0,))[stage]

@@ -5,7 +5,7 @@ Plain modules, and where MMDetection is installed also a box head for its config
     custom_imports = dict(imports=["c2am_jax.interop.torch_c2am"])
     model = dict(roi_head=dict(bbox_head=dict(type="C2AMBBoxHead")))
 
-The formulas and decisions are those of `losses.cosine`: background is the last class and takes part in the margins,
+The formulas and decisions are those of `losses.angles`: background is the last class and takes part in the margins,
 norms carry no gradient, no arccosine, float32 inside.
 """
 

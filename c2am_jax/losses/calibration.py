@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from c2am_jax.losses.classification import SOFTMAX, Classification, linear_logits
+from c2am_jax.losses.classification import Classification, Head, linear_logits
 from c2am_jax.losses.statistics import ClassStatistics
 
 CALIBRATIONS = ("none", "tau_norm", "norcal", "logn", "fracal")
@@ -124,7 +124,7 @@ def calibrated(
     name = settings.name
     if name == "none":
         return method
-    if method.activate is not SOFTMAX or method.extra_outputs:
+    if method.own_activation is not None or method.extra_outputs:
         raise ValueError(f"calibration {name!r} is for scores by softmax over the classes and background")
     needed = {"logn": logit_statistics, "fracal": dimension}.get(name, statistics)
     if needed is None or (name == "fracal" and statistics is None):
@@ -137,15 +137,16 @@ def calibrated(
         if name == "fracal":
             frequency = constant(statistics.image_frequency)
             return fracal_scores(logits, frequency, constant(dimension), power=settings.power)
-        return SOFTMAX(logn_logits(logits, constant(logit_statistics.mean), constant(logit_statistics.std)))
+        mean, std = constant(logit_statistics.mean), constant(logit_statistics.std)
+        return jax.nn.softmax(logn_logits(logits, mean, std), axis=-1)
 
     if name != "tau_norm":
-        return dataclasses.replace(method, activate=activate)
-    if method.logits is not linear_logits:
+        return dataclasses.replace(method, own_activation=activate)
+    if method.own_logits is not None:
         raise ValueError("calibration 'tau_norm' is for inner products: scores by angle know no length of weights")
     classes = len(statistics.image_count)
 
-    def logits(features, kernel, bias):
-        return method.logits(features, tau_norm(kernel, tau=settings.tau, classes=classes), bias)
+    def logits(features: jax.Array, head: Head):
+        return linear_logits(features, tau_norm(head.kernel, tau=settings.tau, classes=classes), head.bias)
 
-    return dataclasses.replace(method, logits=logits)
+    return dataclasses.replace(method, own_logits=logits)

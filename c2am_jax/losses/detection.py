@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 
 def global_sum(x: jax.Array, axis_name: str | None) -> jax.Array:
@@ -44,16 +44,3 @@ def mask_mean_sum(
     """Per-RoI mean BCE of a mask, summed over positive RoIs."""
     per_roi = binary_cross_entropy(logits, targets).mean((-2, -1))
     return jnp.where(positive, per_roi, 0).sum()
-
-
-def class_sums(
-    values: Float[Array, " n"],
-    labels: Int[Array, " n"],
-    positive: Bool[Array, " n"],
-    classes: int,
-    axis_name: str | None = None,
-) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-    """Sum over all devices of the values of each class's positives, and their number: [K] each."""
-    label = jnp.where(positive, labels, classes)
-    total = lambda x: global_sum(jnp.zeros(classes).at[label].add(x, mode="drop"), axis_name)  # noqa: E731
-    return total(values), total(jnp.ones_like(values))

@@ -10,40 +10,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from c2am_jax.losses.detection import global_sum
+from c2am_jax.losses.classification import Samples
 
 
-def _first_row(rows: int, axis_name: str | None) -> jax.Array | int:
-    """Global position of this device's first row."""
-    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * rows
-
-
-def uniforms(
-    seed: int, step: Int[Array, ""], rows: int, columns: int, axis_name: str | None = None
-) -> Float[Array, "n k"]:
-    """One number of [0, 1) for each of `columns` of this device's `rows`."""
+def uniforms(seed: int, step: Int[Array, ""], columns: int, samples: Samples) -> Float[Array, "n k"]:
+    """One number of [0, 1) for each of `columns` of this device's rows."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    position = _first_row(rows, axis_name) + jnp.arange(rows)
+    position = samples.first_row + jnp.arange(len(samples.labels))
     return jax.vmap(lambda p: jax.random.uniform(jax.random.fold_in(key, p), (columns,)))(position)
 
 
 def smallest(
-    candidates: Bool[Array, " n"], order: Float[Array, " n"], most: Float[Array, ""], axis_name: str | None = None
+    candidates: Bool[Array, " n"], order: Float[Array, " n"], most: Float[Array, ""], samples: Samples
 ) -> Bool[Array, " n"]:
     """The `most` candidates of all devices with the smallest `order`, all if there are fewer: [N] of this device."""
-    rows = candidates.shape[0]
-    order = jnp.where(candidates, order, jnp.inf)
-    if axis_name is not None:
-        order = jax.lax.all_gather(order, axis_name, tiled=True)
+    order = samples.gather(jnp.where(candidates, order, jnp.inf))
     rank = jnp.zeros(order.shape, jnp.int32).at[jnp.argsort(order)].set(jnp.arange(len(order), dtype=jnp.int32))
-    own = jax.lax.dynamic_slice_in_dim(rank, _first_row(rows, axis_name), rows)
+    own = jax.lax.dynamic_slice_in_dim(rank, samples.first_row, candidates.shape[0])
     return candidates & (own < most)
 
 
 def choose(
-    candidates: Bool[Array, " n"], order: Float[Array, " n"], share: float, axis_name: str | None = None
+    candidates: Bool[Array, " n"], order: Float[Array, " n"], share: float, samples: Samples
 ) -> Bool[Array, " n"]:
     """floor(share x candidates) of the candidates of all devices, those of the smallest `order`: [N] of this device."""
-    count = global_sum(candidates.sum(), axis_name)
-    most = jnp.floor(share * count + 1e-4)  # 0.1 * 30 is a little less than 3 in float32
-    return smallest(candidates, order, most, axis_name)
+    most = jnp.floor(share * samples.sum(candidates.sum()) + 1e-4)  # 0.1 * 30 is a little less than 3 in float32
+    return smallest(candidates, order, most, samples)

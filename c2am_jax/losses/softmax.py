@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, the plain baseline, and LOCE's form of it."""
+"""Softmax cross-entropy, which most methods are made of."""
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,3 @@ def log_odds_against(logits: Num[Array, "n c"], labels: Int[Array, "n"]) -> Floa
     difference = logits - jnp.take_along_axis(logits, labels[:, None], 1)
     is_label = jnp.arange(logits.shape[1])[None] == labels[:, None]
     return jax.nn.logsumexp(jnp.where(is_label, -jnp.inf, difference), axis=-1)
-
-
-def equilibrium_loss(
-    logits: Num[Array, "n c"], labels: Int[Array, "n"], mean_scores: Float[Array, " c"]
-) -> Float[Array, "n"]:
-    """Softmax cross-entropy of ``z_j + ln q_j`` (LOCE, Feng et al., ICCV 2021): [N].
-
-    `mean_scores` q_j [C] are what each class scores on its own samples, background's included; they carry no gradient.
-    """
-    return softmax_cross_entropy(logits + jnp.log(jax.lax.stop_gradient(mean_scores)), labels)

@@ -16,8 +16,8 @@ class ClassStatistics:
       instance_count: float64 [K], annotations of each class.
       image_count: float64 [K], images with at least one.
       images: images with any annotation.
-      trees: ``workdir of a baseline -> {tree: parent of each class [K]}``, see `losses.forest`; without a workdir ("")
-        there is no visual tree.
+      trees: ``workdir of a baseline -> {tree: parent of each class [K]}``, see `losses.methods.forest`; without a
+        workdir ("") there is no visual tree.
     """
 
     instance_count: np.ndarray

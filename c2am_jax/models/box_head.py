@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from c2am_jax.losses.classification import Classification
+from c2am_jax.losses.classification import Classification, Head
 from c2am_jax.models.layers import Frozen, Linear, constant, normal
 from c2am_jax.models.settings import BoxHeadSettings
 
 
 class CosineClassifier(nnx.Module):
-    """Kernel [D, C] without bias; its logits come from `losses.cosine`, which needs its norms."""
+    """Kernel [D, C] without bias; its logits come from `losses.angles`, which needs its norms."""
 
     def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
         """N(0, 0.01): norms are the state of the method, so every class starts alike."""
@@ -85,7 +85,7 @@ class BoxHead(nnx.Module):
             x = jax.nn.relu(layer(x))
         return x
 
-    def classifier(self) -> tuple[jax.Array, jax.Array | None]:
-        """Kernel [D, C] and bias [C] or None."""
+    def classifier(self) -> Head:
+        """Its arrays as the method reads them."""
         bias = self.fc_cls.bias
-        return self.fc_cls.kernel[...], None if bias is None else bias[...]
+        return Head(self.fc_cls.kernel[...], None if bias is None else bias[...], self.cls_extra.arrays())

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from c2am_jax.losses.forest import parent_count
-from c2am_jax.losses.seesaw import normed
+from c2am_jax.losses.angles import normed
+from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.models.fpn import ConvNorm
 from c2am_jax.models.layers import Deconv2x2, Frozen, constant, kaiming_normal
 from c2am_jax.models.settings import MaskHeadSettings

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from c2am_jax.losses.classification import Classification
+from c2am_jax.losses.classification import Classification, Samples
 from c2am_jax.losses.detection import box_regression_sum, global_mean, global_sum, mask_mean_sum
-from c2am_jax.losses.forest import parents_in
+from c2am_jax.losses.methods.forest import parents_in
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.box_head import BoxHead
 from c2am_jax.models.mask_head import MaskHead
@@ -65,7 +65,8 @@ class RoIHead(nnx.Module):
 
     def init_loss_state(self) -> list[Any]:
         """State of the classification loss before the first step, one per stage."""
-        return [self.classification.init_state(self.settings.num_classes) for _ in self.stages]
+        classes = self.settings.num_classes
+        return [self.classification.init_state(classes, stage.fc_channels) for stage in self.settings.box_stages]
 
     @jax.named_scope("roi_align")
     def pool(self, features: Sequence[jax.Array], boxes: jax.Array, size: int) -> jax.Array:
@@ -180,13 +181,11 @@ class RoIHead(nnx.Module):
         """
         box_head, _ = self.stages[stage]
         settings = box_head.settings
-        kernel, bias = box_head.classifier()
-        extra = box_head.cls_extra.arrays()
-        labels = samples.labels.reshape(-1)
-        weights = samples.valid.reshape(-1).astype(jnp.float32)
-        method = self.classification
+        method, head = self.classification, box_head.classifier()
+        labels, weights = samples.labels.reshape(-1), samples.valid.reshape(-1).astype(jnp.float32)
+        rois = Samples(x, labels, weights, axis_name)
         with jax.named_scope("classification"):
-            per_sample, loss_state = method.loss(x, kernel, bias, labels, weights, loss_state, axis_name, **extra)
+            per_sample, loss_state = method.loss(rois, head, loss_state)
         count = weights.sum()
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
@@ -201,14 +200,14 @@ class RoIHead(nnx.Module):
             "box": global_mean(box_sum, count, axis_name),
             "mask": global_mean(mask_sum, first.positive.sum(), axis_name),
         }
-        predicted = method.scores(jax.lax.stop_gradient(own), kernel, bias, **extra).argmax(-1)
+        predicted = method.scores(jax.lax.stop_gradient(own), head).argmax(-1)
         correct = (predicted == first.labels.reshape(-1)) & first.positive.reshape(-1)
         metrics = {
             "roi/accuracy": global_mean(correct.sum(), first.positive.sum(), axis_name),
             "roi/positive": global_sum(first.positive.sum().astype(jnp.float32), axis_name),
             "roi/sampled": global_sum(count, axis_name),
         }
-        metrics |= method.metrics(*jax.lax.stop_gradient((x, kernel, labels, weights)), axis_name)
+        metrics |= method.metrics(*jax.lax.stop_gradient((rois, head)))
         return losses, metrics, loss_state
 
     @jax.named_scope("box_regression")
@@ -241,7 +240,7 @@ class RoIHead(nnx.Module):
                 boxes = self.refine(stage - 1, x, boxes, image_hw)
             x = self.box_features(stage, features, boxes)
             with jax.named_scope("classification"):
-                logits.append(self.classification.logits(x, *box_head.classifier(), **box_head.cls_extra.arrays()))
+                logits.append(self.classification.logits(x, box_head.classifier()))
         mean = sum(logits) / len(logits)
         deltas = self.stages[-1][0].fc_reg(x)
         return mean.reshape(*boxes.shape[:2], -1), boxes, deltas.reshape(*boxes.shape[:2], *deltas.shape[1:])

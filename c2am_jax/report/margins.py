@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.frequency import GROUPS
-from c2am_jax.losses.cosine import c2am_margins
+from c2am_jax.losses import c2am_margins
 from c2am_jax.report.collect import rounded
 
 

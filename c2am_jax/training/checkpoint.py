@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
+from c2am_jax.config import without_obsolete
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
 from c2am_jax.models.settings import MaskRCNNSettings
@@ -272,7 +273,7 @@ def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> No
     trained = any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
-        for key, (there, now) in _differences(_with_defaults(_read(path)), new).items():
+        for key, (there, now) in _differences(_with_defaults(without_obsolete(_read(path))), new).items():
             changed = bool(there or now)  # a key of newer versions is as good as an empty one
             fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")

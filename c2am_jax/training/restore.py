@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from c2am_jax.config import train_settings
+from c2am_jax.config import train_settings, without_obsolete
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
@@ -26,7 +26,7 @@ def config_of(workdir: str | Path) -> ConfigDict:
     if not file.is_file():
         raise UserError(f"{workdir}: no run there; train one with python train.py --config ... --workdir {workdir}")
     try:
-        return ConfigDict(json.loads(file.read_text()))
+        return ConfigDict(without_obsolete(json.loads(file.read_text())))
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 

@@ -10,7 +10,7 @@ from c2am_jax.data.hierarchy import geometric_tree, lexical_tree, visual_tree
 from c2am_jax.data.objects import read_objects
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
-from c2am_jax.losses.forest import parent_count
+from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.training.initial import weights_of_workdir
 
 _MEND = "name the workdir of a baseline on the same data, such as runs/maskrcnn_r50_ce"

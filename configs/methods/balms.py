@@ -10,8 +10,8 @@ python train.py --config configs/methods/balms.py:glyphs --config.train.init=run
 Ren et al., NeurIPS 2020, sections 3.1 and 3.3, sigmoid form of the authors' LVIS code: foreground logits shifted by the
 log odds of the class's image frequency, RoIs weighted by class with weights that a meta step learns.
 Recipe: the classifier alone, 22 000 steps, rate 0.02, times 0.1 at 11 000 and 18 000, repeat factors, Adam 0.01 on the
-weights. `c2am_jax/losses/balms.py` says what stands for the authors' meta batch. The authors' first stage trains a
-plain sigmoid loss; here it is the balanced one.
+weights. `c2am_jax/losses/methods/balms.py` says what stands for the authors' meta batch. The authors' first stage
+trains a plain sigmoid loss; here it is the balanced one.
 Published: LVIS v0.5: mask AP 27.0 (17.3/28.1/29.5), box AP 26.4; without the meta part 26.4 and 25.9.
 """
 

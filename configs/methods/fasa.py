@@ -18,6 +18,5 @@ from c2am_jax.config import method
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
     config = method("fasa", "fasa", argument)
-    config.loss.features = config.model.box_head.fc_channels
     config.data.held_out = 0.05 if argument == "glyphs" else 0.01
     return config

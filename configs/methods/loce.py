@@ -8,7 +8,7 @@ python train.py --config configs/glyphs_ce.py
 python train.py --config configs/methods/loce.py:glyphs --config.train.init=runs/glyphs_ce
 
 Feng et al., ICCV 2021, Eqs. 2-6: logits shifted by the log of each class's mean score, and remembered features of
-classes that score low. `c2am_jax/losses/loce.py` says what differs from the authors' code.
+classes that score low. `c2am_jax/losses/methods/loce.py` says what differs from the authors' code.
 Recipe: classifier, box regression, RPN and mask head, 6 epochs, rate 0.02, times 0.1 after 3 and 5, random sampling.
 The authors use a normalised mask predictor, which these configs do not have.
 Published: Table 6, LVIS v0.5: mask AP 28.4, box AP 28.2; LVIS v1.0: 26.6 and 27.4.
@@ -21,6 +21,4 @@ TRAINABLE = ("*.fc_cls.*", "*.fc_reg.*", "rpn_head.*", "roi_head.mask_head.*")
 
 def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
-    config = second_stage("loce", "loce", data, trainable=TRAINABLE, epochs=6, drops=(3, 5))
-    config.loss.features = config.model.box_head.fc_channels
-    return config
+    return second_stage("loce", "loce", data, trainable=TRAINABLE, epochs=6, drops=(3, 5))

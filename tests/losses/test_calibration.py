@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vectors import PRECISIONS, longtail_vector
 
-from c2am_jax.losses import make_classification
+from c2am_jax.losses import Head, make_classification
 from c2am_jax.losses.calibration import (
     CalibrationSettings,
     LogitStatistics,
@@ -26,7 +26,7 @@ LOGITS = jax.random.normal(jax.random.key(0), (5, 4))
 def scores_of(method, logits):
     """Through the classifier: an identity kernel makes features logits."""
     bias = jnp.zeros(logits.shape[1]) if method.classifier == "linear" else None
-    return method.scores(logits, jnp.eye(logits.shape[1]), bias)
+    return method.scores(logits, Head(jnp.eye(logits.shape[1]), bias))
 
 
 def calibrated_softmax(name, **settings):
@@ -91,22 +91,22 @@ def test_calibrated_scores_are_probabilities_that_favour_the_rare_class(name):
 
 @pytest.mark.parametrize(("name", "off"), [("norcal", {"gamma": 0.0}), ("tau_norm", {"tau": 0.0}), ("none", {})])
 def test_a_calibration_of_no_strength_changes_nothing(name, off):
-    kernel = jax.random.normal(jax.random.key(2), (4, 4))
-    plain = make_classification("softmax").scores(LOGITS, kernel, jnp.ones(4))
-    np.testing.assert_allclose(calibrated_softmax(name, **off).scores(LOGITS, kernel, jnp.ones(4)), plain, rtol=1e-5)
+    head = Head(jax.random.normal(jax.random.key(2), (4, 4)), jnp.ones(4))
+    plain = make_classification("softmax").scores(LOGITS, head)
+    np.testing.assert_allclose(calibrated_softmax(name, **off).scores(LOGITS, head), plain, rtol=1e-5)
 
 
 def test_tau_norm_of_a_classifier_shortens_long_weights():
     kernel = jnp.diag(jnp.array([10.0, 1.0, 0.1, 5.0]))
     method = calibrated_softmax("tau_norm", tau=1.0)
-    found = method.logits(jnp.ones((1, 4)), kernel, jnp.zeros(4))
+    found = method.logits(jnp.ones((1, 4)), Head(kernel, jnp.zeros(4)))
     np.testing.assert_allclose(found, [[1.0, 1.0, 1.0, 5.0]], rtol=1e-6)
 
 
 def test_cosine_heads_are_calibrated_too():
     method = make_classification("c2am", alpha=0.3)
     found = calibrated(method, CalibrationSettings(name="norcal", gamma=1.0), statistics=STATISTICS)
-    expected = norcal_scores(method.logits(LOGITS, jnp.eye(4), None), jnp.asarray(COUNTS, jnp.float32), gamma=1.0)
+    expected = norcal_scores(method.logits(LOGITS, Head(jnp.eye(4))), jnp.asarray(COUNTS, jnp.float32), gamma=1.0)
     np.testing.assert_allclose(scores_of(found, LOGITS), expected, rtol=1e-6)
     assert found.loss is method.loss
 
@@ -116,7 +116,9 @@ def test_cosine_heads_are_calibrated_too():
     [
         ("eql", "norcal", {"statistics": STATISTICS}, "softmax"),
         ("seesaw", "logn", {}, "softmax"),
+        ("gol", "fracal", {"statistics": STATISTICS, "dimension": np.ones(3)}, "softmax"),
         ("c2am", "tau_norm", {"statistics": STATISTICS}, "inner products"),
+        ("lws", "tau_norm", {"statistics": STATISTICS}, "inner products"),
         ("softmax", "fracal", {"statistics": STATISTICS}, "not given"),
         ("softmax", "logn", {}, "not given"),
     ],

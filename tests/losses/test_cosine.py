@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from c2am_jax.losses import (
+    Head,
+    Samples,
     arcface_loss,
     c2am_loss,
     c2am_margins,
@@ -222,7 +224,7 @@ def test_unknown_choices_list_the_known_ones(problem, call, named):
 
 def test_scores_do_not_depend_on_alpha_and_sum_to_one(problem):
     features, kernel, _ = problem
-    scores = [make_classification("c2am", alpha=a).scores(features, kernel, None) for a in (0.0, 0.5)]
+    scores = [make_classification("c2am", alpha=a).scores(features, Head(kernel)) for a in (0.0, 0.5)]
     np.testing.assert_array_equal(*scores)
     np.testing.assert_allclose(scores[0].sum(1), 1, atol=EPS)
     np.testing.assert_allclose(scores[0], jax.nn.softmax(cosine_logits(features, kernel)), atol=EPS)
@@ -232,8 +234,8 @@ def test_margin_statistics_ignore_padding(problem):
     features, kernel, labels = problem
     method = make_classification("c2am")
     half = jnp.asarray([1.0] * 4 + [0.0] * 4)
-    found = method.metrics(features, kernel, labels, half)
-    alone = method.metrics(features[:4], kernel, labels[:4], jnp.ones(4))
+    found = method.metrics(Samples(features, labels, half), Head(kernel))
+    alone = method.metrics(Samples(features[:4], labels[:4], jnp.ones(4)), Head(kernel))
     for name, value in alone.items():
         assert float(found[name]) == pytest.approx(float(value), abs=1e-6), name
     margins = np.asarray(c2am_margins(kernel, labels[:4]))
@@ -250,14 +252,14 @@ def test_every_method_learns_a_separable_problem(name):
     features = jnp.asarray(np.eye(4)[labels] * 3 + 0.3 * np.abs(rng.standard_normal((64, 4))), jnp.float32)
     method = make_classification(name, statistics=ClassStatistics.uniform(4))
     outputs = 5 + method.extra_outputs
-    weights, state = jnp.ones(64), method.init_state(4)
+    samples, state = Samples(features, labels, jnp.ones(64)), method.init_state(4, 4)
     kernel = jnp.asarray(0.1 * rng.standard_normal((4, outputs)), jnp.float32)
     bias = jnp.full(outputs, method.bias_init) if method.classifier == "linear" else None
 
     @jax.jit
     def step(kernel, state):
         def mean(kernel):
-            loss, new = method.loss(features, kernel, bias, labels, weights, state)
+            loss, new = method.loss(samples, Head(kernel, bias), state)
             return loss.mean(), new
 
         (value, state_), gradient = jax.value_and_grad(mean, has_aux=True)(kernel)
@@ -268,4 +270,4 @@ def test_every_method_learns_a_separable_problem(name):
         kernel, state, value = step(kernel, state)
         values.append(float(value))
     assert np.isfinite(values).all() and values[-1] < 0.5 * values[0]
-    assert (method.scores(features, kernel, bias).argmax(1) == labels).mean() > 0.95
+    assert (method.scores(features, Head(kernel, bias)).argmax(1) == labels).mean() > 0.95

@@ -9,12 +9,11 @@ import pytest
 from jax.sharding import PartitionSpec
 from vectors import PRECISIONS, longtail_vector
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.bags import bags_log_probabilities, groups_of
-from c2am_jax.losses.balms import balanced_share, meta_gradient, sample_weights
-from c2am_jax.losses.disalign import aligned_logits, generalized_weights
-from c2am_jax.losses.loce import draw_entries, first_state, remember, updated_scores
-from c2am_jax.losses.softmax import equilibrium_loss
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods.bags import bags_log_probabilities, groups_of
+from c2am_jax.losses.methods.balms import balanced_share, meta_gradient, sample_weights
+from c2am_jax.losses.methods.disalign import aligned_logits, generalized_weights
+from c2am_jax.losses.methods.loce import draw_entries, equilibrium_loss, first_state, remember, updated_scores
 from c2am_jax.losses.statistics import ClassStatistics
 
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])
@@ -27,9 +26,9 @@ def mean_and_gradient(method, logits, labels, extra, dtype):
     columns = logits.shape[1]
 
     def mean(features):
-        kernel, bias = jnp.eye(columns, dtype=dtype), jnp.zeros(columns, dtype)
-        weights = jnp.ones(len(labels), dtype)
-        loss, _ = method.loss(features, kernel, bias, labels, weights, method.init_state(5), None, **extra)
+        head = Head(jnp.eye(columns, dtype=dtype), jnp.zeros(columns, dtype), extra)
+        samples = Samples(features, labels, jnp.ones(len(labels), dtype))
+        loss, _ = method.loss(samples, head, method.init_state(5, columns))
         return loss.mean()
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(jnp.asarray(logits, dtype))
@@ -102,13 +101,11 @@ def test_a_bags_group_without_classes_has_a_finite_gradient():
 def test_bags_draws_other_samples_at_every_step_and_the_same_again_for_the_same_step():
     method = make_classification("bags", statistics=STATISTICS, others_ratio=2.0)
     features, labels = jax.random.normal(jax.random.key(0), (64, 11)), jnp.array([3] + [5] * 63)
-    extra = method.extra_parameters(5, 1, None)
-    run = lambda state: method.loss(  # noqa: E731
-        features, jnp.eye(11), jnp.zeros(11), labels, jnp.ones(64), state, None, **extra
-    )
-    first, state = run(method.init_state(5))
-    again, _ = run(method.init_state(5))
-    second, _ = run(state)
+    samples = Samples(features, labels, jnp.ones(64))
+    head = Head(jnp.eye(11), jnp.zeros(11), method.extra_parameters(5, 11, None))
+    first, state = method.loss(samples, head, method.init_state(5, 11))
+    again, _ = method.loss(samples, head, method.init_state(5, 11))
+    second, _ = method.loss(samples, head, state)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second) and int(state["step"]) == 1
 
@@ -116,22 +113,21 @@ def test_bags_draws_other_samples_at_every_step_and_the_same_again_for_the_same_
 def test_lws_scales_the_weights_and_not_the_bias():
     method = make_classification("lws")
     assert method.extra_parameters(2, 4, None)["factor"].tolist() == [1, 1, 1]
-    kernel, bias, x = jnp.eye(3), jnp.array([0.5, 0.0, 0.0]), jnp.array([[1.0, 2.0, 3.0]])
-    np.testing.assert_allclose(
-        method.logits(x, kernel, bias, factor=jnp.array([2.0, 1.0, 0.5])), [[2.5, 2.0, 1.5]], rtol=1e-6
-    )
+    head = Head(jnp.eye(3), jnp.array([0.5, 0.0, 0.0]), {"factor": jnp.array([2.0, 1.0, 0.5])})
+    np.testing.assert_allclose(method.logits(jnp.array([[1.0, 2.0, 3.0]]), head), [[2.5, 2.0, 1.5]], rtol=1e-6)
 
 
 def test_reweighting_keeps_the_sum_of_foreground_and_leaves_background():
     labels, weights = jnp.array([0, 1, 1, 2, 2]), jnp.array([1.0, 1.0, 1.0, 1.0, 0.0])  # 2 is background
-    own = sample_weights(jnp.array([2.0, -2.0]), labels, weights)
+    own = sample_weights(jnp.array([2.0, -2.0]), Samples(jnp.zeros((5, 1)), labels, weights))
     assert float(own[:3].sum()) == pytest.approx(3.0) and own[3:].tolist() == [1, 0]
     assert float(own[0] / own[1]) == pytest.approx(float(jax.nn.sigmoid(2.0) / jax.nn.sigmoid(-2.0)), rel=1e-5)
 
 
 def test_every_class_that_occurs_weighs_the_same_in_the_meta_batch():
     labels, weights = jnp.array([0, 0, 0, 2, 3, 2]), jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])  # 3 is background
-    np.testing.assert_allclose(balanced_share(labels, weights, 3), [1 / 6, 1 / 6, 1 / 6, 1 / 2, 0, 0], rtol=1e-6)
+    found = balanced_share(Samples(jnp.zeros((6, 1)), labels, weights), 3)
+    np.testing.assert_allclose(found, [1 / 6, 1 / 6, 1 / 6, 1 / 2, 0, 0], rtol=1e-6)
 
 
 def test_meta_gradient_is_the_slope_of_the_balanced_loss_after_a_step():
@@ -155,8 +151,9 @@ def test_meta_gradient_is_the_slope_of_the_balanced_loss_after_a_step():
     value = np.array([0.3, -0.2, 0.1])
     expected = [(after(value + e) - after(value - e)) / 2e-6 for e in 1e-6 * np.eye(3)]
     with jax.enable_x64(True):
-        arrays = [jnp.asarray(a) for a in (value, x, w, b, labels, weights, frequency)]
-        found = jax.jit(functools.partial(meta_gradient, rate=rate))(*arrays)
+        x, w, b, labels, weights = (jnp.asarray(a) for a in (x, w, b, labels, weights))
+        step = jax.jit(functools.partial(meta_gradient, rate=rate))
+        found = step(jnp.asarray(value), Samples(x, labels, weights), Head(w, b), jnp.asarray(frequency))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-10)
     assert np.abs(expected).min() > 1e-5
 
@@ -164,7 +161,7 @@ def test_meta_gradient_is_the_slope_of_the_balanced_loss_after_a_step():
 @pytest.mark.parametrize("name", DECOUPLED)
 def test_eight_devices_equal_one(name):
     """Loss, gradients and new state of a head whose samples are split over eight devices, three steps long."""
-    parameters = {"features": 8, "size": 3} if name == "loce" else {}
+    parameters = {"size": 3} if name == "loce" else {}
     method = make_classification(name, statistics=STATISTICS, **parameters)
     x, labels = jax.random.normal(jax.random.key(0), (64, 8)), jax.random.randint(jax.random.key(1), (64,), 0, 6)
     labels = jnp.where(jnp.arange(64) % 3 == 0, labels, 5)  # mostly background, devices differ
@@ -180,7 +177,8 @@ def test_eight_devices_equal_one(name):
 
         def mean(own):
             kernel, bias, trains = own
-            loss, new = method.loss(x, kernel, bias, labels, weights, state, "data", **trains, **fixed)
+            head = Head(kernel, bias, trains | fixed)
+            loss, new = method.loss(Samples(x, labels, weights, "data"), head, state)
             total = jax.lax.psum((loss * weights).sum(), "data") / jax.lax.psum(weights.sum(), "data")
             return total, new
 
@@ -195,7 +193,7 @@ def test_eight_devices_equal_one(name):
         mapped = jax.jit(
             jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), split, split, split), out_specs=PartitionSpec())
         )
-        state, outputs = method.init_state(5), []
+        state, outputs = method.init_state(5, 8), []
         for _ in range(3):
             value, gradient, state = mapped(state, x, labels, weights)
             outputs.append((value, gradient, state))
@@ -209,10 +207,10 @@ def test_eight_devices_equal_one(name):
 
 def test_a_bank_is_a_ring_of_the_newest_positives():
     state, x = first_state(2, 1, size=3), jnp.arange(1.0, 7.0)[:, None]
-    labels, positive = jnp.array([0, 1, 0, 2, 0, 0]), jnp.array([True, True, True, False, True, True])
-    bank, seen = remember(state["bank"], state["seen"], x, labels, positive)
+    samples = Samples(x, jnp.array([0, 1, 0, 2, 0, 0]), jnp.ones(6))  # 2 is background
+    bank, seen = remember(state["bank"], state["seen"], samples)
     assert bank[0, :, 0].tolist() == [6, 3, 5] and bank[1, :, 0].tolist() == [2, 0, 0] and seen.tolist() == [4, 1]
-    bank, seen = remember(bank, seen, x[:1] + 10, jnp.array([0]), jnp.array([True]))
+    bank, seen = remember(bank, seen, Samples(x[:1] + 10, jnp.array([0]), jnp.ones(1)))
     assert bank[0, :, 0].tolist() == [6, 11, 5] and seen.tolist() == [5, 1]
 
 
@@ -234,13 +232,14 @@ def test_scores_move_by_the_number_of_their_entries_and_background_stays():
 
 
 def test_loce_adds_remembered_samples_to_the_mean():
-    method = make_classification("loce", features=2, size=2, drawn_classes=2, drawn_entries=2)
+    method = make_classification("loce", size=2, drawn_classes=2, drawn_entries=2)
     kernel, bias, x = jnp.array([[1.0, 0.5], [-1.0, 0.2]]), jnp.zeros(2), jnp.array([[1.0, 0.0], [0.0, 1.0]])
     labels, weights = jnp.array([0, 1]), jnp.ones(2)
-    first, state = method.loss(x, kernel, bias, labels, weights, method.init_state(1), None)
+    samples, head = Samples(x, labels, weights), Head(kernel, bias)
+    first, state = method.loss(samples, head, method.init_state(1, 2))
     plain = equilibrium_loss(x @ kernel + bias, labels, jnp.full(2, 0.01))
     np.testing.assert_allclose(first, plain, rtol=1e-6)  # nothing is remembered yet
-    second, _ = method.loss(x, kernel, bias, labels, weights, state, None)
+    second, _ = method.loss(samples, head, state)
     own = equilibrium_loss(x @ kernel + bias, labels, state["score"])  # four times the one remembered sample
     assert float(second.mean()) == pytest.approx(float((own.sum() + 4 * own[0]) / 6), rel=1e-5)
     assert float(state["score"][0]) > 0.01 and float(state["score"][1]) == pytest.approx(0.01)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.fasa import (
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods.fasa import (
     UNKNOWN,
     affinity_propagation,
     draw_virtual,
@@ -33,16 +33,16 @@ def test_chances_start_inverse_to_the_instances():
 def test_a_first_batch_is_copied_and_later_ones_enter_by_the_momentum():
     rng = np.random.default_rng(0)
     labels = jnp.asarray([0, 0, 0, 1, 3, 2])
-    positive = jnp.asarray([True, True, True, True, False, False])  # class 2 is padding
+    weights = jnp.asarray([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])  # class 2 is padding
     before, features = state(), rng.standard_normal((6, WIDTH)).astype(np.float32)
-    new = updated_statistics(before, jnp.asarray(features), labels, positive)
+    new = updated_statistics(before, Samples(jnp.asarray(features), labels, weights))
     np.testing.assert_array_equal(new["seen"], [True, True, False])
     np.testing.assert_allclose(new["mean"], [features[:3].mean(0), features[3], np.zeros(WIDTH)], atol=1e-6)
     expected = [features[:3].var(0, ddof=1), np.zeros(WIDTH), np.zeros(WIDTH)]
     np.testing.assert_allclose(new["variance"], expected, atol=1e-6)
 
     more = rng.standard_normal((6, WIDTH)).astype(np.float32)
-    newer = updated_statistics(before | new, jnp.asarray(more), labels, positive)
+    newer = updated_statistics(before | new, Samples(jnp.asarray(more), labels, weights))
     np.testing.assert_allclose(newer["mean"][0], 0.9 * features[:3].mean(0) + 0.1 * more[:3].mean(0), atol=1e-6)
     variances = 0.9 * features[:3].var(0, ddof=1) + 0.1 * more[:3].var(0, ddof=1)
     np.testing.assert_allclose(newer["variance"][0], variances, atol=1e-6)
@@ -50,7 +50,7 @@ def test_a_first_batch_is_copied_and_later_ones_enter_by_the_momentum():
 
 def test_variances_of_distant_features_do_not_cancel():
     features = jnp.asarray([[1e4, 1e4, 1e4, 1e4], [1e4 + 2, 1e4, 1e4, 1e4]], jnp.float32)
-    new = updated_statistics(state(), features, jnp.zeros(2, int), jnp.ones(2, bool))
+    new = updated_statistics(state(), Samples(features, jnp.zeros(2, int), jnp.ones(2)))
     np.testing.assert_allclose(new["variance"][0], [2, 0, 0, 0], rtol=1e-3)
 
 
@@ -65,7 +65,7 @@ def test_virtual_features_follow_mean_variance_and_chance():
 
 
 def test_the_loss_adds_the_mean_over_virtual_features():
-    method = make_classification("fasa", statistics=STATISTICS, features=WIDTH)
+    method = make_classification("fasa", statistics=STATISTICS)
     rng = np.random.default_rng(1)
     kernel, bias = jnp.asarray(rng.standard_normal((WIDTH, CLASSES + 1))), jnp.zeros(CLASSES + 1)
     x, labels, weights = jnp.asarray(rng.standard_normal((5, WIDTH))), jnp.asarray([0, 1, 3, 3, 3]), jnp.ones(5)
@@ -73,24 +73,26 @@ def test_the_loss_adds_the_mean_over_virtual_features():
     ready = state(mean=means, seen=[True, True, True], chance=[0.0, 1.0, 1.0], epoch=1)
     plain = softmax_cross_entropy(x @ kernel + bias, labels)
     added = softmax_cross_entropy(means[1:] @ kernel + bias, jnp.asarray([1, 2])).mean()  # variance 0: the means
-    loss, new = method.loss(x, kernel, bias, labels, weights, ready)
+    samples, head = Samples(x, labels, weights), Head(kernel, bias)
+    loss, new = method.loss(samples, head, ready)
     np.testing.assert_allclose(loss, plain + 0.1 * added, rtol=1e-5)
     np.testing.assert_allclose(new["batch_loss"], [plain[0], plain[1], 0], rtol=1e-5)
     np.testing.assert_array_equal(new["batch_count"], [1, 1, 0])
-    before, _ = method.loss(x, kernel, bias, labels, weights, ready | {"epoch": jnp.asarray(0)})
+    before, _ = method.loss(samples, head, ready | {"epoch": jnp.asarray(0)})
     np.testing.assert_allclose(before, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("base", ["cosine", "c2am"])
 def test_other_losses_are_augmented_too(base):
-    method = make_classification("fasa", statistics=STATISTICS, features=WIDTH, base=base)
+    method = make_classification("fasa", statistics=STATISTICS, base=base)
     kernel = jax.random.normal(jax.random.key(0), (WIDTH, CLASSES + 1))
     ready = state(mean=np.eye(3, WIDTH, dtype=np.float32), seen=[True] * 3, chance=[1.0] * 3, epoch=1)
     x, labels = jax.random.normal(jax.random.key(1), (4, WIDTH)), jnp.asarray([0, 1, 2, 3])
     inner = make_classification(base)
-    own, _ = inner.loss(x, kernel, None, labels, jnp.ones(4), {})
-    added, _ = inner.loss(jnp.eye(3, WIDTH), kernel, None, jnp.arange(3), jnp.ones(3), {})
-    loss, _ = method.loss(x, kernel, None, labels, jnp.ones(4), ready)
+    samples, head = Samples(x, labels, jnp.ones(4)), Head(kernel)
+    own, _ = inner.loss(samples, head, {})
+    added, _ = inner.loss(Samples(jnp.eye(3, WIDTH), jnp.arange(3), jnp.ones(3)), head, {})
+    loss, _ = method.loss(samples, head, ready)
     np.testing.assert_allclose(loss, own + 0.1 * added.mean(), rtol=1e-5)
 
 
@@ -143,7 +145,7 @@ def test_chances_follow_the_summed_change_of_a_group():
 
 
 def test_after_an_epoch_classes_that_improve_are_drawn_more():
-    method = make_classification("fasa", statistics=STATISTICS, features=WIDTH)
+    method = make_classification("fasa", statistics=STATISTICS)
     means = np.array([[0, 0, 0, 0], [9, 9, 9, 9], [9, 9, 9, 8.9]], np.float32)
     start = state(mean=means, seen=[True, True, True], chance=[0.2, 0.4, 0.6])
     one = method.after_epoch(start, {"batch_loss": np.array([2.0, 4, 0]), "batch_count": np.array([2.0, 2, 0])})

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.focal import equalized_focal_loss
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods.efl import equalized_focal_loss
 
 LOGITS = 3 * jax.random.normal(jax.random.key(0), (6, 4))
 LABELS = jnp.array([0, 1, 4, 3, 4, 2])
@@ -45,9 +45,8 @@ def test_extreme_logits_stay_finite():
 def test_it_divides_by_positives_and_focuses_on_classes_without_positive_gradients():
     method = make_classification("efl")
     weights = jnp.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    state = method.init_state(4)
-    args = jnp.eye(4), jnp.zeros(4), LABELS, weights
-    loss, state = method.loss(LOGITS, *args, state)
+    samples, head = Samples(LOGITS, LABELS, weights), Head(jnp.eye(4), jnp.zeros(4))
+    loss, state = method.loss(samples, head, method.init_state(4, 4))
     counted = np.asarray(weights) > 0
     # Three positives among five samples; the caller divides by five.
     plain = direct(LOGITS, jnp.ones(4)).sum(1)[counted]
@@ -57,6 +56,6 @@ def test_it_divides_by_positives_and_focuses_on_classes_without_positive_gradien
     np.testing.assert_allclose(state["positive"], (slope * TARGETS[counted]).sum(0), rtol=1e-5)
     np.testing.assert_allclose(state["negative"], (slope * (1 - TARGETS[counted])).sum(0), rtol=1e-5)
     assert state["positive"][3] == 0  # its only sample is padding
-    second, _ = method.loss(LOGITS, *args, state)
+    second, _ = method.loss(samples, head, state)
     ratio = jnp.minimum(state["positive"] / state["negative"], 1)
     np.testing.assert_allclose(second, direct(LOGITS, ratio).sum(1) * 5 / 3, rtol=1e-4)

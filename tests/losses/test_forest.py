@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.forest import forest_logits, parent_count
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods.forest import forest_logits, parent_count
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
@@ -47,7 +47,8 @@ def branches(x, extra):
 def loss_of(head, **changes):
     method, x, kernel, bias, labels, extra = head
     given = {"x": x, "kernel": kernel, "extra": extra} | changes
-    value, state = method.loss(given["x"], given["kernel"], bias, labels, jnp.ones(5), {}, **given["extra"])
+    samples, own = Samples(given["x"], labels, jnp.ones(5)), Head(given["kernel"], bias, given["extra"])
+    value, state = method.loss(samples, own, {})
     assert state == {}
     return value
 
@@ -74,7 +75,7 @@ def test_scores_are_calibrated_by_the_parents(head):
     method, x, kernel, bias, _, extra = head
     trees = branches(x, extra)
     logits = forest_logits(x @ kernel + bias, [jnp.asarray(z) for z, _ in trees], [p for _, p in trees])
-    np.testing.assert_allclose(method.scores(x, kernel, bias, **extra), jax.nn.softmax(logits), rtol=1e-5)
+    np.testing.assert_allclose(method.scores(x, Head(kernel, bias, extra)), jax.nn.softmax(logits), rtol=1e-5)
 
 
 def test_parents_come_from_the_statistics(head):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from vectors import PRECISIONS, longtail_vector
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.cosine import ldam_margins, ldam_of_cosines
+from c2am_jax.losses import Head, Samples, make_classification
 from c2am_jax.losses.methods import METHODS, method_parameters
-from c2am_jax.losses.sigmoid import ecm_terms, eql_loss, eql_v2_weights
+from c2am_jax.losses.methods.ecm import ecm_terms
+from c2am_jax.losses.methods.eql import eql_loss
+from c2am_jax.losses.methods.eql_v2 import eql_v2_weights
+from c2am_jax.losses.methods.ldam import ldam_margins, ldam_of_cosines
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
@@ -26,11 +28,11 @@ def value_and_gradient(method, recorded, dtype, state=None):
     """Mean loss of the recorded logits and its gradient, jitted; an identity kernel makes features logits."""
     logits, labels = np.asarray(recorded["inputs"]["logits"], dtype), jnp.asarray(recorded["inputs"]["labels"])
     columns = logits.shape[1]
-    state = method.init_state(columns - 1 - method.extra_outputs) if state is None else state
+    state = method.init_state(columns - 1 - method.extra_outputs, columns) if state is None else state
 
     def mean(features):
-        kernel, bias = jnp.eye(columns, dtype=dtype), jnp.zeros(columns, dtype)
-        loss, new = method.loss(features, kernel, bias, labels, jnp.ones(len(labels)), state, None)
+        head = Head(jnp.eye(columns, dtype=dtype), jnp.zeros(columns, dtype))
+        loss, new = method.loss(Samples(features, labels, jnp.ones(len(labels))), head, state)
         return loss.mean(), new
 
     (value, new), gradient = jax.jit(jax.value_and_grad(mean, has_aux=True))(jnp.asarray(logits))
@@ -103,8 +105,8 @@ def test_balanced_softmax_reference_vector(dtype, bound):
 
         def mean(logits):
             features = jnp.concatenate([logits, jnp.full((4, 1), -1e9, dtype)], 1)  # the recorded form: no background
-            kernel, bias = jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype)
-            return method.loss(features, kernel, bias, labels, jnp.ones(4), {}, None)[0].mean()
+            head = Head(jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype))
+            return method.loss(Samples(features, labels, jnp.ones(4)), head, {})[0].mean()
 
         value, gradient = jax.jit(jax.value_and_grad(mean))(jnp.asarray(logits))
     assert float(value) == pytest.approx(recorded["expected"]["loss"], rel=bound)
@@ -116,8 +118,8 @@ def test_balanced_softmax_reference_vector(dtype, bound):
 def test_ldam_separates_by_angle_and_rare_classes_by_more():
     features = jnp.asarray(np.eye(4)[[0, 3]], jnp.float32)
     method = make_classification("ldam", statistics=statistics(COUNTS[:3]))
-    state = method.init_state(3)
-    loss, state = method.loss(features, jnp.eye(4), None, jnp.array([0, 3]), jnp.ones(2), state, None)
+    samples = Samples(features, jnp.array([0, 3]), jnp.ones(2))
+    loss, state = method.loss(samples, Head(jnp.eye(4)), method.init_state(3, 4))
     plain = softmax_cross_entropy(30 * features, jnp.array([0, 3]))
     assert float(loss[0]) > float(plain[0]) and float(loss[1]) == pytest.approx(float(plain[1]))
     assert state["step"] == 1
@@ -126,8 +128,9 @@ def test_ldam_separates_by_angle_and_rare_classes_by_more():
 def test_deferred_reweighting_starts_at_its_step():
     method = make_classification("ldam", statistics=statistics(COUNTS), reweight_from=1)
     features, labels = jax.random.normal(jax.random.key(0), (3, 6)), jnp.array([0, 4, 5])
-    first, state = method.loss(features, jnp.eye(6), None, labels, jnp.ones(3), method.init_state(5), None)
-    second, _ = method.loss(features, jnp.eye(6), None, labels, jnp.ones(3), state, None)
+    samples, head = Samples(features, labels, jnp.ones(3)), Head(jnp.eye(6))
+    first, state = method.loss(samples, head, method.init_state(5, 6))
+    second, _ = method.loss(samples, head, state)
     weights = np.append(effective_number_weights(COUNTS, 0.9999), 1.0)[np.asarray(labels)]
     np.testing.assert_allclose(second, first * weights, rtol=1e-5)
 
@@ -157,30 +160,30 @@ def test_ecm_terms_of_the_reference():
     np.testing.assert_allclose(weight, recorded["expected"]["class_weight"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_scores_for_each_class_and_background(name):
-    width = {"features": 8} if "features" in method_parameters(name) else {}
-    method = make_classification(name, statistics=statistics(COUNTS), **width)
+def made(name):
+    """A method of five classes and a head of eight features."""
+    method = make_classification(name, statistics=statistics(COUNTS))
     kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
     bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
-    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
-    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), kernel, bias, **extra)
+    return method, Head(kernel, bias, method.extra_parameters(5, 8, lambda: jax.random.key(3)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_scores_for_each_class_and_background(name):
+    method, head = made(name)
+    scores = method.scores(jax.random.normal(jax.random.key(2), (7, 8)), head)
     assert scores.shape == (7, 6) and float(scores.min()) >= 0 and float(scores.max()) <= 1
     assert "statistics" not in method_parameters(name)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_leaves_every_state_alone(name):
-    width = {"features": 8} if "features" in method_parameters(name) else {}
-    method = make_classification(name, statistics=statistics(COUNTS), **width)
-    kernel = jax.random.normal(jax.random.key(1), (8, 6 + method.extra_outputs))
-    bias = jnp.zeros(kernel.shape[1]) if method.classifier == "linear" else None
+    method, head = made(name)
     features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])
     weights = jnp.array([1.0, 1.0, 0.0, 0.0])
-    extra = method.extra_parameters(5, 8, lambda: jax.random.key(3))
 
     def run(n):
-        return method.loss(features[:n], kernel, bias, labels[:n], weights[:n], method.init_state(5), None, **extra)
+        return method.loss(Samples(features[:n], labels[:n], weights[:n]), head, method.init_state(5, 8))
 
     (all_losses, padded), (own_losses, expected) = run(4), run(2)
     np.testing.assert_allclose(all_losses[:2], own_losses, rtol=1e-5)

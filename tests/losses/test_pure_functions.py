@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from vectors import LONGTAIL, PRECISIONS, longtail_vector
 
-from c2am_jax.losses.forest import forest_logits
-from c2am_jax.losses.softmax import equilibrium_loss
+from c2am_jax.losses.methods.forest import forest_logits
+from c2am_jax.losses.methods.loce import equilibrium_loss
 
 
 def test_every_recorded_vector_has_a_test(request):

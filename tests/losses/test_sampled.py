@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec
 from vectors import PRECISIONS, longtail_vector
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.acsl import acsl_weights
+from c2am_jax.losses import Head, Samples, make_classification
 from c2am_jax.losses.draws import choose, smallest, uniforms
-from c2am_jax.losses.gumbel import drop_weights, gumbel_activation, gumbel_cross_entropy, gumbel_loss
+from c2am_jax.losses.methods.acsl import acsl_weights
+from c2am_jax.losses.methods.gol import drop_weights, gumbel_activation, gumbel_cross_entropy, gumbel_loss
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import data_mesh
 
@@ -32,8 +32,8 @@ def test_acsl_reference_vector(dtype, bound):
     with jax.enable_x64(dtype == np.float64):
 
         def mean(features):
-            kernel, bias = jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype)
-            loss, _ = method.loss(features, kernel, bias, labels, jnp.ones(6), method.init_state(5))
+            head = Head(jnp.eye(6, dtype=dtype), jnp.zeros(6, dtype))
+            loss, _ = method.loss(Samples(features, labels, jnp.ones(6)), head, method.init_state(5, 6))
             return loss.mean()
 
         value, gradient = jax.jit(jax.value_and_grad(mean))(jnp.asarray(logits))
@@ -51,7 +51,7 @@ def test_acsl_draws_a_tenth_and_a_hundredth_of_the_background():
 
     def gradient(state):
         def total(features):
-            loss, _ = method.loss(features, jnp.eye(4), jnp.zeros(4), labels, weights, state)
+            loss, _ = method.loss(Samples(features, labels, weights), Head(jnp.eye(4), jnp.zeros(4)), state)
             return (loss * weights).sum()
 
         return np.asarray(jax.jit(jax.grad(total))(jnp.zeros((452, 4))))
@@ -95,12 +95,12 @@ def test_foreground_always_spares_tail_classes_and_background_by_chance():
 def test_gol_keeps_the_tail_share_of_background_pushes():
     method = make_classification("gol", statistics=statistics("ffr"), tail_frequency=0.01)
     labels = jnp.array([3] * 3000 + [0, 0, 0, 2])  # one foreground sample of four is of the tail
-    args = jnp.eye(3), jnp.full(3, -2.0), labels
+    head = Head(jnp.eye(3), jnp.full(3, -2.0))
     weights = jnp.ones(len(labels))
 
     def pushed(weights):
         def total(features):
-            return (method.loss(features, *args, weights, method.init_state(3))[0] * weights).sum()
+            return (method.loss(Samples(features, labels, weights), head, method.init_state(3, 3))[0] * weights).sum()
 
         return np.asarray(jax.jit(jax.grad(total))(jnp.zeros((len(labels), 3))))[:3000] > 0
 
@@ -121,22 +121,27 @@ def test_gol_is_the_weighted_cross_entropy():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def rows(count, axis_name=None):
+    """So many samples that are nothing but rows."""
+    return Samples(jnp.zeros((count, 1)), jnp.zeros(count, int), jnp.ones(count), axis_name)
+
+
 def on_devices(function, devices, *args):
-    """`function` of rows spread over virtual devices."""
-    mesh = data_mesh(jax.devices()[:devices])
-    rows, spec = len(args[0]), PartitionSpec("data")
-    mapped = jax.shard_map(lambda *local: function(rows // devices, *local), mesh=mesh, in_specs=spec, out_specs=spec)
+    """`function` of the samples of a device and its part of the arguments, whose rows are spread over devices."""
+    mesh, spec = data_mesh(jax.devices()[:devices]), PartitionSpec("data")
+    samples = rows(len(args[0]) // devices, "data")
+    mapped = jax.shard_map(lambda *local: function(samples, *local), mesh=mesh, in_specs=spec, out_specs=spec)
     return np.asarray(jax.jit(mapped)(*args))
 
 
 def test_draws_are_those_of_the_row_whatever_the_devices():
-    def draw(rows, _):
-        return uniforms(5, jnp.int32(2), rows, 3, "data")
+    def draw(samples, _):
+        return uniforms(5, jnp.int32(2), 3, samples)
 
     one, eight = (on_devices(draw, devices, jnp.zeros(16)) for devices in (1, 8))
     np.testing.assert_array_equal(one, eight)
-    np.testing.assert_array_equal(one, uniforms(5, jnp.int32(2), 16, 3))
-    assert len(np.unique(one)) == 48 and (uniforms(6, jnp.int32(2), 16, 3) != one).all()
+    np.testing.assert_array_equal(one, uniforms(5, jnp.int32(2), 3, rows(16)))
+    assert len(np.unique(one)) == 48 and (uniforms(6, jnp.int32(2), 3, rows(16)) != one).all()
 
 
 def test_candidates_are_chosen_among_all_devices():
@@ -147,21 +152,21 @@ def test_candidates_are_chosen_among_all_devices():
     expected[best[: int(0.3 * int(candidates.sum()))]] = True
     for devices in (1, 8):
 
-        def pick(_, c, o):
-            return choose(c, o, 0.3, "data")
+        def pick(samples, c, o):
+            return choose(c, o, 0.3, samples)
 
         np.testing.assert_array_equal(on_devices(pick, devices, candidates, order), expected)
-    np.testing.assert_array_equal(choose(candidates, order, 0.3), expected)
+    np.testing.assert_array_equal(choose(candidates, order, 0.3, rows(64)), expected)
 
 
 def test_the_smallest_candidates_are_kept_and_all_where_there_are_fewer():
     order, candidates = jnp.array([0.5, 0.1, 0.9, 0.2, 0.3]), jnp.array([True, True, True, False, True])
     for most, expected in ((0, [0, 0, 0, 0, 0]), (2, [0, 1, 0, 0, 1]), (4, [1, 1, 1, 0, 1]), (80, [1, 1, 1, 0, 1])):
-        np.testing.assert_array_equal(smallest(candidates, order, jnp.asarray(float(most))), expected)
+        np.testing.assert_array_equal(smallest(candidates, order, jnp.asarray(float(most)), rows(5)), expected)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 29, 30, 70, 100, 300])
 @pytest.mark.parametrize("share", [0.01, 0.1])
 def test_shares_are_rounded_down(count, share):
-    found = choose(jnp.ones(count, bool), jnp.linspace(0, 0.9, count), share)
+    found = choose(jnp.ones(count, bool), jnp.linspace(0, 0.9, count), share, rows(count))
     assert int(found.sum()) == int(round(share * 100) * count // 100)

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from vectors import PRECISIONS, longtail_vector
 
-from c2am_jax.losses import make_classification
-from c2am_jax.losses.seesaw import batch_counts, normed_logits, seesaw_activation, seesaw_adjustment, seesaw_loss
+from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.methods.seesaw import (
+    batch_counts,
+    normed_logits,
+    seesaw_activation,
+    seesaw_adjustment,
+    seesaw_loss,
+)
 
 
 @PRECISIONS
@@ -52,13 +58,13 @@ def test_probabilities_sum_to_one_and_background_has_no_class_loss():
 def test_counts_grow_by_the_sampled_rois_before_they_are_used():
     method = make_classification("seesaw")
     labels, weights = jnp.array([0, 1, 1, 3]), jnp.array([1.0, 1.0, 1.0, 0.0])
-    features = jax.random.normal(jax.random.key(1), (4, 8))
-    kernel, bias = jax.random.normal(jax.random.key(2), (8, 5)), jnp.zeros(5)
-    _, state = method.loss(features, kernel, bias, labels, weights, method.init_state(3))
+    samples = Samples(jax.random.normal(jax.random.key(1), (4, 8)), labels, weights)
+    head = Head(jax.random.normal(jax.random.key(2), (8, 5)), jnp.zeros(5))
+    _, state = method.loss(samples, head, method.init_state(3, 8))
     assert state["counts"].tolist() == [1, 2, 0, 0]
-    loss, state = method.loss(features, kernel, bias, labels, weights, state)
+    loss, state = method.loss(samples, head, state)
     assert state["counts"].tolist() == [2, 4, 0, 0]
-    parts = seesaw_loss(method.logits(features, kernel, bias), labels, state["counts"])
+    parts = seesaw_loss(method.logits(samples.features, head), labels, state["counts"])
     np.testing.assert_allclose(loss, sum(parts), rtol=1e-6)
 
 

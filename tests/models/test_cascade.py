@@ -142,7 +142,7 @@ def test_logits_are_averaged_and_masks_are_a_mean_of_probabilities(model, make_i
     logits, at = [], boxes
     for stage, (box_head, _) in enumerate(head.stages):
         x = head.box_features(stage, features, at)
-        logits.append(head.classification.logits(x, *box_head.classifier(), **box_head.cls_extra.arrays()))
+        logits.append(head.classification.logits(x, box_head.classifier()))
         used, at = at, head.refine(stage, x, at, hw)
     np.testing.assert_allclose(mean.reshape(8, -1), sum(logits) / 3, atol=1e-4)
     np.testing.assert_allclose(last, used, atol=1e-4)

@@ -19,7 +19,6 @@ from c2am_jax.training.state import build_detector, class_statistics, init_state
 
 def configured(folder, steps, held_out=0.3):
     config = tiny_config(method="fasa")
-    config.loss.features = config.model.box_head.fc_channels
     config.data.name, config.data.dir, config.data.held_out = "small", str(folder), held_out
     config.train.batch_size, config.train.steps = 8, steps
     config.train.checkpoint_every, config.train.eval_every = 6, 0

@@ -185,8 +185,6 @@ def test_runs_with_other_seeds_share_a_program():
 def test_the_first_state_has_the_types_of_all_later_ones(method):
     """A step that returns other types than it takes compiles three times."""
     config = tiny_config(method=method)
-    if "features" in config.loss:
-        config.loss.features = config.model.box_head.fc_channels
     detector, loss_state = build_detector(config)
     schedule, mesh = train_settings(config), data_mesh(jax.devices()[:1])
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))

@@ -6,7 +6,7 @@ from tiny import tiny_config
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
-from c2am_jax.losses.forest import parent_count
+from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.training import trees as module
 from c2am_jax.training.trees import trees_of
 

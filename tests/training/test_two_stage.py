@@ -1,5 +1,7 @@
 """A second stage: it starts from a run and trains what it should. test_methods.py trains each."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from c2am_jax.config import load_config, train_settings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
-from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.restore import config_of, first_state, restore
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import make_train_step
 
@@ -115,11 +118,24 @@ def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
         load_initial_weights(str(tmp_path), detector, reset=("*.fc_clas",))
 
 
-def test_a_memory_of_another_width_is_one_line():
-    config = second_stage_config("loce")
-    config.loss.features = 1024
-    with pytest.raises(UserError, match=r"config: loss\.features=1024, but the box head has 16"):
-        build_detector(config)
+@pytest.mark.parametrize("method", ["loce", "fasa"])
+def test_a_run_from_when_memories_were_told_their_width_goes_on(tmp_path, method):
+    config = tiny_config(method=method)
+    mesh = data_mesh(jax.devices()[:1])
+    state = first_state(config, mesh)
+    assert any(leaf.shape[-1:] == (config.model.box_head.fc_channels,) for leaf in jax.tree.leaves(state.loss_state))
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        checkpoints.save(state, 3)
+    tree = json.loads(config.to_json())
+    tree["loss"]["features"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+
+    assert config_of(tmp_path).to_dict() == json.loads(config.to_json())  # export and prediction
+    for given in (None, config):  # as export and eval.py read it
+        found = restore(tmp_path, config=given, mesh=mesh)
+        jax.tree.map(np.testing.assert_array_equal, found.loss_state, state.loss_state)
+    check_config(tmp_path, config)  # as a run that resumes
+    assert "features" not in json.loads((tmp_path / "config.json").read_text())["loss"]
 
 
 def test_a_pattern_without_a_parameter_is_one_line():

@@ -29,8 +29,6 @@ def second_stage_config(name, **values):
     """The config of configs/methods/NAME.py with a detector of toy size; `values` go to config.train."""
     published, config = configs.load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
     config.loss, config.data.sampler = published.loss, published.data.sampler
-    if "features" in config.loss:
-        config.loss.features = config.model.box_head.fc_channels
     for key in ("trainable", "reset", "grad_clip"):
         config.train[key] = published.train[key]
     for key, value in values.items():

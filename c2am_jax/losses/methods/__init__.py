@@ -1,84 +1,117 @@
-"""All classification methods by name: loss, inference rule and state, from one entry of the config.
+"""All classification methods by name, one file each: its functions, its head and its state.
 
-A method is a function from its parameters to a `Classification`, and one line in `METHODS`; one that has a parameter
-`statistics` is told how often each class occurs in the training set.
+A method is a function from its parameters to a `Classification`, and one line in `METHODS`, or a function anywhere else
+that the config names as ``MODULE:FUNCTION``. One that has a parameter `statistics` is told how often each class occurs
+in the training set.
 """
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from c2am_jax.losses import cosine
+from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.methods import (
-    angular,
-    augmented,
-    channels,
-    decoupled,
-    hierarchical,
-    inner_product,
-    sampled,
+    acsl,
+    arcface,
+    bags,
+    balanced_sigmoid,
+    balanced_softmax,
+    balms,
+    c2am,
+    cbl,
+    cosface,
+    cosine,
+    disalign,
+    ecm,
+    efl,
+    eql,
+    eql_v2,
+    fasa,
+    fixed_margin,
+    forest,
+    gol,
+    ldam,
+    loce,
+    lws,
     seesaw,
+    softmax,
+    sphereface,
 )
 from c2am_jax.losses.statistics import ClassStatistics
 
 METHODS: dict[str, Callable[..., Classification]] = {
-    "softmax": inner_product.softmax,
-    "cosine": angular.cosine,
-    "c2am": angular.c2am,
-    "fixed_margin": angular.fixed_margin,
-    "cosface": angular.cosface,
-    "arcface": angular.arcface,
-    "sphereface": angular.sphereface,
+    "softmax": softmax.softmax,
+    "cosine": cosine.cosine,
+    "c2am": c2am.c2am,
+    "fixed_margin": fixed_margin.fixed_margin,
+    "cosface": cosface.cosface,
+    "arcface": arcface.arcface,
+    "sphereface": sphereface.sphereface,
     "seesaw": seesaw.seesaw,
-    "cbl": inner_product.cbl,
-    "ldam": angular.ldam,
-    "balanced_softmax": inner_product.balanced_softmax,
-    "balanced_sigmoid": channels.balanced_sigmoid,
-    "eql": channels.eql,
-    "eql_v2": channels.eql_v2,
-    "ecm": channels.ecm,
-    "efl": channels.efl,
-    "acsl": sampled.acsl,
-    "gol": sampled.gol,
-    "lws": decoupled.lws,
-    "bags": decoupled.bags,
-    "disalign": decoupled.disalign,
-    "balms": decoupled.balms,
-    "loce": decoupled.loce,
-    "fasa": augmented.fasa,
-    "forest": hierarchical.forest,
+    "cbl": cbl.cbl,
+    "ldam": ldam.ldam,
+    "balanced_softmax": balanced_softmax.balanced_softmax,
+    "balanced_sigmoid": balanced_sigmoid.balanced_sigmoid,
+    "eql": eql.eql,
+    "eql_v2": eql_v2.eql_v2,
+    "ecm": ecm.ecm,
+    "efl": efl.efl,
+    "acsl": acsl.acsl,
+    "gol": gol.gol,
+    "lws": lws.lws,
+    "bags": bags.bags,
+    "disalign": disalign.disalign,
+    "balms": balms.balms,
+    "loce": loce.loce,
+    "fasa": fasa.fasa,
+    "forest": forest.forest,
 }
+OWN = "MODULE:FUNCTION, such as my_package.my_file:my_loss"
+
+
+def find_method(name: str) -> Callable[..., Classification]:
+    """The function of a name of `METHODS`, or of ``MODULE:FUNCTION``, a method outside this package.
+
+    Raises:
+      ValueError: a name that is neither.
+      UserError: no such module or function.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(METHODS)}, or your own: {OWN}")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(f"loss {name!r}: cannot import {module!r} ({error}); give {OWN}") from error
+    if found is None:
+        raise UserError(f"loss {name!r}: no function {function!r} in {module}; give {OWN}")
+    return found
 
 
 def method_parameters(name: str) -> dict[str, Any]:
-    """Parameters of a method with their defaults, as `config.loss` lists them."""
-    if name not in METHODS:
-        raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(METHODS)}")
-    parameters = inspect.signature(METHODS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "statistics"}
+    """Parameters of a method with their defaults, as `config.loss` lists them. Raises as `find_method`."""
+    found = inspect.signature(find_method(name)).parameters.values()
+    return {p.name: p.default for p in found if p.name != "statistics"}
 
 
 def make_classification(name: str, statistics: ClassStatistics | None = None, **parameters: Any) -> Classification:
-    """The method `name` with its `parameters` (defaults: the paper's).
+    """The method `name` (see `find_method`) with its `parameters`, whose defaults are the paper's.
 
     `statistics` of the training set, for the methods that use them; without, all classes count alike (enough to look at
     scores, shapes and programs, and wrong to train with).
 
     Raises:
       ValueError: unknown method, unknown parameter of it, or a value that the loss does not know.
+      UserError: no such module or function.
     """
-    known = method_parameters(name)
+    make, known = find_method(name), method_parameters(name)
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ValueError(f"loss {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    choices = {
-        "background": cosine.BACKGROUND_RULES,
-        "wrap": cosine.ARCFACE_WRAPS if name == "arcface" else cosine.C2AM_WRAPS,
-    }
-    for parameter, allowed in choices.items():
-        if parameters.get(parameter, allowed[0]) not in allowed:
-            raise ValueError(f"loss.{parameter} must be one of {', '.join(allowed)}, not {parameters[parameter]!r}")
-    if "statistics" in inspect.signature(METHODS[name]).parameters:
-        return METHODS[name](statistics or ClassStatistics.uniform(1), **parameters)
-    return METHODS[name](**parameters)
+    if "statistics" in inspect.signature(make).parameters:
+        return make(statistics or ClassStatistics.uniform(1), **parameters)
+    return make(**parameters)

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c2am_jax.losses.channels import PRIOR_BIAS, one_hot
+from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
 from c2am_jax.losses.detection import binary_cross_entropy
-from c2am_jax.losses.sigmoid import one_hot
+from c2am_jax.losses.draws import choose, uniforms
+from c2am_jax.losses.statistics import ClassStatistics
 
 RARE_SHARE, COMMON_SHARE = 0.01, 0.1  # of the background samples that push rare and common classes
 
@@ -48,3 +51,24 @@ def acsl_loss(
     """Weighted BCE summed over the channels; arguments of `acsl_weights`."""
     weights = acsl_weights(logits, labels, background_pushes, threshold=threshold)
     return (weights * binary_cross_entropy(logits, one_hot(labels, logits.shape[1], logits.dtype))).sum(-1)
+
+
+def acsl(statistics: ClassStatistics, threshold: float = 0.7, seed: int = 0) -> Classification:
+    """`threshold` of scores from which a class is suppressed. Its state is the step, from which the draws follow.
+
+    Frequent classes are pushed by all background samples, common ones by 10 % and rare ones by 1 %, drawn at each
+    step (LVIS's groups by image counts).
+    """
+    rare, frequent = statistics.is_rare, statistics.is_frequent
+
+    def loss(samples: Samples, head: Head, state):
+        logits = head.linear(samples.features)
+        background = (samples.labels == logits.shape[1] - 1) & (samples.weights > 0)
+        order = uniforms(seed, state["step"], 2, samples)
+        to_common = choose(background, order[:, 0], COMMON_SHARE, samples)
+        to_rare = choose(background, order[:, 1], RARE_SHARE, samples)
+        by_group = jnp.where(rare, to_rare[:, None], to_common[:, None])
+        pushed = jnp.where(frequent, True, by_group)
+        return acsl_loss(logits, samples.labels, pushed, threshold=threshold), {"step": state["step"] + 1}
+
+    return Classification("linear", loss, own_activation=jax.nn.sigmoid, init_state=count_steps, bias_init=PRIOR_BIAS)

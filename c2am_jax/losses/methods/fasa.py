@@ -1,4 +1,4 @@
-"""FASA: virtual features of rare classes, and how often each class gets one (Zang et al., ICCV 2021).
+"""FASA: virtual features of rare classes added to any loss (Zang et al., ICCV 2021).
 
 State of a head with K classes and D features, the same on every device:
 
@@ -14,13 +14,21 @@ measures on the validation set; here they are negative squared distances and a h
 (`config.data.held_out`). The source keeps statistics per device; here all devices have the same.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from c2am_jax.losses.detection import global_sum
+from c2am_jax.losses.angles import check_choice
+from c2am_jax.losses.classification import Classification, Head, Samples, State
+from c2am_jax.losses.methods.c2am import c2am
+from c2am_jax.losses.methods.cosine import cosine
+from c2am_jax.losses.methods.softmax import softmax
+from c2am_jax.losses.statistics import ClassStatistics
 
+BASES = {"softmax": softmax, "cosine": cosine, "c2am": c2am}
 STATE = dict[str, jax.Array]
 UNKNOWN = -1.0
 
@@ -46,28 +54,19 @@ def first_state(chances: np.ndarray, width: int) -> STATE:
     }
 
 
-def updated_statistics(
-    state: STATE,
-    features: Float[Array, "n d"],
-    labels: Int[Array, " n"],
-    positive: Bool[Array, " n"],
-    *,
-    momentum: float = 0.1,
-    axis_name: str | None = None,
-) -> STATE:
-    """New mean, variance and seen of the classes of this batch's positives, over all devices.
+def updated_statistics(state: STATE, samples: Samples, *, momentum: float = 0.1) -> STATE:
+    """New mean, variance and seen of the classes of this batch's foreground, over all devices.
 
     A class's first batch is copied, later ones enter with `momentum`; variances are unbiased, 0 of a single sample.
     """
     classes = state["seen"].shape[0]
+    positive, labels, features = samples.foreground(classes), samples.labels, samples.features.astype(jnp.float32)
     member = jax.nn.one_hot(jnp.where(positive, labels, classes), classes, dtype=jnp.float32)
-    total = lambda x: global_sum(x, axis_name)  # noqa: E731
-    features = features.astype(jnp.float32)
-    count = total(member.sum(0))[:, None]
-    mean = total(member.T @ features) / jnp.maximum(count, 1)
+    count = samples.sum(member.sum(0))[:, None]
+    mean = samples.sum(member.T @ features) / jnp.maximum(count, 1)
     # Squares of distances to the mean of all devices: squares of the features would cancel.
     distance = jnp.where(positive[:, None], features - mean[jnp.minimum(labels, classes - 1)], 0.0)
-    variance = total(member.T @ distance**2) / jnp.maximum(count - 1, 1)
+    variance = samples.sum(member.T @ distance**2) / jnp.maximum(count - 1, 1)
     share = jnp.where(state["seen"], momentum, 1.0)[:, None] * (count > 0)
     return {
         "mean": state["mean"] + share * (mean - state["mean"]),
@@ -163,3 +162,59 @@ def updated_chances(
     known = (before != UNKNOWN) & (after != UNKNOWN)
     change = np.bincount(groups, np.where(known, after - before, 0.0), minlength=len(chances))[groups]
     return np.clip(chances * np.where(change < 0, up, np.where(change > 0, down, 1.0)), 0.0, 1.0)
+
+
+def fasa(
+    statistics: ClassStatistics,
+    base: str = "softmax",
+    weight: float = 0.1,
+    momentum: float = 0.1,
+    up: float = 1.1,
+    down: float = 0.9,
+    seed: int = 0,
+) -> Classification:
+    """The loss `base`, plus `weight` times its mean over virtual features.
+
+    Virtual features start with the second epoch and are drawn by a key of (seed, step), the same on every device. After
+    each epoch the losses on held-out images say which groups of classes get more of them.
+    """
+    check_choice("loss.base", base, tuple(BASES))
+    inner = BASES[base]()
+    chances = first_chances(statistics.instances)
+
+    def loss(samples: Samples, head: Head, state):
+        classes = state["seen"].shape[0]
+        own, _ = inner.loss(samples, head, {})
+        virtual, drawn = draw_virtual(state, jax.random.fold_in(jax.random.key(seed), state["step"]))
+        is_drawn = drawn.astype(jnp.float32)
+        added, _ = inner.loss(Samples(virtual.astype(samples.features.dtype), jnp.arange(classes), is_drawn), head, {})
+        mean_added = jnp.where(drawn, added, 0.0).sum() / jnp.maximum(is_drawn.sum(), 1.0)
+
+        fixed, losses = jax.lax.stop_gradient((samples, own))
+        new = updated_statistics(state, fixed, momentum=momentum)
+        batch_loss, batch_count = fixed.class_sums(losses, classes)
+        new |= {"batch_loss": batch_loss, "batch_count": batch_count, "step": state["step"] + 1}
+        # The caller divides the sum over all samples by their number: a constant for each adds itself.
+        return own + weight * mean_added, state | new
+
+    def after_epoch(state: State, sums: dict[str, np.ndarray]) -> State:
+        count = sums["batch_count"]
+        measured = np.where(count > 0, sums["batch_loss"] / np.maximum(count, 1), UNKNOWN)
+        mean, seen = np.asarray(state["mean"], np.float64), np.flatnonzero(np.asarray(state["seen"]))
+        groups = np.arange(len(mean))
+        squares = (mean[seen] ** 2).sum(1)
+        distance = np.maximum(squares[:, None] + squares - 2 * mean[seen] @ mean[seen].T, 0)
+        groups[seen] = seen[affinity_propagation(-distance)]
+        before, chance = np.asarray(state["held_out"]), np.asarray(state["chance"], np.float64)
+        chance = updated_chances(chance, groups, before, measured, up=up, down=down)
+        return state | {
+            "chance": chance.astype(np.float32),
+            "held_out": measured.astype(np.float32),
+            "epoch": np.asarray(state["epoch"]) + 1,
+        }
+
+    def init_state(num_classes, width):
+        return first_state(np.broadcast_to(chances, num_classes), width)
+
+    measured = ("batch_loss", "batch_count")
+    return dataclasses.replace(inner, loss=loss, init_state=init_state, after_epoch=after_epoch, measured=measured)

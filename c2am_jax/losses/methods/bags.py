@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from c2am_jax.losses.detection import global_sum
-from c2am_jax.losses.draws import smallest
+from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
+from c2am_jax.losses.draws import smallest, uniforms
 from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.statistics import ClassStatistics
 
 BOUNDS = (10, 100, 1000)  # instance counts at which the next group begins
 GROUPS = len(BOUNDS) + 1
@@ -33,38 +34,34 @@ def group_logits(logits: Float[Array, "n c"], group: Int[Array, " k"], index: in
 
 def bags_loss(
     logits: Float[Array, "n c"],
-    labels: Int[Array, " n"],
-    weights: Float[Array, " n"],
+    samples: Samples,
     group: Int[Array, " k"],
     uniform: Float[Array, "n 4"],
     *,
     others_ratio: float = 8.0,
-    axis_name: str | None = None,
 ) -> Float[Array, " n"]:
     """Sum over the five groups of ``w CE / (sum of w over all devices)``: each sample's share, [N].
 
     Args:
       logits: [N, K + 6].
-      labels: 0..K, background K.
-      weights: 1, or 0 for padding.
+      samples: labels and weights.
       group: of each class, [K].
       uniform: a random number for each sample and group (`draws.uniforms`): "others" with the smallest ones are kept.
       others_ratio: "others" kept per positive of a group.
-      axis_name: mesh axis of the devices that share the batch.
     """
-    classes = group.shape[0]
+    classes, labels, weights = group.shape[0], samples.labels, samples.weights
     is_background = labels == classes
     own_group = jnp.where(is_background, -1, group[jnp.minimum(labels, classes - 1)])
     objectness = softmax_cross_entropy(logits[:, -2:], is_background.astype(jnp.int32))
-    total = weights * objectness / jnp.maximum(global_sum(weights.sum(), axis_name), 1.0)
+    total = weights * objectness / samples.count
     for index in range(GROUPS):
         positive = weights * (own_group == index)
-        most = others_ratio * global_sum(positive.sum(), axis_name)
+        most = others_ratio * samples.sum(positive.sum())
         others = (weights > 0) & (own_group != index)
-        counted = positive + smallest(others, uniform[:, index], most, axis_name)
+        counted = positive + smallest(others, uniform[:, index], most, samples)
         target = jnp.where(own_group == index, labels, classes)
         loss = softmax_cross_entropy(group_logits(logits, group, index), target)
-        total += counted * loss / jnp.maximum(global_sum(counted.sum(), axis_name), 1.0)
+        total += counted * loss / jnp.maximum(samples.sum(counted.sum()), 1.0)
     return total
 
 
@@ -80,3 +77,34 @@ def bags_log_probabilities(logits: Float[Array, "n c"], group: Int[Array, " k"])
         within = jax.nn.log_softmax(group_logits(logits, group, index), axis=-1)[:, :classes]
         own = jnp.where(group == index, within, own)
     return jnp.concatenate([own + objectness[:, :1], objectness[:, 1:]], -1)
+
+
+def bags(statistics: ClassStatistics, others_ratio: float = 8.0, seed: int = 0) -> Classification:
+    """The groups are part of the head, so a checkpoint is evaluated with those it was trained with.
+
+    A cascade averages log-probabilities, which is a geometric mean over its stages. Its state is the step, from which
+    the draws follow.
+    """
+    groups = groups_of(statistics.instances)
+
+    def logits(features: jax.Array, head: Head):
+        return bags_log_probabilities(head.linear(features), head.extra["group"])
+
+    def loss(samples: Samples, head: Head, state):
+        uniform = uniforms(seed, state["step"], GROUPS, samples)
+        own = head.linear(samples.features)
+        shares = bags_loss(own, samples, head.extra["group"], uniform, others_ratio=others_ratio)
+        return shares * samples.count, {"step": state["step"] + 1}  # the caller divides by their number
+
+    def extra_parameters(num_classes, width, draw_key):
+        return {"group": jnp.asarray(np.broadcast_to(groups, num_classes))}
+
+    return Classification(
+        "linear",
+        loss,
+        logits,
+        own_activation=jnp.exp,
+        init_state=count_steps,
+        extra_outputs=GROUPS + 1,
+        extra_parameters=extra_parameters,
+    )

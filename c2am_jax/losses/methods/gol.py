@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from c2am_jax.losses.sigmoid import one_hot
+from c2am_jax.losses.channels import append_background, foreground_only, one_hot
+from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
+from c2am_jax.losses.draws import uniforms
+from c2am_jax.losses.statistics import ClassStatistics
 
 LOWEST, HIGHEST = -4.0, 10.0  # logits in training; beyond them there is no gradient
 LN2 = math.log(2)
@@ -59,3 +62,27 @@ def gumbel_loss(
     """GOL of each sample, summed over the classes; arguments of `drop_weights`."""
     weights = jax.lax.stop_gradient(drop_weights(labels, is_tail, tail_share, draws))
     return (weights * gumbel_cross_entropy(logits, one_hot(labels, logits.shape[1], logits.dtype))).sum(-1)
+
+
+def gol(statistics: ClassStatistics, tail_frequency: float = 1.1e-3, seed: int = 0) -> Classification:
+    """Lambda 1.1e-3 for LVIS v1.0, 1.77e-3 for v0.5. Its state is the step, from which the draws follow."""
+    tail = statistics.image_frequency < tail_frequency
+
+    def loss(samples: Samples, head: Head, state):
+        logits = head.linear(samples.features)
+        is_tail = jnp.asarray(tail)
+        foreground = samples.foreground(logits.shape[1])
+        tails = foreground & jnp.append(is_tail, False)[samples.labels]
+        seen = samples.sum(foreground.sum())
+        # Without any foreground nothing is dropped (reference rule).
+        share = jnp.where(seen > 0, samples.sum(tails.sum()) / jnp.maximum(seen, 1), 1.0)
+        draws = uniforms(seed, state["step"], logits.shape[1], samples)
+        return gumbel_loss(logits, samples.labels, is_tail, share, draws), {"step": state["step"] + 1}
+
+    return foreground_only(
+        loss,
+        own_activation=lambda logits: append_background(gumbel_activation(logits)),
+        init_state=count_steps,
+        bias_init=FIRST_BIAS,
+        kernel_std=FIRST_STD,
+    )
