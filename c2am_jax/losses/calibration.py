@@ -6,6 +6,7 @@ never calibrated.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,7 @@ def calibrated(
         raise ValueError(f"calibration {name!r} is not given the statistics that it needs")
 
     def activate(logits):
-        constant = lambda x: jnp.asarray(x, logits.dtype)  # noqa: E731
+        constant = functools.partial(jnp.asarray, dtype=logits.dtype)
         if name == "norcal":
             return norcal_scores(logits, constant(statistics.image_count), gamma=settings.gamma)
         if name == "fracal":
