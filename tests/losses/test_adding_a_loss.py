@@ -1,4 +1,4 @@
-"""The files of docs/adding_a_loss.md, outside the package: they train, resume, are evaluated, exported and a row."""
+"""The files of docs/adding_a_loss.md, outside the package: they train, resume, are evaluated and are a table row."""
 
 import ast
 import json
