@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks.common import machine, random_batch
-from c2am_jax.config import load_config
+from c2am_jax.config import load_experiment
 from c2am_jax.mesh import batch_sharding, data_mesh
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.restore import first_state
@@ -26,14 +26,14 @@ from c2am_jax.training.step import configured_step
 
 def first_step(options: argparse.Namespace) -> dict[str, float]:
     """Trace, compile and run one step in this process."""
-    config = load_config(options.config)
+    experiment = load_experiment(options.config)
     hw, mesh = tuple(options.size), data_mesh()
     start = time.perf_counter()
-    state = first_state(config, mesh)
+    state = first_state(experiment, mesh)
     built = time.perf_counter()
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    step = configured_step(config, optimizer, mesh)
-    batch = jax.device_put(random_batch(1, hw, max(hw), config.model.num_classes), batch_sharding(mesh))
+    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1000))
+    step = configured_step(experiment, optimizer, mesh)
+    batch = jax.device_put(random_batch(1, hw, max(hw), experiment.model.num_classes), batch_sharding(mesh))
     begun = time.perf_counter()
     lowered = step.lower(state, batch, hw)
     traced = time.perf_counter()

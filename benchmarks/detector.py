@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from benchmarks.common import GROUND_TRUTHS, ceiling, machine, peak_rss_gb
 from benchmarks.parts import profile
 from benchmarks.peers import Peer
+from c2am_jax.experiment import Experiment
 
 
 def parse(doc: str | None, config: str) -> argparse.Namespace:
@@ -37,12 +37,12 @@ def parse(doc: str | None, config: str) -> argparse.Namespace:
     return options
 
 
-def start_peer(options: argparse.Namespace, config: ConfigDict, task: str) -> Peer:
+def start_peer(options: argparse.Namespace, experiment: Experiment, task: str) -> Peer:
     """The PyTorch detector of the same kind, size and batch."""
     arguments = ["--task", task, "--size", *map(str, options.size), "--batch", str(options.batch)]
-    arguments += ["--classes", str(config.model.num_classes), "--depth", str(config.model.backbone.depth)]
+    arguments += ["--classes", str(experiment.model.num_classes), "--depth", str(experiment.model.backbone.depth)]
     arguments += ["--ground_truths", str(GROUND_TRUTHS)]
-    if config.model.cascade.positive_ious:
+    if experiment.model.cascade.positive_ious:
         arguments.append("--cascade")
     if options.dtype == "bf16":
         arguments.append("--bf16")
@@ -51,14 +51,14 @@ def start_peer(options: argparse.Namespace, config: ConfigDict, task: str) -> Pe
 
 
 def measure(
-    name: str, options: argparse.Namespace, config: ConfigDict, lowered: Any, step: Callable[[Any], dict[str, Any]]
+    name: str, options: argparse.Namespace, experiment: Experiment, lowered: Any, step: Callable[[Any], dict[str, Any]]
 ) -> None:
     """Compile, run, print.
 
     Args:
       name: of the benchmark, "train_step" or "predict".
       options: from `parse`.
-      config: what runs.
+      experiment: what runs.
       lowered: the program.
       step: runs the compiled program once, waits for it, and returns facts of it for the line.
     """
@@ -76,7 +76,7 @@ def measure(
         own.append(time.perf_counter() - began)
 
     if options.vs:
-        with start_peer(options, config, "train" if name == "train_step" else "predict") as peer:
+        with start_peer(options, experiment, "train" if name == "train_step" else "predict") as peer:
             for _ in range(options.steps):
                 one_step()
                 theirs.append(peer.step())
@@ -87,7 +87,7 @@ def measure(
     median = statistics.median(own)
     flops = compiled.cost_analysis().get("flops", float("nan"))
     line: dict[str, Any] = {"benchmark": name, "config": options.config, "size": options.size, "batch": options.batch}
-    line |= {"classes": config.model.num_classes, "dtype": options.dtype, **facts}
+    line |= {"classes": experiment.model.num_classes, "dtype": options.dtype, **facts}
     line |= {
         "median_s": round(median, 3),
         "min_s": round(min(own), 3),

@@ -35,12 +35,11 @@ from typing import Any
 
 import jax
 
-from c2am_jax.config import lvis
 from c2am_jax.data import builder, prepared
 from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.pipeline import train_batches, train_steps
 from c2am_jax.data.sampler import Sampler
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.ops.preprocess import RESIZERS, preprocess
 
@@ -123,19 +122,18 @@ def main() -> None:
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=PipelineSettings.workers)
+    parser.add_argument("--workers", type=int, default=DataSettings.workers)
     parser.add_argument("--turn", type=int, default=320, metavar="IMAGES")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--matrices", action="store_true")
     parser.add_argument("--vs", default="", metavar="COMMAND")
     parser.add_argument("--vs-runs", type=int, default=3)
     options = parser.parse_args()
-    config = lvis("benchmark", "c2am").data.to_dict()
-    settings = PipelineSettings.from_dict(config | {"workers": options.workers})
+    settings = DataSettings(workers=options.workers)
 
     def preprocessor(resizer):
         def function(batch, bucket):
-            return preprocess(batch, bucket, mean=config["mean"], std=config["std"], resizer=resizer)
+            return preprocess(batch, bucket, **settings.pixels, resizer=resizer)
 
         return jax.jit(function, static_argnums=1)
 

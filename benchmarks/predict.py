@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.common import random_batch
 from benchmarks.detector import measure, parse
-from c2am_jax.config import load_config
+from c2am_jax.config import load_experiment
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.evaluation.predict import make_predict
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
@@ -40,15 +40,14 @@ def main() -> None:
     options = parse(__doc__, "configs/maskrcnn_r50_ce.py")
     if options.dtype != "float32":
         raise SystemExit("predictions are float32")
-    config = load_config(options.config)
-    config.model.num_classes = options.classes or config.model.num_classes
-    config.model.rpn.post_nms_test = options.rois or config.model.rpn.post_nms_test
+    chosen = {"model.num_classes": options.classes, "model.rpn.post_nms_test": options.rois}
+    experiment = load_experiment(options.config).changed({key: value for key, value in chosen.items() if value})
     mesh = data_mesh()
     spread_logits()
-    detector = jax.device_put(build_detector(config)[0], replicated(mesh))
-    batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
+    detector = jax.device_put(build_detector(experiment)[0], replicated(mesh))
+    batch = random_batch(options.batch, options.size, max(options.size), experiment.model.num_classes)
     batch = jax.device_put(batch, batch_sharding(mesh))
-    predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
+    predict = make_predict(mesh, **experiment.data.pixels)
     hw = np.asarray(options.size)
 
     def step(compiled):
@@ -66,7 +65,7 @@ def main() -> None:
             )
         return {"detections": int(found.valid.sum())}
 
-    measure("predict", options, config, predict.lower(detector, batch, options.size), step)
+    measure("predict", options, experiment, predict.lower(detector, batch, options.size), step)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ what a browser says to the page.
 """
 
 import argparse
-import importlib.util
 import json
 import random
 import resource
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluate_lvis import shifted
+from c2am_jax.config import load_experiment
 from c2am_jax.data import builder, prepared
 from c2am_jax.data.box_masks import rasterise
 from c2am_jax.evaluation.classifier_norms import weight_norm_table
@@ -81,15 +81,6 @@ def write(source: Path, counts: Path, folder: Path, repeat: int) -> dict[str, Pa
     return {name: folder / f"{name}.json" for name in found}
 
 
-def config_of(name: str):
-    """The config of configs/NAME.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -115,7 +106,7 @@ def main() -> None:
     norms = {"": weight_norm_table(np.linalg.norm(kernel, axis=0), dataset.categories)}
     start, page = time.time(), options.folder / "report.html"
     evaluated = Evaluated(dataset, 180_000, scored, {"": kernel}, norms, page.parent)
-    checkpoint_report(page, config_of("maskrcnn_r50_c2am"), evaluated)
+    checkpoint_report(page, load_experiment("maskrcnn_r50_c2am"), evaluated)
     line |= {"report_s": round(time.time() - start, 1), "bytes": page.stat().st_size}
     line["peak_rss_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     print(json.dumps(line))

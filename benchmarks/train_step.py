@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.common import GROUND_TRUTHS, random_batch
 from benchmarks.detector import measure, parse
-from c2am_jax.config import load_config
+from c2am_jax.config import load_experiment
 from c2am_jax.mesh import batch_sharding, data_mesh
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
@@ -44,18 +44,17 @@ def propose_jittered(boxes: np.ndarray, copies: int) -> None:
 def main() -> None:
     """The command."""
     options = parse(__doc__, "configs/maskrcnn_r50_c2am.py")
-    config = load_config(options.config)
-    config.train.batch_size = options.batch
-    config.model.num_classes = options.classes or config.model.num_classes
-    config.model.box_head.samples = options.rois or config.model.box_head.samples
+    chosen = {"model.num_classes": options.classes, "model.box_head.samples": options.rois}
+    chosen |= {"train.batch_size": options.batch}
+    chosen |= {"train.compute_dtype": "bfloat16" if options.dtype == "bf16" else "float32"}
+    experiment = load_experiment(options.config).changed({key: value for key, value in chosen.items() if value})
 
     mesh = data_mesh()
-    batch = random_batch(options.batch, options.size, max(options.size), config.model.num_classes)
-    propose_jittered(batch.boxes, copies=min(40, config.model.rpn.post_nms_train // GROUND_TRUTHS))
-    config.train.compute_dtype = "bfloat16" if options.dtype == "bf16" else "float32"
-    state = first_state(config, mesh)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 1000))
-    train_step = configured_step(config, optimizer, mesh)
+    batch = random_batch(options.batch, options.size, max(options.size), experiment.model.num_classes)
+    propose_jittered(batch.boxes, copies=min(40, experiment.model.rpn.post_nms_train // GROUND_TRUTHS))
+    state = first_state(experiment, mesh)
+    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1000))
+    train_step = configured_step(experiment, optimizer, mesh)
     batch = jax.device_put(batch, batch_sharding(mesh))
 
     def step(compiled):
@@ -64,7 +63,7 @@ def main() -> None:
         positive = [int(v) for name, v in sorted(metrics.items()) if name.endswith("roi/positive")]
         return {"positive_rois": positive, "loss": round(float(metrics["loss"]), 4)}
 
-    measure("train_step", options, config, train_step.lower(state, batch, options.size), step)
+    measure("train_step", options, experiment, train_step.lower(state, batch, options.size), step)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -23,6 +23,7 @@ from c2am_jax.errors import UserError
 
 if TYPE_CHECKING:
     from c2am_jax.evaluation.evaluate import Evaluated
+    from c2am_jax.experiment import Experiment
 
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score against, without any model.")
@@ -76,12 +77,12 @@ def score(annotations: str, predictions: str) -> None:
         _compare(annotations, {kind: (predictions, found)})
 
 
-def _inspect(config: Any, evaluated: "Evaluated") -> None:
+def _inspect(experiment: "Experiment", evaluated: "Evaluated") -> None:
     """What --report and --official make of a checkpoint's evaluation."""
     if _REPORT.value:
         from c2am_jax.report.checkpoint_report import checkpoint_report
 
-        checkpoint_report(Path(_REPORT.value), config, evaluated)
+        checkpoint_report(Path(_REPORT.value), experiment, evaluated)
     if _OFFICIAL.value:
         files = {kind: evaluated.folder / f"detections_{kind}.json" for kind in evaluated.scored}
         scored = {kind: (files[kind], found.metrics()) for kind, found in evaluated.scored.items()}
@@ -128,16 +129,18 @@ def main(_) -> None:
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if command_line.CONFIG.value is None:
         raise UserError("give --config, or --annotations together with --predictions")
-    config = command_line.given_config()
+    from c2am_jax.config import parse
+
+    experiment = parse(command_line.given_config())
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 
-    workdir = command_line.WORKDIR.value or Path("runs") / config.name
+    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
     if _GATHER_LOGITS.value:
-        print(gather_logits(config, workdir, _STEP.value, _GATHER_LOGITS.value))
+        print(gather_logits(experiment, workdir, _STEP.value, _GATHER_LOGITS.value))
         return
-    inspect = functools.partial(_inspect, config) if _REPORT.value or _OFFICIAL.value else None
-    evaluate_checkpoint(config, workdir, _STEP.value, inspect, show=print)
+    inspect = functools.partial(_inspect, experiment) if _REPORT.value or _OFFICIAL.value else None
+    evaluate_checkpoint(experiment, workdir, _STEP.value, inspect, show=print)
 
 
 def run() -> None:

@@ -46,13 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--platforms {options.platforms}: there are {', '.join(PLATFORMS)}")
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
-    from c2am_jax.data.settings import PipelineSettings  # JAX and TensorFlow take seconds to import
-    from c2am_jax.training.exported import export_detector, export_shape
+    from c2am_jax.training.exported import export_detector, export_shape  # JAX and TensorFlow take seconds to import
     from c2am_jax.training.restore import load_detector
 
     trained = load_detector(options.workdir, options.step, categories=options.categories)
-    settings = PipelineSettings.from_dict(trained.config.data.to_dict())
-    shape = export_shape(settings, options.size, options.batch)
+    shape = export_shape(trained.experiment.data, options.size, options.batch)
     content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:

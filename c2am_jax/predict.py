@@ -130,7 +130,7 @@ def predict(
         raise UserError(f"--out {out} is the folder of the pictures: drawings would replace them")
     trained = load_detector(workdir, step, categories=categories)
     detect = PictureDetector(
-        trained.config, trained.detector, data_mesh(), batch_size=batch, size=size, threshold=threshold
+        trained.experiment, trained.detector, data_mesh(), batch_size=batch, size=size, threshold=threshold
     )
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -20,17 +20,21 @@ _PROFILE = flags.DEFINE_integer("profile", 0, "Trace that many training steps in
 def main(_) -> None:
     """Train, evaluate, print the tables."""
     config = command_line.given_config()
+    from c2am_jax.config import parse  # after the flags: importing JAX and TensorFlow takes seconds
+
+    experiment = parse(config)
     command_line.start_distributed()
     command_line.check_environment()
     if _DRY_RUN.value:
         from c2am_jax.mesh import data_mesh
         from c2am_jax.training.program import describe
 
-        print(json.dumps(describe(config, data_mesh()), indent=2))
+        print(json.dumps(describe(experiment, data_mesh()), indent=2))
         return
-    from c2am_jax.training.loop import train  # after the flags: importing JAX and TensorFlow takes seconds
+    from c2am_jax.training.loop import train
 
-    train(config, command_line.WORKDIR.value or Path("runs") / config.name, profile=_PROFILE.value, show=print)
+    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
+    train(experiment, workdir, profile=_PROFILE.value, show=print)
 
 
 def run() -> None:

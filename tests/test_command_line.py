@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from c2am_jax.config import detector_settings
+from c2am_jax.config import parse
 from c2am_jax.models.settings import MaskRCNNSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,13 +34,12 @@ def test_every_config_builds_and_names_its_command(path):
     module = load(path)
     config = module.get_config()
     assert config.name == path.stem and f"--config configs/{path.name}" in module.__doc__
-    settings = detector_settings(config)
-    assert MaskRCNNSettings.from_dict(config.model.to_dict()) == settings
+    assert parse(config).as_dict() == config.to_dict()
 
 
 def test_the_papers_settings():
     config = load(ROOT / "configs" / "maskrcnn_r50_c2am.py").get_config()
-    assert detector_settings(config) == MaskRCNNSettings()
+    assert parse(config).model == MaskRCNNSettings()
     assert config.loss.to_dict()["scale"] == 30 and config.loss.alpha == 0.5
     assert (config.train.epochs, config.train.base_lr, tuple(config.train.lr_epochs)) == (24, 0.02, (16, 22))
     old = load(ROOT / "configs" / "maskrcnn_r101_ce.py").get_config("v05")
@@ -55,6 +54,18 @@ def test_the_papers_settings():
         (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "no such key in the config"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py:v2"), "v2"),
         (("train.py", "--config=configs/glyphs_c2am.py", "loss.alpha=1"), "unexpected argument"),
+        (
+            ("train.py", "--dry_run", "--config=glyphs_c2am", "--config.train.batch_size=0"),
+            "config.train.batch_size=0: must be a whole number of at least 1",
+        ),
+        (
+            ("train.py", "--dry_run", "--config=glyphs_c2am", "--config.data.buckets=(256,320)"),
+            "config.data.buckets=(256, 320): must be padded shapes such as ((800, 1344), (1344, 800))",
+        ),
+        (
+            ("eval.py", "--config=glyphs_c2am", "--config.eval.batch_size=0"),
+            "config.eval.batch_size=0: must be a whole number of at least 1",
+        ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
         (("eval.py",), "give --config"),
         (("eval.py", "--annotations=none.json", "--predictions=none.json"), "none.json: no such file"),

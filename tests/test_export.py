@@ -11,7 +11,7 @@ import pytest
 from untrained import CATEGORIES
 
 from c2am_jax.data.sampler import target_size
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import main
 from c2am_jax.mesh import data_mesh
@@ -51,11 +51,9 @@ def test_a_file_for_all_platforms_runs_without_this_package_and_finds_the_same(w
     assert done.returncode == 0, done.stderr
     bare = np.load(tmp_path / "out.npz")
 
-    detector = load_detector(workdir)
-    model = detector.functional, detector.params, detector.rest
-    own = dict(
-        PictureDetector(detector.config, *model, data_mesh(jax.devices()[:1]), batch_size=2)(enumerate(pictures))
-    )
+    trained = load_detector(workdir)
+    detect = PictureDetector(trained.experiment, trained.detector, data_mesh(jax.devices()[:1]), batch_size=2)
+    own = dict(detect(enumerate(pictures)))
     for row in range(2):
         keep = bare["valid"][row]
         assert keep.sum() == len(own[row].scores) > 0
@@ -93,7 +91,7 @@ def test_sizes_in_the_network_are_those_of_evaluation(short, most, bucket):
 
 
 def test_images_that_do_not_fit_become_smaller():
-    shape = export_shape(PipelineSettings(), (480, 640), 1)
+    shape = export_shape(DataSettings(), (480, 640), 1)
     assert shape.bucket == (800, 1088)
     assert shape.target_hw(jnp.array([[480, 640], [640, 480], [480, 480]])).tolist() == [[800, 1067], [800, 600]] + [
         [800, 800]

@@ -60,7 +60,7 @@ def test_batches_of_any_size_find_the_same(workdir):
 
     def found(batch, devices):
         mesh = data_mesh(jax.devices()[:devices])
-        detect = PictureDetector(trained.config, trained.detector, mesh, batch_size=batch)
+        detect = PictureDetector(trained.experiment, trained.detector, mesh, batch_size=batch)
         return dict(detect((i, pixels(i, hw)) for i, hw in enumerate(shapes)))
 
     one, many = found(1, 1), found(3, 2)
@@ -73,7 +73,7 @@ def test_batches_of_any_size_find_the_same(workdir):
 
 def test_the_size_of_the_networks_input_can_be_chosen(workdir):
     trained = load_detector(workdir)
-    detect = PictureDetector(trained.config, trained.detector, data_mesh(jax.devices()[:1]), size=(96, 64))
+    detect = PictureDetector(trained.experiment, trained.detector, data_mesh(jax.devices()[:1]), size=(96, 64))
     assert detect.bucket((50, 50))[0] == (96, 64) and detect.bucket((50, 50))[1].tolist() == [64, 64]
     assert detect.bucket((300, 100))[1].tolist() == [96, 32] and detect.bucket((9000, 1))[1].tolist() == [96, 1]
 

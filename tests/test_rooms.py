@@ -9,13 +9,13 @@ import c2am_jax
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
     ("errors", "files", "frequency", "structures"),
-    ("config_files", "environment"),
+    ("checks", "config_files", "environment"),
     ("command_line",),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),
     ("models",),
-    ("config", "weights"),
-    ("evaluation",),
+    ("experiment", "weights"),
+    ("config", "evaluation"),
     ("report", "training"),
     ("interop",),
     ("eval", "experiments", "export", "predict", "train"),

@@ -1,11 +1,10 @@
 """From `config.data` to a prepared data set, preparing it on first use."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from c2am_jax.data import builder, glyphs, prepared
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -22,14 +21,14 @@ class MissingDataset(UserError):
     """Nothing to train or evaluate on; the text says what to download into which folder."""
 
 
-def sources(config: Mapping[str, Any], split: str) -> tuple[Path, Path]:
-    """Annotation json and image folder of a split ("train" or "val"), named by the config or the standard places."""
-    prefix = "" if split == "train" else "val_"
-    folder = Path(config["dir"]) / config["name"]
-    standard = STANDARD_ANNOTATIONS.get(config["name"], "{split}.json").format(split=split)
-    annotations = config[f"{prefix}annotations"] or folder / standard
-    images = config[f"{prefix}images"] or config["images"] or folder / "images"
-    return Path(annotations), Path(images)
+def sources(data: DataSettings, split: str) -> tuple[Path, Path]:
+    """Annotation json and image folder of a split ("train" or "val"), named by the settings or the standard places."""
+    folder = Path(data.dir) / data.name
+    standard = STANDARD_ANNOTATIONS.get(data.name, "{split}.json").format(split=split)
+    annotations, images = data.annotations, data.images
+    if split == "val":
+        annotations, images = data.val_annotations, data.val_images or data.images
+    return Path(annotations or folder / standard), Path(images or folder / "images")
 
 
 def check_sources(name: str, annotations: Path, images: Path, split: str) -> None:
@@ -38,33 +37,32 @@ def check_sources(name: str, annotations: Path, images: Path, split: str) -> Non
         raise MissingDataset(_missing(name, annotations, images, split))
 
 
-def open_dataset(config: Mapping[str, Any], split: str) -> prepared.PreparedDataset:
+def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
 
     Args:
-      config: `config.data`: name, dir, annotations, images, val_annotations, val_images.
+      data: name, dir, annotations, images, val_annotations, val_images count.
       split: "train" or "val".
 
     Raises:
       MissingDataset: the files are not there; one message says what to do.
       AnnotationError: they are there but not usable, or the records come from other files.
     """
-    name = f"{config['name']}_{split}"
-    data_dir = config["dir"]
-    annotations, images = sources(config, split)
-    if config["name"] == "glyphs":
-        annotations, images = _drawn_glyphs(Path(data_dir) / "glyphs", split)
-    named = config["annotations" if split == "train" else "val_annotations"]
-    if not prepared.is_prepared(name, data_dir):
-        check_sources(config["name"], annotations, images, split)
+    name = f"{data.name}_{split}"
+    annotations, images = sources(data, split)
+    if data.name == "glyphs":
+        annotations, images = _drawn_glyphs(Path(data.dir) / "glyphs", split)
+    named = data.annotations if split == "train" else data.val_annotations
+    if not prepared.is_prepared(name, data.dir):
+        check_sources(data.name, annotations, images, split)
         _LOG.info("preparing %s from %s (once)", name, annotations)
-        training = sources(config, "train")[0] if split == "val" else Path()
+        training = sources(data, "train")[0] if split == "val" else Path()
         known = training if training.is_file() else ""
-        builder.prepare(annotations, images, name, data_dir, replace=False, training=known)
+        builder.prepare(annotations, images, name, data.dir, replace=False, training=known)
     elif named and not annotations.is_file():
-        raise MissingDataset(_missing(config["name"], annotations, images, split))
+        raise MissingDataset(_missing(data.name, annotations, images, split))
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
-    return prepared.load(name, data_dir, annotations=annotations if annotations.is_file() else "")
+    return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
 
 
 def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:

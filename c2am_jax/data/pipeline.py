@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.checks import WrongSetting
 from c2am_jax.data import augment
 from c2am_jax.data.augment import Instances
 from c2am_jax.data.box_masks import MASK_SIZE
@@ -16,12 +17,11 @@ from c2am_jax.data.records import InstanceTensors, parse_record
 from c2am_jax.data.sampler import (
     Sampler,
     Step,
-    WrongSetting,
     check_buckets,
     epoch_steps,
     evaluation_steps,
 )
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
 
@@ -32,7 +32,7 @@ NO_IMAGE = -1
 class _Maker:
     """From an occurrence to the fields of `Batch`, each at its own size; graph code."""
 
-    def __init__(self, dataset: PreparedDataset, settings: PipelineSettings, partners: np.ndarray):
+    def __init__(self, dataset: PreparedDataset, settings: DataSettings, partners: np.ndarray):
         """`partners`: the images whose objects may be pasted."""
         self._dataset, self._settings, self._partners = dataset, settings, partners
         self._fit = bool(dataset.image_hw.max() > settings.canvas)
@@ -154,7 +154,7 @@ def fitted(image: tf.Tensor, boxes: tf.Tensor, canvas: int) -> tuple[tf.Tensor, 
 
 def _batches(
     dataset: PreparedDataset,
-    settings: PipelineSettings,
+    settings: DataSettings,
     steps: Iterable[Step],
     *,
     batch_size: int,
@@ -164,7 +164,7 @@ def _batches(
 ) -> Iterator[tuple[tuple[int, int], Batch]]:
     """This process's slice of each step, in order."""
     if batch_size % process_count:
-        raise WrongSetting(f"train.batch_size={batch_size} does not divide among {process_count} processes")
+        raise WrongSetting("config.train.batch_size", f"={batch_size} does not divide among {process_count} processes")
     size = batch_size // process_count
     own = slice(process_index * size, (process_index + 1) * size)
     buckets = collections.deque()  # of the steps that tf.data has asked for and not yet delivered
@@ -208,7 +208,7 @@ def _named_failures(stream: tf.data.Dataset, unreadable: list[UnreadableRecord])
 def train_steps(
     dataset: PreparedDataset,
     sampler: Sampler,
-    settings: PipelineSettings,
+    settings: DataSettings,
     *,
     batch_size: int,
     seed: int,
@@ -225,7 +225,7 @@ def train_steps(
 
 def train_batches(
     dataset: PreparedDataset,
-    settings: PipelineSettings,
+    settings: DataSettings,
     *,
     batch_size: int,
     seed: int,
@@ -247,14 +247,14 @@ def train_batches(
     return _batches(dataset, settings, steps, batch_size=batch_size, partners=sampler.images, **process)
 
 
-def _checked_sampler(dataset: PreparedDataset, settings: PipelineSettings) -> Sampler:
+def _checked_sampler(dataset: PreparedDataset, settings: DataSettings) -> Sampler:
     check_buckets(dataset, settings.augmentation)
     return Sampler(dataset, settings.sampler, threshold=settings.repeat_threshold, held_out=settings.held_out)
 
 
 def eval_batches(
     dataset: PreparedDataset,
-    settings: PipelineSettings,
+    settings: DataSettings,
     *,
     batch_size: int,
     images: np.ndarray | None = None,
@@ -278,6 +278,6 @@ def eval_batches(
     return _batches(dataset, settings.for_evaluation, steps, batch_size=batch_size, partners=nobody, **process)
 
 
-def epoch_length(dataset: PreparedDataset, settings: PipelineSettings, batch_size: int) -> int:
+def epoch_length(dataset: PreparedDataset, settings: DataSettings, batch_size: int) -> int:
     """Nominal steps per epoch, for schedules. Raises WrongSetting as `train_batches` would."""
     return -(-_checked_sampler(dataset, settings).nominal_length() // batch_size)

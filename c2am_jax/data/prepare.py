@@ -59,12 +59,13 @@ def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
     if options.name or (options.annotations and not options.split):
         parser.error("a published set has its own name, and --annotations needs --split")
     from c2am_jax.data import datasets
+    from c2am_jax.data.settings import DataSettings
 
-    config = {"name": options.dataset, "dir": options.out, "images": options.images or "", "val_images": ""}
-    config |= dict.fromkeys(("annotations", "val_annotations"), options.annotations or "")
+    named = options.annotations or ""
+    data = DataSettings(options.dataset, options.out, named, options.images or "", val_annotations=named)
     found = []
     for split in [options.split] if options.split else ["train", "val"]:
-        annotations, images = datasets.sources(config, split)
+        annotations, images = datasets.sources(data, split)
         datasets.check_sources(options.dataset, annotations, images, split)
         found.append((str(annotations), str(images), f"{options.dataset}_{split}"))
     return found

@@ -9,15 +9,12 @@ import dataclasses
 
 import numpy as np
 
+from c2am_jax.checks import WrongSetting
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic", "class_aware")
 _ROUNDING, _KEYS, _CLASSES, _IMAGES, _HELD_OUT = range(1, 6)  # random streams beside that of the order
-
-
-class WrongSetting(UserError, ValueError):
-    """A value of `config.data` that cannot be used; the text begins with its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +111,9 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     if len(lost):
         height, width = target_hw[lost[0]]
         raise WrongSetting(
-            f"data.buckets: none of the padded shapes {buckets} holds an image resized to {height}x{width}: add one or "
-            "lower data.short_sides, data.test_short_side and data.max_side"
+            "config.data.buckets",
+            f": none of the padded shapes {buckets} holds an image resized to {height}x{width}: add one or "
+            "lower data.short_sides, data.test_short_side and data.max_side",
         )
     return chosen
 
@@ -191,13 +189,11 @@ class Sampler:
     """
 
     def __init__(self, dataset: PreparedDataset, name: str, *, threshold: float = 1e-3, held_out: float = 0.0):
-        """Raises WrongSetting for an unknown name or a data set without a trainable image."""
-        if name not in SAMPLERS:
-            raise WrongSetting(f"data.sampler must be one of {', '.join(SAMPLERS)}, not {name!r}")
+        """`name` is one of `SAMPLERS`. Raises UserError for a data set without a trainable image."""
         self.name = name
         self.images = trainable(dataset.image_hw, dataset.label_offset)
         if not len(self.images):
-            raise WrongSetting(f"data: no image of {dataset.folder} is 32 pixels wide and high and has an annotation")
+            raise UserError(f"no image of {dataset.folder} is 32 pixels wide and high and has an annotation")
         if held_out:
             self.images = np.setdiff1d(self.images, held_out_images(dataset, held_out))
         if name.startswith("repeat_factor"):

@@ -25,13 +25,13 @@ from c2am_jax.data.sampler import (
     target_size,
     trainable,
 )
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.frequency import GROUPS
 
 PERCENTILES = (0, 50, 90, 99, 100)
 
 
-def statistics(found: Scan, settings: PipelineSettings, threshold: float) -> dict[str, Any]:
+def statistics(found: Scan, settings: DataSettings, threshold: float) -> dict[str, Any]:
     """Numbers of a scanned file.
 
     Returns:
@@ -155,10 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="c2am_jax.data.stats", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("annotations", metavar="A.json")
     parser.add_argument("--out", metavar="DIR", help="where to write stats.json and stats.png")
-    parser.add_argument("--threshold", type=float, default=PipelineSettings.repeat_threshold, help="of repeat factors")
+    parser.add_argument("--threshold", type=float, default=DataSettings.repeat_threshold, help="of repeat factors")
     options = parser.parse_args(arguments)
     found = scan(options.annotations)
-    numbers = statistics(found, PipelineSettings(), options.threshold)
+    numbers = statistics(found, DataSettings(), options.threshold)
     print(text(Path(options.annotations).name, numbers))
     if options.out:
         folder = Path(options.out)

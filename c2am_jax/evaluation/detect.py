@@ -8,17 +8,16 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.pipeline import NO_IMAGE, fitted
 from c2am_jax.data.sampler import fitting_bucket, target_size
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.evaluation.predict import make_predict
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.structures import Batch, Detections
@@ -64,7 +63,7 @@ class PictureDetector:
 
     def __init__(
         self,
-        config: ConfigDict,
+        experiment: Experiment,
         detector: Detector,
         mesh: Mesh,
         *,
@@ -75,7 +74,7 @@ class PictureDetector:
         """Compiles nothing yet.
 
         Args:
-          config, detector: of the run.
+          experiment, detector: of the run.
           mesh: devices that share a batch.
           batch_size: rounded up to a multiple of the devices.
           size: (H, W) of the network's input; pictures become as large as fits in. Default: as in evaluation.
@@ -86,13 +85,13 @@ class PictureDetector:
         """
         if size is not None and (min(size) < STRIDE or any(side % STRIDE for side in size)):
             raise UserError(f"--size {' '.join(map(str, size))}: height and width must be multiples of {STRIDE}")
-        self.settings = PipelineSettings.from_dict(config.data.to_dict())
+        self.settings = experiment.data
         self._size = None if size is None else (size[0], size[1])
         self._canvas = max(self.settings.canvas, *(size or (0,)))
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._threshold = threshold
         self._mesh, self._detector = mesh, jax.device_put(detector, replicated(mesh))
-        self._predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
+        self._predict = make_predict(mesh, **experiment.data.pixels)
 
     def bucket(self, hw: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
         """Padded shape for a picture of this height and width, and its own size in there.

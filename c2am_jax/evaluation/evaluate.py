@@ -9,16 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.prepared import PreparedDataset
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
 from c2am_jax.evaluation.predict import make_predict, write_predictions
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.functional import Detector
 
@@ -47,7 +46,7 @@ class Evaluated:
 
 
 def evaluate(
-    config: ConfigDict,
+    experiment: Experiment,
     detector: Detector,
     workdir: str | Path,
     step: int,
@@ -64,21 +63,20 @@ def evaluate(
     category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
     The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
     """
-    dataset = open_dataset(config.data, "val")
-    if len(dataset.categories) != config.model.num_classes:
+    dataset = open_dataset(experiment.data, "val")
+    if len(dataset.categories) != experiment.model.num_classes:
         raise UserError(
             f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
-            f"{config.model.num_classes}"
+            f"{experiment.model.num_classes}"
         )
     mesh = data_mesh(jax.local_devices())
-    share = -(-config.eval.batch_size // jax.process_count())
+    share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
-    settings = PipelineSettings.from_dict(config.data.to_dict())
-    predict = make_predict(mesh, mean=config.data.mean, std=config.data.std)
+    predict = make_predict(mesh, **experiment.data.pixels)
     folder = Path(workdir) / "eval" / f"{step}{suffix}"
     if jax.process_count() > 1:
         detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process
-    write_predictions(predict, detector, dataset, settings, mesh, folder, batch_size=batch_size)
+    write_predictions(predict, detector, dataset, experiment.data, mesh, folder, batch_size=batch_size)
     if jax.process_index() > 0:
         return {}
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
 from c2am_jax.data.prepared import PreparedDataset
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
@@ -41,7 +41,7 @@ def write_predictions(
     predict: Callable[..., Detections],
     detector: Detector,
     dataset: PreparedDataset,
-    settings: PipelineSettings,
+    settings: DataSettings,
     mesh: Mesh,
     folder: Path,
     *,

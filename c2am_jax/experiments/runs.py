@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from c2am_jax.config import load_config, train_settings, without_obsolete
+from c2am_jax.checks import WrongSetting
+from c2am_jax.config import load_experiment
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
 from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import is_prepared
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment, flat
 from c2am_jax.training.optimizer import total_steps
 
 # Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
@@ -46,13 +46,9 @@ class PlannedRun:
     workdir: Path
     first: "PlannedRun | None" = None
 
-    def config(self) -> ConfigDict:
-        """The experiment that train.py will see.
-
-        Raises:
-          UserError: no such file, key or type of value.
-        """
-        return _with_overrides(load_config(self.argument), self.overrides)
+    def experiment(self) -> Experiment:
+        """What train.py will see. Raises UserError: no such file or key, or a wrong value."""
+        return _with_overrides(load_experiment(self.argument), self.overrides)
 
     def command(self) -> list[str]:
         """The command line that trains this run."""
@@ -61,14 +57,13 @@ class PlannedRun:
 
     def last_step(self) -> int:
         """Steps of the whole run; counted on the prepared data set, else on the published number of images."""
-        config = self.config()
-        schedule, data = train_settings(config), config.to_dict()["data"]
+        experiment = self.experiment()
+        schedule, data = experiment.train, experiment.data
         if schedule.steps > 0:
             return schedule.steps
-        if is_prepared(f"{data['name']}_train", data["dir"]):
-            settings = PipelineSettings.from_dict(data)
-            return total_steps(schedule, epoch_length(open_dataset(data, "train"), settings, schedule.batch_size))
-        return total_steps(schedule, -(-TRAIN_IMAGES[data["name"]] // schedule.batch_size))
+        if is_prepared(f"{data.name}_train", data.dir):
+            return total_steps(schedule, epoch_length(open_dataset(data, "train"), data, schedule.batch_size))
+        return total_steps(schedule, -(-TRAIN_IMAGES[data.name] // schedule.batch_size))
 
     def done_steps(self) -> int:
         """Step of the newest checkpoint, 0 without one."""
@@ -81,18 +76,18 @@ class PlannedRun:
         if not (file.is_file() and config.is_file()):
             return None
         try:
-            if without_obsolete(json.loads(config.read_text())) != json.loads(self.config().to_json()):
+            if Experiment.from_dict(json.loads(config.read_text())) != self.experiment():
                 return None
             return json.loads(file.read_text())
         except ValueError:
-            return None  # half-written: the run was killed there, and training again evaluates again
+            return None  # half-written (the run was killed there), or of another version: training tells
 
     def seconds_per_step(self) -> float | None:
         """Median over the log, None without one; the first line holds compilation."""
         file = self.workdir / "metrics.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
         rates = [json.loads(line)["images_per_sec"] for line in lines[1:] if line.endswith("}")]
-        return float(self.config().train.batch_size / np.median(rates)) if rates else None
+        return float(self.experiment().train.batch_size / np.median(rates)) if rates else None
 
     def execute(self, devices: str | None = None) -> int:
         """Train, or go on; output is appended to ``train.log`` of the workdir. Returns the exit status.
@@ -135,15 +130,15 @@ def plan(
     Raises:
       UserError: a key or value that the config does not know.
     """
-    config = load_config(argument)
-    plain = _flat(json.loads(config.to_json()))
-    _with_overrides(config, {**row, **user})
+    experiment = load_experiment(argument)
+    plain = flat(experiment.as_json())
+    _with_overrides(experiment, {**row, **user})
     row = {key: value for key, value in row.items() if plain[key] != value}
     user = {key: value for key, value in user.items() if plain[key] != value}
     parts = [plain["name"], *(f"{key.split('.')[-1]}={value}" for key, value in sorted(row.items()))]
     start = {}
     if first is not None:
-        parts.append(f"after_{first.config().name}")
+        parts.append(f"after_{first.experiment().name}")
         start = {"train.init": str(first.workdir)}
     if user:  # paths and long lists have no place in a folder's name
         parts.append(hashlib.sha256(json.dumps(user, sort_keys=True).encode()).hexdigest()[:8])
@@ -170,20 +165,8 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _with_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    known = _flat(config.to_dict())
-    for key, value in overrides.items():
-        try:
-            if key not in known:  # which update_from_flattened_dict overlooks
-                raise KeyError(key)
-            config.update_from_flattened_dict({key: value})
-        except (KeyError, AttributeError, TypeError, ValueError):
-            raise UserError(f"config {config.name} has no {key} that can be {value!r}") from None
-    return config
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+def _with_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
+    try:
+        return experiment.changed(overrides)
+    except WrongSetting as error:
+        raise UserError(f"config {experiment.name}: {error}") from None

@@ -16,7 +16,7 @@ from c2am_jax.command_line import guarded
 from c2am_jax.errors import UserError
 from c2am_jax.files import replacing
 from c2am_jax.training.initial import weights_of_workdir
-from c2am_jax.training.restore import config_of
+from c2am_jax.training.restore import experiment_of
 from c2am_jax.weights.foreign import Arrays
 from c2am_jax.weights.names import state_dict
 
@@ -56,9 +56,9 @@ def export_weights(workdir: str | Path, out: str | Path, step: int | None = None
     Raises:
       UserError: no run there, no such step, another kind of file.
     """
-    name = str(config_of(workdir).get("name", ""))
+    experiment = experiment_of(workdir)
     arrays, step = weights_of_workdir(Path(workdir), step)
-    write_weights(out, arrays, {"experiment": name, "step": str(step), "format": "pt"})
+    write_weights(out, arrays, {"experiment": experiment.name, "step": str(step), "format": "pt"})
     return step
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from c2am_jax.config import TrainSettings
 from c2am_jax.evaluation.classifier_norms import classifier_norms
+from c2am_jax.experiment import TrainSettings
 from c2am_jax.interop.comparison import Check, CompiledDetector
 from c2am_jax.interop.golden_training import recorded_names
 from c2am_jax.interop.recording import Recording

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from c2am_jax.command_line import guarded
-from c2am_jax.config import load_config
+from c2am_jax.config import load_experiment
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.restore import first_state
@@ -29,7 +29,7 @@ from c2am_jax.weights.foreign import PIXELS, Fitted, fit, read_weights, to_refer
 
 
 def import_weights(
-    source: str | Path, config: ConfigDict, out: str | Path, *, pixels: str = "", reset_classifier: bool = False
+    source: str | Path, experiment: Experiment, out: str | Path, *, pixels: str = "", reset_classifier: bool = False
 ) -> Fitted:
     """Write a checkpoint of step 0 with the weights of `source` into the workdir `out`.
 
@@ -40,16 +40,16 @@ def import_weights(
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: take another --out")
     arrays = to_reference_names(read_weights(source), source=str(source), pixels=pixels)
-    first = first_state(config, data_mesh(jax.devices()[:1]))
+    first = first_state(experiment, data_mesh(jax.devices()[:1]))
     shapes = {name: tuple(value.shape) for name, value in first.detector.arrays.items()}
     fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
     detector = first.detector.with_arrays(fitted.arrays)
     state = dataclasses.replace(first, params=detector.params, rest=detector.rest)
-    check_config(out, config)
+    check_config(out, experiment)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}
     (out / "import.json").write_text(json.dumps(report, indent=1))
-    with Checkpoints(out, config=config) as checkpoints:
+    with Checkpoints(out, experiment=experiment) as checkpoints:
         checkpoints.save(jax.block_until_ready(state), 0)
     return fitted
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     fitted = import_weights(
         options.source,
-        load_config(options.config),
+        load_experiment(options.config),
         options.out,
         pixels=options.pixels,
         reset_classifier=options.reset_classifier,

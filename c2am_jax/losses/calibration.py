@@ -7,12 +7,14 @@ never calibrated.
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import NonNegative, Settings, Share, one_of
 from c2am_jax.losses.classification import Classification, Head, linear_logits
 from c2am_jax.losses.statistics import ClassStatistics
 
@@ -21,7 +23,7 @@ STD_FLOOR = 1e-5  # of a class's logits, LogN
 
 
 @dataclasses.dataclass(frozen=True)
-class CalibrationSettings:
+class CalibrationSettings(Settings):
     """`config.calibration`, read by eval.py only.
 
     Attributes:
@@ -31,15 +33,10 @@ class CalibrationSettings:
       power: of FRACAL, the power of the fractal dimensions.
     """
 
-    name: str = "none"
-    tau: float = 0.5
-    gamma: float = 0.6
-    power: float = 2.0
-
-    def __post_init__(self):
-        """Raises ValueError for a name that is none of `CALIBRATIONS`."""
-        if self.name not in CALIBRATIONS:
-            raise ValueError(f"calibration.name must be one of {', '.join(CALIBRATIONS)}, not {self.name!r}")
+    name: Annotated[str, one_of(*CALIBRATIONS)] = "none"
+    tau: Share = 0.5
+    gamma: NonNegative = 0.6
+    power: NonNegative = 2.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,23 @@
 """What a detector is made of, as frozen dataclasses; the defaults are the reference's LVIS v1.0 Mask R-CNN R50-FPN.
 
-`config.model` of an experiment is exactly `dataclasses.asdict(MaskRCNNSettings(...))`, and
-`MaskRCNNSettings.from_dict` is the way back, so each name and default stands here only.
+`config.model` of an experiment is exactly `MaskRCNNSettings(...).as_dict()`, and `from_dict` is the way back, so each
+name, default and check stands here only.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from c2am_jax.checks import Allowed, Count, Natural, NonNegative, Positive, Settings, Share, one_of, wrong
+
+_FROM_MINUS_1 = Allowed("a whole number of at least -1", lambda value: value >= -1)
+_FROZEN = Allowed("a whole number from -1 (nothing is frozen) to 4", lambda stages: -1 <= stages <= 4)
+_RATIOS = Allowed("one or more numbers above 0", bool)
+_STRIDES = Allowed("five ascending strides, of the levels P2 to P6", lambda strides: sorted(set(strides)) == [*strides])
+_RESAMPLING = Allowed("() or three IoUs from 0 to 1: for rare, common, frequent", lambda ious: len(ious) in (0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
-class BackboneSettings:
+class BackboneSettings(Settings):
     """A ResNet of the `pytorch` style (stride in the 3x3 convolution).
 
     Attributes:
@@ -21,73 +28,71 @@ class BackboneSettings:
       remat: compute each block again in the backward pass instead of keeping what it computed: less memory, more time.
     """
 
-    depth: int = 50
-    width: int = 64
-    norm: str = "frozen_bn"
-    frozen_stages: int = 1
+    depth: Annotated[int, one_of(10, 18, 50, 101)] = 50
+    width: Count = 64
+    norm: Annotated[str, one_of("frozen_bn", "sync_bn", "group_norm")] = "frozen_bn"
+    frozen_stages: Annotated[int, _FROZEN] = 1
     remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class FPNSettings:
+class FPNSettings(Settings):
     """Feature pyramid P2..P6 with `channels` each; P6 is P5 subsampled. `norm` "none" or "group_norm"."""
 
-    channels: int = 256
-    norm: str = "none"
+    channels: Count = 256
+    norm: Annotated[str, one_of("none", "group_norm")] = "none"
 
 
 @dataclasses.dataclass(frozen=True)
-class RPNSettings:
+class RPNSettings(Settings):
     """Region proposal network: anchors, matching, sampling and proposal selection (IoUs and counts per image).
 
     `resampling_ious` () is plain NMS. Three values are Forest R-CNN's NMS resampling in training: the thresholds of
     proposals near (IoU of at least `resampling_near`) a rare, a common, and a frequent ground truth or none.
     """
 
-    anchor_scale: float = 8.0
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    strides: tuple[int, ...] = (4, 8, 16, 32, 64)
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    min_positive_iou: float = 0.3
-    allowed_border: int = -1
-    samples: int = 256
-    positive_fraction: float = 0.5
-    smooth_l1_beta: float = 0.0
-    nms_iou: float = 0.7
-    pre_nms_train: int = 2000
-    post_nms_train: int = 1000
-    pre_nms_test: int = 1000
-    post_nms_test: int = 1000
-    resampling_ious: tuple[float, ...] = ()
-    resampling_near: float = 0.3
+    anchor_scale: Positive = 8.0
+    anchor_ratios: Annotated[tuple[Positive, ...], _RATIOS] = (0.5, 1.0, 2.0)
+    strides: Annotated[tuple[Count, Count, Count, Count, Count], _STRIDES] = (4, 8, 16, 32, 64)
+    positive_iou: Share = 0.7
+    negative_iou: Share = 0.3
+    min_positive_iou: Share = 0.3
+    allowed_border: Annotated[int, _FROM_MINUS_1] = -1
+    samples: Count = 256
+    positive_fraction: Share = 0.5
+    smooth_l1_beta: NonNegative = 0.0
+    nms_iou: Share = 0.7
+    pre_nms_train: Count = 2000
+    post_nms_train: Count = 1000
+    pre_nms_test: Count = 1000
+    post_nms_test: Count = 1000
+    resampling_ious: Annotated[tuple[Share, ...], _RESAMPLING] = ()
+    resampling_near: Share = 0.3
 
-    def __post_init__(self):
-        """Raises ValueError unless there is a threshold for each of the three groups, or none."""
-        if len(self.resampling_ious) not in (0, 3):
-            raise ValueError(
-                f"model.rpn.resampling_ious={self.resampling_ious} must be () or one IoU for rare, common, frequent"
-            )
+    def relations(self) -> None:
+        """No anchor is positive and negative at once."""
+        if self.negative_iou > self.positive_iou:
+            raise wrong("negative_iou", self.negative_iou, f"at most positive_iou={self.positive_iou}")
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxHeadSettings:
+class BoxHeadSettings(Settings):
     """RoI sampling and the Shared2FC box head. `smooth_l1_beta` 0 means L1."""
 
-    fc_channels: int = 1024
-    pool_size: int = 7
-    finest_scale: int = 56
+    fc_channels: Count = 1024
+    pool_size: Count = 7
+    finest_scale: Count = 56
     class_agnostic: bool = False
-    delta_stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
-    positive_iou: float = 0.5
+    delta_stds: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
+    positive_iou: Share = 0.5
     match_low_quality: bool = True
-    samples: int = 512
-    positive_fraction: float = 0.25
-    smooth_l1_beta: float = 0.0
+    samples: Count = 512
+    positive_fraction: Share = 0.25
+    smooth_l1_beta: NonNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CascadeSettings:
+class CascadeSettings(Settings):
     """Stages of the second stage, each trained on the boxes that the one before refined; all empty: one stage.
 
     Attributes:
@@ -96,9 +101,15 @@ class CascadeSettings:
       loss_weights: on all losses of a stage.
     """
 
-    positive_ious: tuple[float, ...] = ()
-    delta_stds: tuple[tuple[float, float, float, float], ...] = ()
-    loss_weights: tuple[float, ...] = ()
+    positive_ious: tuple[Share, ...] = ()
+    delta_stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = ()
+    loss_weights: tuple[NonNegative, ...] = ()
+
+    def relations(self) -> None:
+        """Each stage has all three."""
+        for name in ("delta_stds", "loss_weights"):
+            if len(getattr(self, name)) != len(self.positive_ious):
+                raise wrong(name, getattr(self, name), f"one for each stage of positive_ious={self.positive_ious}")
 
 
 REFERENCE_CASCADE = CascadeSettings(
@@ -109,7 +120,7 @@ REFERENCE_CASCADE = CascadeSettings(
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskHeadSettings:
+class MaskHeadSettings(Settings):
     """FCN mask head: `convs` 3x3 convolutions of `channels`, a 2x2 transposed one, one channel per class or for all.
 
     `predictor` "plain" is a 1x1 convolution; "normed" scores by `temperature` times the cosine between a pixel's
@@ -118,37 +129,35 @@ class MaskHeadSettings:
     """
 
     class_agnostic: bool = False
-    convs: int = 4
-    channels: int = 256
-    pool_size: int = 14
-    predictor: str = "plain"
-    temperature: float = 20.0
+    convs: Natural = 4
+    channels: Count = 256
+    pool_size: Count = 14
+    predictor: Annotated[str, one_of("plain", "normed")] = "plain"
+    temperature: Positive = 20.0
     geometric: bool = False
 
-    def __post_init__(self):
-        """Raises ValueError for an unknown predictor, or channels of no class and of some classes at once."""
+    def relations(self) -> None:
+        """Channels are of no class or of some classes, not both."""
         if self.geometric and self.class_agnostic:
-            raise ValueError("model.mask_head: class_agnostic and geometric exclude each other")
-        if self.predictor not in ("plain", "normed"):
-            raise ValueError(f"model.mask_head.predictor must be plain or normed, not {self.predictor!r}")
+            raise wrong("geometric", True, "False where class_agnostic=True")
 
 
 @dataclasses.dataclass(frozen=True)
-class TestSettings:
+class TestSettings(Settings):
     """Detections kept per image: score strictly above the threshold, per-class NMS, the best `max_detections`."""
 
     __test__ = False  # pytest: not a test class
 
-    score_threshold: float = 1e-4
-    nms_iou: float = 0.5
-    max_detections: int = 300
+    score_threshold: Share = 1e-4
+    nms_iou: Share = 0.5
+    max_detections: Count = 300
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskRCNNSettings:
+class MaskRCNNSettings(Settings):
     """Mask R-CNN, or Cascade Mask R-CNN if `cascade` has stages. `num_classes` is K, without background."""
 
-    num_classes: int = 1203
+    num_classes: Count = 1203
     backbone: BackboneSettings = BackboneSettings()
     fpn: FPNSettings = FPNSettings()
     rpn: RPNSettings = RPNSettings()
@@ -157,31 +166,18 @@ class MaskRCNNSettings:
     cascade: CascadeSettings = CascadeSettings()
     test: TestSettings = TestSettings()
 
-    def __post_init__(self):
-        """A cascade needs every value for each stage, and boxes that do not depend on the class.
-
-        Raises:
-          ValueError: otherwise.
-        """
-        lengths = {f.name: len(getattr(self.cascade, f.name)) for f in dataclasses.fields(self.cascade)}
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise ValueError(f"model.cascade needs as many of each for its stages, but has {counts}")
+    def relations(self) -> None:
+        """A cascade refines boxes before their class is known."""
         if self.cascade.positive_ious and not self.box_head.class_agnostic:
-            raise ValueError("model.cascade refines boxes before their class is known: box_head.class_agnostic=True")
+            raise wrong("box_head.class_agnostic", False, "True where cascade has stages")
 
     @property
     def box_stages(self) -> tuple[BoxHeadSettings, ...]:
         """Box head settings of each stage; one for Mask R-CNN."""
         stages = zip(self.cascade.positive_ious, self.cascade.delta_stds, strict=True)
-        return tuple(
-            dataclasses.replace(self.box_head, positive_iou=iou, delta_stds=tuple(stds)) for iou, stds in stages
-        ) or (self.box_head,)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "MaskRCNNSettings":
-        """Inverse of `dataclasses.asdict`; lists become tuples. Raises TypeError on an unknown name."""
-        return _from_dict(cls, values)
+        return tuple(dataclasses.replace(self.box_head, positive_iou=iou, delta_stds=stds) for iou, stds in stages) or (
+            self.box_head,
+        )
 
 
 def cascade_mask_rcnn(**parts: Any) -> MaskRCNNSettings:
@@ -192,15 +188,3 @@ def cascade_mask_rcnn(**parts: Any) -> MaskRCNNSettings:
         "cascade": REFERENCE_CASCADE,
     }
     return MaskRCNNSettings(**defaults | parts)
-
-
-def _from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    converted = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(defaults.get(name)):
-            value = _from_dict(type(defaults[name]), value)
-        elif isinstance(value, list | tuple):
-            value = tuple(tuple(part) if isinstance(part, list) else part for part in value)
-        converted[name] = value
-    return cls(**converted)

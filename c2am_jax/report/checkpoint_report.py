@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.evaluate import Evaluated
+from c2am_jax.experiment import Experiment
 from c2am_jax.report.collect import best_threshold, numbers
 from c2am_jax.report.environment import environment
 from c2am_jax.report.gallery import ImageReader, make_gallery
@@ -14,12 +13,12 @@ from c2am_jax.report.margins import margin_summary
 from c2am_jax.report.render import render, write
 
 
-def checkpoint_report(path: Path, config: ConfigDict, evaluated: Evaluated) -> None:
+def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) -> None:
     """Write the report of an evaluated checkpoint."""
     boxes, masks = evaluated.scored["bbox"], evaluated.scored["segm"]
     assert boxes.evidence is not None and masks.evidence is not None
     inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
-    loss = config.loss.to_dict()
+    loss = experiment.loss.as_dict()
     data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=evaluated.kernels)
     if loss["name"] == "c2am":
         margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}
@@ -34,9 +33,9 @@ def checkpoint_report(path: Path, config: ConfigDict, evaluated: Evaluated) -> N
         inspection.candidates,
         lambda wanted: record_images(evaluated.dataset),
     )
-    title = f"{config.name}, step {evaluated.step:,}"
+    title = f"{experiment.name}, step {evaluated.step:,}"
     subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
-    write(path, render(title, subtitle, data, pictures, config.to_dict(), environment(devices=True)))
+    write(path, render(title, subtitle, data, pictures, experiment.as_dict(), environment(devices=True)))
 
 
 def record_images(dataset: PreparedDataset) -> ImageReader:

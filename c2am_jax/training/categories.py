@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from c2am_jax.data import prepared
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.files import replace_text
 
 FILE = "categories.json"
@@ -35,7 +34,7 @@ def read_categories(path: str | Path) -> CategoryTable:
     return category_table(entries)
 
 
-def categories_of_run(workdir: str | Path, config: ConfigDict, path: str | Path | None = None) -> CategoryTable:
+def categories_of_run(workdir: str | Path, experiment: Experiment, path: str | Path | None = None) -> CategoryTable:
     """Categories of a run: of the file `path`, else of its workdir, else of its prepared data.
 
     Raises:
@@ -43,7 +42,7 @@ def categories_of_run(workdir: str | Path, config: ConfigDict, path: str | Path 
     """
     source = Path(path) if path else Path(workdir) / FILE
     if not path and not source.is_file():
-        kept = Path(prepared.folder_of(f"{config.data.name}_train", config.data.dir)) / FILE
+        kept = Path(prepared.folder_of(f"{experiment.data.name}_train", experiment.data.dir)) / FILE
         if not kept.is_file():
             raise UserError(
                 f"{source} is missing (an imported or older run), and so is {kept}: give --categories FILE, the "
@@ -51,9 +50,9 @@ def categories_of_run(workdir: str | Path, config: ConfigDict, path: str | Path 
             )
         source = kept
     categories = read_categories(source)
-    if len(categories) != config.model.num_classes:
+    if len(categories) != experiment.model.num_classes:
         raise UserError(
-            f"{source} has {len(categories)} categories, the detector of {workdir} {config.model.num_classes}: "
+            f"{source} has {len(categories)} categories, the detector of {workdir} {experiment.model.num_classes}: "
             "give --categories FILE, the json it was trained on"
         )
     return categories

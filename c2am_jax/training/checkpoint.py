@@ -4,7 +4,6 @@ A finished checkpoint gets checksums of its files; one that no longer fits them 
 """
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -17,13 +16,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from c2am_jax.config import without_obsolete
+from c2am_jax.checks import WrongSetting
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.files import replace_text
-from c2am_jax.models.settings import MaskRCNNSettings
 
 State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)
@@ -37,21 +35,23 @@ FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "mod
 class Checkpoints:
     """A folder of checkpoints in a workdir; use as a context manager, which waits for the last save."""
 
-    def __init__(self, workdir: Path, *, keep: int = 3, config: ConfigDict | None = None, name: str = "checkpoints"):
+    def __init__(
+        self, workdir: Path, *, keep: int = 3, experiment: Experiment | None = None, name: str = "checkpoints"
+    ):
         """Open the folder `name`.
 
         Args:
           workdir: of the run.
           keep: how many of the newest stay.
-          config: stored with each one, beside the packages' versions; without it the folder is only read.
+          experiment: stored with each one, beside the packages' versions; without it the folder is only read.
           name: of the folder.
         """
         self.folder = Path(workdir).absolute() / name
         self._checksums = Path(workdir).absolute() / f"{name}_checksums"
         self._damaged = Path(workdir).absolute() / f"{name}_damaged"
-        self._writes = config is not None
+        self._writes = experiment is not None
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-        self._metadata = {"versions": versions, "config": json.loads(config.to_json()) if config else {}}
+        self._metadata = {"versions": versions, "config": experiment.as_json() if experiment else {}}
         self._checkpointer = ocp.training.Checkpointer(
             str(self.folder),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
@@ -222,9 +222,9 @@ class BestCheckpoint:
 
     METRICS = ("segm/AP", "bbox/AP")  # the first that an evaluation has counts
 
-    def __init__(self, workdir: Path, config: ConfigDict):
-        """`config` is stored with it."""
-        self._checkpoints = Checkpoints(workdir, keep=1, config=config, name="best")
+    def __init__(self, workdir: Path, experiment: Experiment):
+        """`experiment` is stored with it."""
+        self._checkpoints = Checkpoints(workdir, keep=1, experiment=experiment, name="best")
         self._record = Path(workdir) / "best.json"
 
     def __enter__(self) -> "BestCheckpoint":
@@ -262,18 +262,18 @@ def _checksums(folder: Path) -> dict[str, list[int]]:
     return {str(path.relative_to(folder)): [path.stat().st_size, crc(path)] for path in files}
 
 
-def check_config(workdir: Path, config: ConfigDict, *, write: bool = True) -> None:
+def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -> None:
     """Compare with the `config.json` of a workdir that holds checkpoints, then write it unless told not to.
 
     Raises:
       UserError: the model, loss or data set differ; the text lists the keys. Other differences are logged.
     """
     path = Path(workdir) / "config.json"
-    new = json.loads(config.to_json())
+    new = experiment.as_json()
     trained = any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
-        for key, (there, now) in _differences(_with_defaults(without_obsolete(_read(path))), new).items():
+        for key, (there, now) in _differences(_as_written_now(_read(path)), new).items():
             changed = bool(there or now)  # a key of newer versions is as good as an empty one
             fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
@@ -293,13 +293,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not JSON ({error}); checkpoints hold their config too") from None
 
 
-def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of an older run, whose detector had the defaults of settings that did not exist yet."""
+def _as_written_now(tree: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run that may be older: settings that did not exist yet had their defaults."""
     try:
-        model = dataclasses.asdict(MaskRCNNSettings.from_dict(config["model"]))
-    except (KeyError, TypeError, ValueError):
-        return config  # with settings that exist no more: the comparison will name them
-    return config | {"model": json.loads(json.dumps(model))}
+        return Experiment.from_dict(tree).as_json()
+    except WrongSetting:
+        return tree  # the comparison will name what is not known any more
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

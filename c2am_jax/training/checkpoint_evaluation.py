@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-from c2am_jax.config import calibration_settings
 from c2am_jax.data import fractal
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.evaluation.evaluate import Evaluated, evaluate
+from c2am_jax.experiment import Experiment
 from c2am_jax.losses.calibration import calibrated
 from c2am_jax.losses.classification import Classification
 from c2am_jax.mesh import data_mesh
@@ -19,7 +17,7 @@ from c2am_jax.training.state import build_detector, class_statistics
 
 
 def evaluate_checkpoint(
-    config: ConfigDict,
+    experiment: Experiment,
     workdir: str | Path,
     step: int | None = None,
     inspect: Callable[[Evaluated], None] | None = None,
@@ -32,31 +30,31 @@ def evaluate_checkpoint(
     Raises:
       UserError: no such run or step, a run of another config, or a calibration that does not go with the loss.
     """
-    state, name = restore(workdir, step, config=config), calibration_settings(config).name
+    state, name = restore(workdir, step, experiment=experiment), experiment.calibration.name
     detector, at, suffix = state.detector, int(state.step), ""
     if name != "none":
-        other, _ = build_detector(config, calibrate=_calibration(config, workdir, at))
+        other, _ = build_detector(experiment, calibrate=_calibration(experiment, workdir, at))
         detector, suffix = dataclasses.replace(detector, structure=other.structure), f"-{name}"
-    return evaluate(config, detector, workdir, at, suffix=suffix, inspect=inspect, show=show)
+    return evaluate(experiment, detector, workdir, at, suffix=suffix, inspect=inspect, show=show)
 
 
-def _calibration(config: ConfigDict, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:
+def _calibration(experiment: Experiment, workdir: str | Path, step: int) -> Callable[[Classification], Classification]:
     """`losses.calibration.calibrated` with what it needs of the training set or of the checkpoint."""
-    settings, given = calibration_settings(config), {}
+    settings, given = experiment.calibration, {}
     if settings.name == "logn":
         given["logit_statistics"] = logit_statistics.read(logit_statistics.path_of(workdir, step))
     else:
-        dataset = open_dataset(config.to_dict()["data"], "train")
+        dataset = open_dataset(experiment.data, "train")
         given["statistics"] = class_statistics(dataset)
         if settings.name == "fracal":
             given["dimension"] = fractal.of_annotations(dataset.annotations_path, dataset.categories.ids)
     return lambda method: calibrated(method, settings, **given)
 
 
-def gather_logits(config: ConfigDict, workdir: str | Path, step: int | None, images: int) -> Path:
+def gather_logits(experiment: Experiment, workdir: str | Path, step: int | None, images: int) -> Path:
     """Write the statistics that LogN needs of a checkpoint; returns their file. Raises UserError as `restore`."""
-    state = restore(workdir, step, config=config)
-    found = logit_statistics.gather(config, state.detector, data_mesh(), images=images)
+    state = restore(workdir, step, experiment=experiment)
+    found = logit_statistics.gather(experiment, state.detector, data_mesh(), images=images)
     path = logit_statistics.path_of(workdir, int(state.step))
     logit_statistics.write(found, path)
     return path

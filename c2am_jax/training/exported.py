@@ -10,7 +10,7 @@ import numpy as np
 from jax import export as jax_export
 
 from c2am_jax.data.sampler import fitting_bucket, target_size
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch
@@ -50,7 +50,7 @@ class ExportShape:
         return jnp.clip(rounded, 1, jnp.asarray(self.bucket, jnp.int32))
 
 
-def export_shape(settings: PipelineSettings, size: Sequence[int] | None, batch: int) -> ExportShape:
+def export_shape(settings: DataSettings, size: Sequence[int] | None, batch: int) -> ExportShape:
     """Shapes for images of `size` (default: the config's square canvas): its resized size decides the bucket.
 
     Raises:
@@ -68,7 +68,6 @@ def predict_function(
     trained: TrainedDetector, shape: ExportShape, threshold: float
 ) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
     """``(images uint8 [B, H, W, 3], sizes int32 [B, 2]) -> dict`` as `describe` says, the weights inside."""
-    data = trained.config.data
     detector = jax.tree.map(np.asarray, trained.detector)  # of no device: its arrays become constants
 
     def predict(images: jax.Array, sizes: jax.Array) -> dict[str, jax.Array]:
@@ -86,7 +85,7 @@ def predict_function(
             valid=jnp.zeros((count, 0), bool),
             image_id=jnp.zeros((count,), jnp.int32),
         )
-        inputs = preprocess(batch, shape.bucket, mean=data.mean, std=data.std)
+        inputs = preprocess(batch, shape.bucket, **trained.experiment.data.pixels)
         model = jax.tree.map(jnp.asarray, detector).module()
         found = model.predict(inputs.image, inputs.image_hw)
         ratio = (sizes / target).astype(jnp.float32)[:, None, ::-1]
@@ -116,7 +115,7 @@ def describe(trained: TrainedDetector, shape: ExportShape, threshold: float, exp
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     table = trained.categories
     return {
-        "experiment": trained.config.name,
+        "experiment": trained.experiment.name,
         "step": trained.step,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,

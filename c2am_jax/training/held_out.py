@@ -7,43 +7,43 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from c2am_jax.config import train_settings
 from c2am_jax.data.pipeline import eval_batches
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.sampler import held_out_images
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.methods import make_classification
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
-from c2am_jax.training.state import TrainState, class_statistics
+from c2am_jax.models.functional import Detector
+from c2am_jax.training.state import TrainState
 
 
-def epoch_end(config: ConfigDict, dataset: PreparedDataset, mesh: Mesh) -> Callable[[TrainState], TrainState] | None:
-    """`Classification.after_epoch` of the config's method for a whole state; None for methods without.
+def epoch_end(
+    experiment: Experiment, detector: Detector, dataset: PreparedDataset, mesh: Mesh
+) -> Callable[[TrainState], TrainState] | None:
+    """`Classification.after_epoch` of the detector's method for a whole state; None for methods without.
 
     Raises:
       UserError: no image is held out, but the method measures on such images.
     """
-    method = make_classification(statistics=class_statistics(dataset), **config.loss.to_dict())
+    method = detector.module().roi_head.classification
     after_epoch = method.after_epoch
     if after_epoch is None:
         return None
-    data = PipelineSettings.from_dict(config.data.to_dict())
+    data = experiment.data
     images = held_out_images(dataset, data.held_out)
     if not len(images):
         raise UserError(
-            f"loss {config.loss.name} measures on held-out training images, and there are none: set "
+            f"loss {experiment.loss.name} measures on held-out training images, and there are none: set "
             f"config.data.held_out to a share of the {len(dataset.image_hw)} images, such as 0.05"
         )
-    measure = _make_measure(config, method, mesh)
+    measure = _make_measure(experiment, method, mesh)
 
     def finish(state: TrainState) -> TrainState:
         totals: list[dict[str, Any]] = [dict.fromkeys(method.measured, 0.0) for _ in state.loss_state]
         process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        batches = eval_batches(dataset, data, batch_size=config.train.batch_size, images=images, **process)
+        batches = eval_batches(dataset, data, batch_size=experiment.train.batch_size, images=images, **process)
         for number, (bucket, batch) in enumerate(batches):
             found = measure((state, number), on_devices(batch, mesh), bucket)
             for total, stage in zip(totals, found, strict=True):
@@ -55,9 +55,9 @@ def epoch_end(config: ConfigDict, dataset: PreparedDataset, mesh: Mesh) -> Calla
     return finish
 
 
-def _make_measure(config: ConfigDict, method: Classification, mesh: Mesh) -> ImageProgram:
+def _make_measure(experiment: Experiment, method: Classification, mesh: Mesh) -> ImageProgram:
     """``((state, number), batch, bucket) -> [{name: value}]``: `measured` of each stage's state after a batch."""
-    schedule = train_settings(config)
+    schedule = experiment.train
 
     def measure(value: tuple[TrainState, Any], images: LocalImages) -> list[dict[str, Any]]:
         state, number = value
@@ -65,5 +65,5 @@ def _make_measure(config: ConfigDict, method: Classification, mesh: Mesh) -> Ima
         _, _, after = model.loss(images.inputs, images.keys(number), state.loss_state, axis_name=AXIS)
         return [{name: stage[name] for name in method.measured} for stage in after]
 
-    pixels = {"mean": config.data.mean, "std": config.data.std, "compute_dtype": schedule.compute_dtype}
-    return ImageProgram(measure, mesh, **pixels, seed=schedule.seed)
+    pixels, dtype = experiment.data.pixels, schedule.compute_dtype
+    return ImageProgram(measure, mesh, **pixels, seed=schedule.seed, compute_dtype=dtype)

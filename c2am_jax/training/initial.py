@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am_jax.config import TrainSettings
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import TrainSettings
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.checkpoint import Checkpoints

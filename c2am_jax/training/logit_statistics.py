@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from c2am_jax.config import train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import train_batches
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
@@ -47,16 +45,15 @@ def read(path: Path) -> LogitStatistics:
         return LogitStatistics(arrays["mean"], arrays["std"])
 
 
-def gather(config: ConfigDict, detector: Detector, mesh: Mesh, *, images: int) -> LogitStatistics:
+def gather(experiment: Experiment, detector: Detector, mesh: Mesh, *, images: int) -> LogitStatistics:
     """Statistics over the RoIs of at least `images` training images, read as training with this config reads them."""
-    schedule = train_settings(config)
-    dataset = open_dataset(config.to_dict()["data"], "train")
-    settings = PipelineSettings.from_dict(config.data.to_dict())
-    size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    sums = _make_sums(mesh, mean=config.data.mean, std=config.data.std, seed=schedule.seed)
+    schedule = experiment.train
+    dataset = open_dataset(experiment.data, "train")
+    size = -(-experiment.eval.batch_size // mesh.size) * mesh.size
+    sums = _make_sums(mesh, **experiment.data.pixels, seed=schedule.seed)
     detector = jax.device_put(detector, replicated(mesh))
     count, total, square = 0.0, np.zeros(()), np.zeros(())
-    batches = train_batches(dataset, settings, batch_size=size, seed=schedule.seed)
+    batches = train_batches(dataset, experiment.data, batch_size=size, seed=schedule.seed)
     steps = tqdm(itertools.islice(batches, -(-images // size)), desc="gather logits", total=-(-images // size))
     for number, (bucket, batch) in enumerate(steps):
         found = [np.asarray(part, np.float64) for part in sums((detector, number), on_devices(batch, mesh), bucket)]

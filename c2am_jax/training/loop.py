@@ -12,16 +12,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from c2am_jax.config import TrainSettings, calibration_settings, detector_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import epoch_length, train_batches
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.classifier_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.evaluation.evaluate import evaluate
+from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
@@ -42,9 +40,9 @@ CHECKED = ("loss", "grad_norm")  # what has to be finite
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, *, profile: int = 0, show: Callable[[str], None] | None = None
+    experiment: Experiment, workdir: str | Path, *, profile: int = 0, show: Callable[[str], None] | None = None
 ) -> dict[str, float]:
-    """Train `config` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
+    """Train `experiment` in `workdir`, resuming from its newest checkpoint; returns the last evaluation's metrics.
 
     Every process of a run over several hosts calls this with the same arguments; `workdir` is a folder that all see.
     `profile` steps are traced into `workdir`/profile; `show` gets the tables of each evaluation as texts.
@@ -53,41 +51,36 @@ def train(
       UserError: wrong input, or a step that is not finite; the text says what and the fix.
       Stopped: the machine asked to stop (SIGTERM); the state is saved, the same call resumes.
     """
-    workdir, schedule = Path(workdir), train_settings(config)
-    settings = detector_settings(config)
-    refuse_calibration(config)
+    workdir, schedule = Path(workdir), experiment.train
+    refuse_calibration(experiment)
     is_first = jax.process_index() == 0
 
     # Data
-    dataset = _first_then_others(lambda: open_dataset(config.to_dict()["data"], "train"))
-    if len(dataset.categories) != settings.num_classes:
+    dataset = _first_then_others(lambda: open_dataset(experiment.data, "train"))
+    if len(dataset.categories) != experiment.model.num_classes:
         raise UserError(
-            f"config.model.num_classes={settings.num_classes}, but {dataset.annotations_path} has "
+            f"config.model.num_classes={experiment.model.num_classes}, but {dataset.annotations_path} has "
             f"{len(dataset.categories)} categories"
         )
-    check_config(workdir, config, write=is_first)
+    check_config(workdir, experiment, write=is_first)
     if is_first:
         write_categories(workdir, dataset.categories)
-    pipeline = _pipeline(config)
-    try:
-        steps_per_epoch = epoch_length(dataset, pipeline, schedule.batch_size)
-    except ValueError as error:
-        raise UserError(f"config.{error}") from error
+    steps_per_epoch = epoch_length(dataset, experiment.data, schedule.batch_size)
     last_step = total_steps(schedule, steps_per_epoch)
 
     # Model, optimizer, step
     mesh = data_mesh()
     check_batch_size(schedule, mesh)
-    detector, loss_state = build_detector(config, class_statistics(dataset))
-    finish_epoch = epoch_end(config, dataset, mesh)
+    detector, loss_state = build_detector(experiment, class_statistics(dataset))
+    finish_epoch = epoch_end(experiment, detector, dataset, mesh)
     rate = learning_rate(schedule, steps_per_epoch)
     optimizer = make_optimizer(schedule, rate)
-    step_function = configured_step(config, optimizer, mesh)
+    step_function = configured_step(experiment, optimizer, mesh)
 
     with contextlib.ExitStack() as stack:
         # Start or resume
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, config=config))
-        best = stack.enter_context(BestCheckpoint(workdir, config))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, experiment=experiment))
+        best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
             detector = initial_weights(schedule, detector)
         state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
@@ -102,7 +95,7 @@ def train(
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
             return train_batches(
                 dataset,
-                pipeline,
+                experiment.data,
                 batch_size=schedule.batch_size,
                 seed=schedule.seed,
                 start_step=from_step,
@@ -111,7 +104,7 @@ def train(
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(config, state.detector, workdir, done, show=show)
+            results = evaluate(experiment, state.detector, workdir, done, show=show)
             best.offer(state, done, results)
             return results
 
@@ -175,9 +168,9 @@ def _first_then_others(work: Callable[[], T]) -> T:
     return result
 
 
-def refuse_calibration(config: ConfigDict) -> None:
+def refuse_calibration(experiment: Experiment) -> None:
     """Raises UserError for a calibration: training scores the detector as it is."""
-    if calibration_settings(config).name != "none":
+    if experiment.calibration.name != "none":
         raise UserError("config.calibration is for eval.py: train without it, then evaluate the checkpoint with it")
 
 
@@ -188,13 +181,6 @@ def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
         raise UserError(
             f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} devices{parts}"
         )
-
-
-def _pipeline(config: ConfigDict) -> PipelineSettings:
-    try:
-        return PipelineSettings.from_dict(config.data.to_dict())
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config.data: {error}") from None
 
 
 def _ahead(stream, mesh: Mesh) -> Iterator[tuple[tuple[int, int], Batch, np.ndarray]]:

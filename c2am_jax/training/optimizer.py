@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from c2am_jax.config import TrainSettings
+from c2am_jax.experiment import TrainSettings
 
 
 def learning_rate(train: TrainSettings, steps_per_epoch: int) -> optax.Schedule:

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from c2am_jax.config import train_settings
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import batch_sharding, replicated
 from c2am_jax.structures import Batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
@@ -77,10 +76,10 @@ def _bytes(shapes: str) -> int:
     return sum(width(kind) * math.prod(int(d) for d in dims.split(",") if d) for kind, dims in _SHAPE.findall(shapes))
 
 
-def abstract_batch(config: ConfigDict, mesh: Mesh) -> Batch:
-    """Shapes and placement of a global batch of `config`."""
-    images, canvas = config.train.batch_size, config.data.canvas
-    most, sharding = config.data.max_instances, batch_sharding(mesh)
+def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
+    """Shapes and placement of a global batch."""
+    images, canvas = experiment.train.batch_size, experiment.data.canvas
+    most, sharding = experiment.data.max_instances, batch_sharding(mesh)
 
     def shape(dtype, *dims):
         return jax.ShapeDtypeStruct((images, *dims), dtype, sharding=sharding)
@@ -98,19 +97,19 @@ def abstract_batch(config: ConfigDict, mesh: Mesh) -> Batch:
     )
 
 
-def compile_step(config: ConfigDict, mesh: Mesh, bucket: tuple[int, int]) -> tuple[Any, int]:
-    """The compiled training step of `config` for one bucket, and the number of parameters that train."""
-    schedule = train_settings(config)
-    detector, loss_state = build_detector(config)
+def compile_step(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) -> tuple[Any, int]:
+    """The compiled training step of `experiment` for one bucket, and the number of parameters that train."""
+    schedule = experiment.train
+    detector, loss_state = build_detector(experiment)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 1000))
-    step = configured_step(config, optimizer, mesh)
+    step = configured_step(experiment, optimizer, mesh)
     state = jax.eval_shape(lambda: init_state(detector, loss_state, optimizer))
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), state)
     count = sum(int(np.prod(value.shape)) for value in detector.params.values())
-    return step.lower(state, abstract_batch(config, mesh), bucket).compile(), count
+    return step.lower(state, abstract_batch(experiment, mesh), bucket).compile(), count
 
 
-def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def describe(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """Numbers of the compiled step for the largest bucket.
 
     Returns:
@@ -118,8 +117,8 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
       "memory_gib" of each device by its own analysis (arguments that stay, and the most that temporaries take at
       once), and "collectives": per kind how many, their bytes and how many of them run inside a loop.
     """
-    bucket = max((tuple(b) for b in config.data.buckets), key=math.prod)
-    compiled, parameters = compile_step(config, mesh, bucket)
+    bucket = max(experiment.data.buckets, key=math.prod)
+    compiled, parameters = compile_step(experiment, mesh, bucket)
     memory = compiled.memory_analysis()
     kinds: dict[str, dict[str, int]] = {}
     for found in collectives(compiled.as_text()):
@@ -127,7 +126,7 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         kind["count"] += 1
         kind["bytes"] += found.bytes
         kind["in_loop"] += found.in_loop
-    images = config.train.batch_size // mesh.size
+    images = experiment.train.batch_size // mesh.size
 
     def gib(size):
         return round(size / 2**30, 3)

@@ -18,14 +18,13 @@ import jax
 import numpy as np
 
 from c2am_jax.command_line import guarded
-from c2am_jax.config import train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import ImageProgram, LocalImages, data_mesh, on_devices
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import initial_weights
 from c2am_jax.training.nonfinite import read_batch
-from c2am_jax.training.restore import config_of, first_state
+from c2am_jax.training.restore import experiment_of, first_state
 from c2am_jax.training.state import TrainState, class_statistics
 
 
@@ -40,11 +39,11 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     workdir = path.parent.parent
     if not (workdir / "config.json").is_file():
         raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
-    config = config_of(workdir)
-    schedule = train_settings(config)
-    dataset = open_dataset(config.to_dict()["data"], "train")
+    experiment = experiment_of(workdir)
+    schedule = experiment.train
+    dataset = open_dataset(experiment.data, "train")
     mesh = data_mesh(jax.devices()[:1])
-    state = first_state(config, mesh, class_statistics(dataset))
+    state = first_state(experiment, mesh, class_statistics(dataset))
     with Checkpoints(workdir) as checkpoints:
         earlier = [s for s in checkpoints.steps if s < at]
         if step is not None or earlier:
@@ -61,8 +60,14 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
         one_by_one = jax.tree.map(lambda a: a[:, None], (images.batch, images.keys(at - 1, first)))
         return jax.lax.map(alone, one_by_one)
 
-    pixels = {"mean": config.data.mean, "std": config.data.std, "compute_dtype": schedule.compute_dtype}
-    program = ImageProgram(losses, mesh, **pixels, seed=schedule.seed, per_image=True)
+    program = ImageProgram(
+        losses,
+        mesh,
+        **experiment.data.pixels,
+        seed=schedule.seed,
+        compute_dtype=schedule.compute_dtype,
+        per_image=True,
+    )
     return int(state.step), jax.tree.map(np.asarray, program(state, on_devices(batch, mesh), bucket))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from c2am_jax.config import train_settings, without_obsolete
+from c2am_jax.checks import WrongSetting
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
@@ -20,25 +20,26 @@ from c2am_jax.training.optimizer import learning_rate, make_optimizer
 from c2am_jax.training.state import TrainState, build_detector, init_state
 
 
-def config_of(workdir: str | Path) -> ConfigDict:
-    """The config that a run was started with. Raises UserError if there is none."""
+def experiment_of(workdir: str | Path) -> Experiment:
+    """What a run was started with, also by an older version. Raises UserError if there is none, or a damaged one."""
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir}: no run there; train one with python train.py --config ... --workdir {workdir}")
     try:
-        return ConfigDict(without_obsolete(json.loads(file.read_text())))
+        return Experiment.from_dict(json.loads(file.read_text()))
+    except WrongSetting as error:
+        raise UserError(f"{file}: {error}") from None
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 
 
-def first_state(config: ConfigDict, mesh: Mesh, statistics: ClassStatistics | None = None) -> TrainState:
+def first_state(experiment: Experiment, mesh: Mesh, statistics: ClassStatistics | None = None) -> TrainState:
     """The state of a config's detector with random weights: what a checkpoint of it looks like.
 
     `statistics` of the training set are needed for losses that mean something, as in `build_detector`.
     """
-    detector, loss_state = build_detector(config, statistics)
-    schedule = train_settings(config)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 1))
+    detector, loss_state = build_detector(experiment, statistics)
+    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1))
     return jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
 
 
@@ -46,7 +47,7 @@ def restore(
     workdir: str | Path,
     step: int | None = None,
     *,
-    config: ConfigDict | None = None,
+    experiment: Experiment | None = None,
     mesh: Mesh | None = None,
     folder: str = "checkpoints",
 ) -> TrainState:
@@ -55,28 +56,27 @@ def restore(
     Args:
       workdir: of the run.
       step: of the checkpoint.
-      config: may say other things than the run's own, as long as the detector is the same.
+      experiment: may say other things than the run's own, as long as the detector is the same.
       mesh: where the state goes.
       folder: of the workdir, "checkpoints" or "best".
 
     Raises:
       UserError: no such run or step, or a config of another detector.
     """
-    there = config_of(workdir)
-    if config is None:
-        config = there
-    else:
-        check_config(Path(workdir), config, write=False)
-    like = first_state(config, mesh or data_mesh())
-    with Checkpoints(Path(workdir), keep=train_settings(config).keep, name=folder) as checkpoints:
+    there = experiment_of(workdir)
+    if experiment is not None:
+        check_config(Path(workdir), experiment, write=False)
+    experiment = experiment or there
+    like = first_state(experiment, mesh or data_mesh())
+    with Checkpoints(Path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:
         return checkpoints.load(like, step)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedDetector:
-    """A detector of a workdir, with the config of its run, its categories (row k is class k) and its step."""
+    """A detector of a workdir, with the experiment of its run, its categories (row k is class k) and its step."""
 
-    config: ConfigDict
+    experiment: Experiment
     detector: Detector
     categories: CategoryTable
     step: int
@@ -95,11 +95,11 @@ def load_detector(
     Raises:
       UserError: no run or no such checkpoint there, damaged files, categories that do not fit.
     """
-    config = config_of(workdir)
-    table = categories_of_run(workdir, config, categories)
+    experiment = experiment_of(workdir)
+    table = categories_of_run(workdir, experiment, categories)
     folder = "best" if step == "best" else "checkpoints"
     if not any(path.name.isdigit() for path in (Path(workdir) / folder).glob("*")):
         text = "evaluates while it trains" if folder == "best" else "was trained until its first checkpoint"
         raise UserError(f"{Path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
     state = restore(workdir, step if isinstance(step, int) else None, folder=folder)
-    return TrainedDetector(config, state.detector, table, int(state.step))
+    return TrainedDetector(experiment, state.detector, table, int(state.step))

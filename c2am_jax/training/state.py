@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import register_dataclass
-from ml_collections import ConfigDict
 
-from c2am_jax.config import detector_settings, train_settings
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.models.detector import build_model
@@ -61,11 +60,11 @@ def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
 
 
 def build_detector(
-    config: ConfigDict,
+    experiment: Experiment,
     statistics: ClassStatistics | None = None,
     calibrate: Callable[[Classification], Classification] = lambda method: method,
 ) -> tuple[Detector, Any]:
-    """The detector of a config with random weights, and the loss's first state.
+    """The detector of an experiment with random weights, and the loss's first state.
 
     Params are what `config.train.trainable` lets train, all if it is empty. `statistics` of the training set are for
     losses that use them; `calibrate` changes the method's inference rule.
@@ -73,10 +72,10 @@ def build_detector(
     Raises:
       UserError: a value that a part of the detector does not know, or a calibration that does not go with the loss.
     """
-    settings = detector_settings(config)
+    loss, seed = experiment.loss.as_dict(), experiment.train.seed
     try:
-        model = build_model(settings, config.loss.to_dict(), statistics=statistics, seed=config.train.seed)
-        freeze_others(model, train_settings(config).trainable)
+        model = build_model(experiment.model, loss, statistics=statistics, seed=seed)
+        freeze_others(model, experiment.train.trainable)
         model.roi_head.classification = calibrate(model.roi_head.classification)
     except ValueError as error:
         raise UserError(f"config: {error}") from error

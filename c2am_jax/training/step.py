@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from c2am_jax.config import train_settings
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages
 from c2am_jax.models.functional import Arrays, rest_of
 from c2am_jax.training.state import TrainState
@@ -82,14 +81,13 @@ def make_train_step(
     return ImageProgram(step, mesh, mean=mean, std=std, seed=seed, compute_dtype=compute_dtype, donate=True)
 
 
-def configured_step(config: ConfigDict, optimizer: optax.GradientTransformation, mesh: Mesh) -> ImageProgram:
+def configured_step(experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh) -> ImageProgram:
     """`make_train_step` with what `config.data` and `config.train` say."""
-    schedule = train_settings(config)
+    schedule = experiment.train
     return make_train_step(
         optimizer,
         mesh,
-        mean=config.data.mean,
-        std=config.data.std,
+        **experiment.data.pixels,
         seed=schedule.seed,
         accumulate=schedule.accumulate,
         compute_dtype=schedule.compute_dtype,

@@ -14,7 +14,9 @@ Published: LVIS v0.5, two stages: box AP 26.4 (the repository's). In the paper's
 
 from c2am_jax.config import method
 
+PUBLISHED = {"model.test.score_threshold": 0.0}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("acsl", "acsl", argument)
+    return method("acsl", argument, published=PUBLISHED)

@@ -20,9 +20,10 @@ from c2am_jax.config import second_stage
 def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
-        "acsl_second_stage",
         "acsl",
         data,
+        name="acsl_second_stage",
+        published={"model.test.score_threshold": 0.0},
         trainable=("*.fc_cls.*",),
         epochs=12,
         drops=(8, 11),

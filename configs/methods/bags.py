@@ -21,7 +21,6 @@ def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
         "bags",
-        "bags",
         data,
         trainable=("*.fc_cls.*",),
         reset=("*.fc_cls.*",),

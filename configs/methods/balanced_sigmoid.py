@@ -13,7 +13,9 @@ Published: LVIS v0.5, without the meta part: mask AP 26.4, box AP 25.9 (the repo
 
 from c2am_jax.config import method
 
+PUBLISHED = {"data.sampler": "repeat_factor"}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("balanced_sigmoid", "balanced_sigmoid", argument)
+    return method("balanced_sigmoid", argument, published=PUBLISHED)

@@ -22,7 +22,6 @@ def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
         "balms",
-        "balms",
         data,
         trainable=("*.fc_cls.*",),
         sampler="repeat_factor_stochastic",

@@ -16,4 +16,4 @@ from c2am_jax.config import method
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("c2am", "c2am", argument)
+    return method("c2am", argument)

@@ -19,9 +19,9 @@ from c2am_jax.config import second_stage
 def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
-        "crt",
         "softmax",
         data,
+        name="crt",
         trainable=("*.fc_cls.*",),
         reset=("*.fc_cls.*",),
         sampler="class_aware",

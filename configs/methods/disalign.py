@@ -20,7 +20,6 @@ def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
         "disalign",
-        "disalign",
         data,
         trainable=("*.cls_extra.*",),
         steps=4500 if data == "v05" else 9000,

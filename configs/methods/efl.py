@@ -16,4 +16,4 @@ from c2am_jax.config import method
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("efl", "efl", argument)
+    return method("efl", argument)

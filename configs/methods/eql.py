@@ -13,7 +13,9 @@ another one's groups.
 
 from c2am_jax.config import method
 
+PUBLISHED = {"train.epochs": 12, "train.lr_epochs": (8, 11)}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("eql", "eql", argument)
+    return method("eql", argument, published=PUBLISHED)

@@ -15,4 +15,4 @@ from c2am_jax.config import method
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("eql_v2", "eql_v2", argument)
+    return method("eql_v2", argument)

@@ -14,9 +14,11 @@ Published: LVIS v1.0 with repeat factors: mask AP 24.4, box AP 24.2; random: mas
 
 from c2am_jax.config import method
 
+PUBLISHED = {"data.sampler": "repeat_factor"}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    config = method("fasa", "fasa", argument)
+    config = method("fasa", argument, published=PUBLISHED)
     config.data.held_out = 0.05 if argument == "glyphs" else 0.01
     return config

@@ -16,10 +16,12 @@ Published: LVIS v0.5: mask AP 25.6 (18.3/26.4/27.6), box AP 25.9; R101: 26.9, 27
 
 from c2am_jax.config import method
 
+PUBLISHED = {"data.short_sides": (800,), "model.rpn.post_nms_train": 2000, "train.grad_clip": 35.0}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    config = method("forest", "forest", argument)
+    config = method("forest", argument, published=PUBLISHED)
     config.model.rpn.resampling_ious = (0.9, 0.8, 0.7)
     if argument != "glyphs":  # whose masks are of no class
         config.model.mask_head.geometric = True

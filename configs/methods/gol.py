@@ -14,7 +14,9 @@ Published: LVIS v1.0: mask AP 27.7 (21.4/27.7/30.4), box AP 27.5; v0.5: 29.5, 28
 
 from c2am_jax.config import method
 
+PUBLISHED = {"data.sampler": "repeat_factor", "model.mask_head.predictor": "normed", "model.test.nms_iou": 0.3}
+
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("gol", "gol", argument)
+    return method("gol", argument, published=PUBLISHED)

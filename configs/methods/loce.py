@@ -21,4 +21,4 @@ TRAINABLE = ("*.fc_cls.*", "*.fc_reg.*", "rpn_head.*", "roi_head.mask_head.*")
 
 def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
-    return second_stage("loce", "loce", data, trainable=TRAINABLE, epochs=6, drops=(3, 5))
+    return second_stage("loce", data, trainable=TRAINABLE, epochs=6, drops=(3, 5))

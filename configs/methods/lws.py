@@ -20,7 +20,6 @@ def get_config(data: str = ""):
     """`data`: "" or "v1", "v05" or "glyphs"."""
     return second_stage(
         "lws",
-        "lws",
         data,
         trainable=("*.cls_extra.factor",),
         sampler="class_aware",

@@ -15,4 +15,4 @@ from c2am_jax.config import method
 
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
-    return method("softmax", "softmax", argument)
+    return method("softmax", argument)

@@ -19,7 +19,7 @@ from c2am_jax.data.augment import (
 from c2am_jax.data.box_masks import MASK_SIZE, pack
 from c2am_jax.data.pipeline import eval_batches, train_batches
 from c2am_jax.data.sampler import Augmentation
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 
 HW = (120, 160)
@@ -176,7 +176,7 @@ def test_colours_change_with_the_key_alone():
     np.testing.assert_allclose(jitter_colours(image, tf.constant(1, tf.int64), (0, 0, 0, 0)).numpy(), image, atol=1)
 
 
-SETTINGS = PipelineSettings(
+SETTINGS = DataSettings(
     canvas=64,
     max_instances=6,
     short_sides=(48, 64),

@@ -4,12 +4,12 @@ import pytest
 
 from c2am_jax.data.datasets import MissingDataset, open_dataset
 from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 
 
 def config_of(tmp_path, **values):
-    keys = ("annotations", "images", "val_annotations", "val_images")
-    return {"name": "lvis_v1", "dir": str(tmp_path / "data"), **dict.fromkeys(keys, ""), **values}
+    return DataSettings(dir=str(tmp_path / "data"), **values)
 
 
 def test_a_missing_data_set_says_what_to_download_where(tmp_path):

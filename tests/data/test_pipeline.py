@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from c2am_jax.checks import WrongSetting
 from c2am_jax.data import builder, prepared
 from c2am_jax.data.pipeline import NO_IMAGE, epoch_length, eval_batches, train_batches
 from c2am_jax.data.prepared import UnreadableRecord
-from c2am_jax.data.sampler import WrongSetting
-from c2am_jax.data.settings import PipelineSettings
+from c2am_jax.data.settings import DataSettings
 
-SETTINGS = PipelineSettings(
+SETTINGS = DataSettings(
     canvas=64,
     max_instances=3,
     short_sides=(48, 64),
@@ -94,40 +94,6 @@ def test_images_larger_than_the_canvas_are_fitted_with_their_boxes(dataset):
     np.testing.assert_array_equal(batch.source_hw[row], [24, 32])
     np.testing.assert_allclose(batch.boxes[row, 0], [2, 3, 12, 11])
     assert batch.target_hw[row].tolist() == [48, 64]
-
-
-def test_settings_come_from_the_config_and_refuse_odd_buckets():
-    from c2am_jax.config import lvis
-
-    data = lvis("x", "c2am").data.to_dict()
-    assert PipelineSettings.from_dict(data) == PipelineSettings()
-    data["buckets"] = ((100, 100),)
-    with pytest.raises(ValueError, match="multiples of 32"):
-        PipelineSettings.from_dict(data)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"workers": 0},
-        {"canvas": 0},
-        {"max_instances": 0},
-        {"short_sides": ()},
-        {"flip_probability": 1.5},
-        {"buckets": ()},
-        {"buckets": ((64,),)},
-        {"scale_jitter": (0.5,)},
-        {"scale_jitter": (2.0, 0.5)},
-        {"scale_jitter": (0.0, 1.0)},
-        {"copy_paste": 1.5},
-        {"color_jitter": (0.4, 0.4, 0.4)},
-        {"color_jitter": (0.4, 0.4, 0.4, 0.6)},
-        {"color_jitter": (-0.1, 0.4, 0.4, 0.1)},
-    ],
-)
-def test_settings_that_make_no_batch_are_named(wrong):
-    with pytest.raises(WrongSetting, match=f"data.{next(iter(wrong))}"):
-        PipelineSettings(**wrong)
 
 
 def test_the_stream_does_not_depend_on_the_workers(dataset):

@@ -115,11 +115,6 @@ def test_nominal_epoch_length(dataset):
             assert len(Sampler(dataset, name, threshold=0.3).occurrences(0, 0)) == length
 
 
-def test_unknown_sampler_lists_the_known_ones(dataset):
-    with pytest.raises(ValueError, match="random, repeat_factor, .*class_aware"):
-        Sampler(dataset, "uniform")
-
-
 def test_class_aware_turns_pass_over_classes_and_over_the_images_of_each(dataset):
     sampler = Sampler(dataset, "class_aware")
     counts = np.diff(dataset.label_offset)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from c2am_jax.errors import EXIT_STOPPED
+from c2am_jax.experiment import flat
 from c2am_jax.experiments import runs
 from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
 from c2am_jax.experiments.table import main, planned_run
@@ -65,7 +66,7 @@ def place(tmp_path, monkeypatch):
             for seed in (0, 1):
                 last = planned_run(number, row, "glyphs", seed, Path("runs/tables"), FOUR, FOUR)
                 for run in filter(None, (last, last.first)):
-                    (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(run.config().to_json())
+                    (tmp_path / "plans" / f"{run.workdir.name}.json").write_text(json.dumps(run.experiment().as_dict()))
     return tmp_path
 
 
@@ -121,9 +122,10 @@ def test_data_and_model_are_those_of_the_first_stage_too():
     (row,) = rows_of("5", "glyphs", ["adaptive"])
     user = {"data.workers": 1, "loss.background": "foreground_only", "train.steps": 9}
     run = planned_run("5", row, "glyphs", 0, Path("runs"), user, {"train.init": "weights.npz"})
-    first = run.first.config()
+    first = run.first.experiment()
     assert (first.data.workers, first.train.steps, first.train.init) == (1, 0, "weights.npz")
-    assert run.config().loss.background == "foreground_only" and run.config().train.steps == 9
+    assert run.experiment().loss.parameters["background"] == "foreground_only"
+    assert run.experiment().train.steps == 9
 
 
 def test_a_failed_first_stage_fails_what_starts_from_it(place, monkeypatch, capsys):
@@ -183,7 +185,7 @@ def test_device_sets_run_side_by_side(place):
     ("arguments", "message"),
     [
         (["4", "--rows", "alpha=2"], "--rows alpha=2: table 4 on glyphs has alpha=0 "),
-        (["4", "--override", "train.stepz=3"], "has no train.stepz that can be 3"),
+        (["4", "--override", "train.stepz=3"], "train.stepz: no such setting; did you mean train.steps?"),
         (["4", "--override", "train.seed=3"], "seeds come from --seeds"),
         (["4", "--seeds", "0"], "--seeds 0: at least 1"),
     ],
@@ -200,9 +202,9 @@ def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
     for number in TABLES:
         for row in rows_of(number, data):
             run = planned_run(number, row, data, 0, Path("runs"), {}, {})
-            assert run.config().train.init == (str(run.first.workdir) if run.first else "")
+            assert run.experiment().train.init == (str(run.first.workdir) if run.first else "")
             for key, value in ({} if row.first else start_of(number, row, data)[1] | row.overrides).items():
-                assert run.config().get_ref(key.split(".")[0]).get()[key.split(".", 1)[1]] == value
+                assert flat(run.experiment().as_dict())[key] == value
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from tiny import tiny_config
 
-from c2am_jax.config import glyphs, load_config, lvis
+from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.errors import UserError
 from c2am_jax.interop import import_torch
 from c2am_jax.interop.export_torch import export_weights, write_weights
@@ -66,7 +66,7 @@ def test_a_detector_goes_out_and_comes_back_bit_for_bit(tiny, tmp_path, suffix):
     ids=["r101 seesaw", "cascade r50 c2am", "glyphs with group norm, eql"],
 )
 def test_every_architecture_there_and_back(config):
-    arrays = arrays_of(config())
+    arrays = arrays_of(parse(config()))
     theirs = state_dict(arrays)
     assert len(theirs) == len(arrays)
     shapes = {name: value.shape for name, value in arrays.items()}
@@ -87,8 +87,7 @@ def test_training_starts_from_the_imported_weights(tiny, tmp_path):
 
 def test_a_detector_of_other_classes_starts_a_new_one_when_asked(tiny, tmp_path):
     write_weights(tmp_path / "coco.safetensors", tiny)
-    config = tiny_config()
-    config.model.num_classes = 7
+    config = tiny_config(model__num_classes=7)
     with pytest.raises(UserError, match="reset_classifier"):
         import_weights(tmp_path / "coco.safetensors", config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -134,7 +133,7 @@ def test_a_workdir_that_holds_a_run_is_not_overwritten(tiny, tmp_path):
 
 def test_the_commands_print_what_they_did_and_one_line_for_what_they_can_not(tiny, tmp_path, capsys, monkeypatch):
     write_weights(tmp_path / "w.npz", tiny)
-    monkeypatch.setattr(import_torch, "load_config", lambda argument: tiny_config())
+    monkeypatch.setattr(import_torch, "load_experiment", lambda argument: tiny_config())
     arguments = [str(tmp_path / "w.npz"), "--config", "tiny.py", "--out", str(tmp_path / "run")]
     assert import_torch.main(arguments) == 0
     assert f"{len(tiny)} arrays matched, 0 are missing" in capsys.readouterr().out
@@ -149,7 +148,7 @@ def test_the_commands_print_what_they_did_and_one_line_for_what_they_can_not(tin
 
 
 def test_a_config_is_loaded_as_the_flag_of_training_names_it():
-    assert load_config(f"{CONFIGS / 'maskrcnn_r50_ce.py'}:v05").model.num_classes == 1230
-    assert load_config(str(CONFIGS / "glyphs_ce.py")).loss.name == "softmax"
+    assert load_experiment(f"{CONFIGS / 'maskrcnn_r50_ce.py'}:v05").model.num_classes == 1230
+    assert load_experiment(str(CONFIGS / "glyphs_ce.py")).loss.name == "softmax"
     with pytest.raises(UserError, match=r"no config file .*none\.py"):
-        load_config("none.py")
+        load_experiment("none.py")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import draw_glyphs
 
-from c2am_jax.config import load_config
+from c2am_jax.config import load_experiment
 from c2am_jax.experiments.rows import rows_of
 from c2am_jax.experiments.table import main, planned_run
 from c2am_jax.losses import Head, Samples, make_classification
@@ -25,11 +25,12 @@ GUIDE = ROOT / "docs" / "adding_a_loss.md"
 EXAMPLE, CONFIG = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 NAME = "my_package.root_count:root_count"
 TINY = f"""
+from c2am_jax.config import tree
 from tiny import tiny_config
 
 def get_config(argument):
     assert argument == "glyphs"
-    return tiny_config("tiny", "{NAME}")
+    return tree(tiny_config("tiny", "{NAME}"))
 """
 
 
@@ -53,8 +54,8 @@ def test_the_example_is_one_short_file():
 
 @pytest.mark.parametrize("argument", ["", ":glyphs"])
 def test_its_parameters_become_the_experiment(my_package, argument):
-    config = load_config(f"{my_package}/config.py{argument}")
-    assert config.loss.to_dict() == {"name": NAME, "power": 0.5} and config.name.endswith("_root_count")
+    experiment = load_experiment(f"{my_package}/config.py{argument}")
+    assert experiment.loss.as_dict() == {"name": NAME, "power": 0.5} and experiment.name.endswith("_root_count")
 
 
 def test_rare_classes_weigh_more_until_they_are_seen_often(my_package):
@@ -74,10 +75,8 @@ def test_it_trains_resumes_is_evaluated_and_is_a_row_of_a_table(my_package, tmp_
     given = {**data, "data.workers": 1, "train.steps": 20, "train.batch_size": 8}
     (row,) = rows_of("2", "glyphs", [f"{my_package}/tiny.py"])
     run = planned_run("2", row, "glyphs", 0, tmp_path / "out", given, {})
-    config = run.config()
-    config.train.steps, config.train.eval_every = 10, 0
-    loop.train(config, run.workdir)
-    loop.train(run.config(), run.workdir)
+    loop.train(run.experiment().changed({"train.steps": 10, "train.eval_every": 0}), run.workdir)
+    loop.train(run.experiment(), run.workdir)
 
     lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 21))

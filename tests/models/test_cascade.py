@@ -164,7 +164,7 @@ def test_settings_of_the_reference():
 
 
 def test_settings_that_do_not_fit_are_refused(settings):
-    with pytest.raises(ValueError, match="class_agnostic=True"):
+    with pytest.raises(ValueError, match="class_agnostic=False: must be True where cascade has stages"):
         dataclasses.replace(settings, cascade=REFERENCE_CASCADE)
-    with pytest.raises(ValueError, match="positive_ious 2, delta_stds 0"):
+    with pytest.raises(ValueError, match=r"delta_stds=\(\): must be one for each stage of positive_ious=\(0.5, 0.6\)"):
         dataclasses.replace(settings, cascade=CascadeSettings(positive_ious=(0.5, 0.6)))

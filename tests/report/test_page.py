@@ -2,7 +2,6 @@
 
 import base64
 import html.parser
-import importlib.util
 import io
 import json
 import re
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from c2am_jax.config import load_experiment
 from c2am_jax.data import builder, prepared
 from c2am_jax.evaluation.classifier_norms import weight_norm_table
 from c2am_jax.evaluation.evaluate import Evaluated
@@ -99,11 +99,10 @@ def checkpoint(evaluation, tmp_path_factory):
     rng = np.random.default_rng(0)
     kernels = {stage: rng.normal(size=(8, 7)) for stage in ("s0", "s1")}
     norms = {s: weight_norm_table(np.linalg.norm(k, axis=0), dataset.categories) for s, k in kernels.items()}
-    spec = importlib.util.spec_from_file_location("glyphs_c2am", ROOT / "configs" / "glyphs_c2am.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     path = folder / "report.html"
-    checkpoint_report(path, module.get_config(), Evaluated(dataset, 1200, scored, kernels, norms, path.parent))
+    checkpoint_report(
+        path, load_experiment("glyphs_c2am"), Evaluated(dataset, 1200, scored, kernels, norms, path.parent)
+    )
     return path, scored, norms
 
 

@@ -18,7 +18,6 @@ if processes > 1:
 
 from tiny import random_batch, tiny_config  # noqa: E402  jax.distributed comes first
 
-from c2am_jax.config import train_settings  # noqa: E402
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated  # noqa: E402
 from c2am_jax.training.optimizer import learning_rate, make_optimizer  # noqa: E402
 from c2am_jax.training.state import build_detector, init_state  # noqa: E402
@@ -31,9 +30,8 @@ assert jax.process_count() == processes and jax.device_count() == processes * de
 mesh = data_mesh()
 found = {}
 for method in sys.argv[6:]:
-    config = tiny_config(method=method)
-    config.model.backbone.norm, config.train.base_lr = "group_norm", 0.002
-    schedule = train_settings(config)
+    config = tiny_config(method=method, model__backbone__norm="group_norm", train__base_lr=0.002)
+    schedule = config.train
     detector, loss_state = build_detector(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)

@@ -39,7 +39,7 @@ def test_the_newest_are_kept_and_come_back_bit_for_bit(state, tmp_path):
 
 
 def test_a_checkpoint_carries_its_config_and_versions(state, tmp_path):
-    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+    with Checkpoints(tmp_path, experiment=tiny_config()) as checkpoints:
         checkpoints.save(state, 1)
     with Checkpoints(tmp_path) as checkpoints:
         stored = checkpoints.metadata(1)
@@ -73,14 +73,12 @@ def test_a_step_that_does_not_exist_lists_those_that_do(state, tmp_path):
 def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_logged(tmp_path, caplog):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     check_config(tmp_path, tiny_config())
-    before, longer = tiny_config().train.epochs, tiny_config()
-    longer.train.epochs, longer.model.test.score_threshold = 99, 0.05
+    before, longer = tiny_config().train.epochs, tiny_config(train__epochs=99, model__test__score_threshold=0.05)
     with caplog.at_level("INFO", logger="c2am_jax"):
         check_config(tmp_path, longer)
     assert f"train.epochs: {before} there, 99 now" in caplog.text and "score_threshold" in caplog.text
     assert json.loads((tmp_path / "config.json").read_text())["train"]["epochs"] == 99
-    other = tiny_config()
-    other.loss.alpha, other.model.backbone.depth = 0.1, 18
+    other = tiny_config(loss__alpha=0.1, model__backbone__depth=18)
     with pytest.raises(UserError, match=r"loss.alpha: 0.5 there, 0.1 now; model.backbone.depth: 10 there, 18 now"):
         check_config(tmp_path, other)
 
@@ -92,21 +90,20 @@ def test_a_run_older_than_a_setting_of_the_detector_had_its_default(tmp_path):
     del old["model"]["mask_head"]["predictor"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     check_config(tmp_path, tiny_config(), write=False)
-    other = tiny_config()
-    other.model.mask_head.predictor = "normed"
+    other = tiny_config(model__mask_head__predictor="normed")
     with pytest.raises(UserError, match="model.mask_head.predictor: 'plain' there, 'normed' now"):
         check_config(tmp_path, other)
 
 
 def test_a_run_from_before_a_setting_existed_goes_on_while_the_setting_is_off(tmp_path):
     config = tiny_config()
-    old = json.loads(config.to_json())
+    old = config.as_json()
     del old["train"]["trainable"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     check_config(tmp_path, config, write=False)
-    config.train.trainable = ("*.fc_cls.*",)
-    with pytest.raises(UserError, match=r"train\.trainable: None there, \['\*\.fc_cls\.\*'\] now"):
+    config = tiny_config(train__trainable=("*.fc_cls.*",))
+    with pytest.raises(UserError, match=r"train\.trainable: \[\] there, \['\*\.fc_cls\.\*'\] now"):
         check_config(tmp_path, config)
 
 
@@ -154,7 +151,7 @@ def test_metric_lines_behind_the_restored_step_are_dropped(tmp_path):
 
 
 def saved(state, folder, steps=(1, 2)):
-    with Checkpoints(folder, config=tiny_config()) as checkpoints:
+    with Checkpoints(folder, experiment=tiny_config()) as checkpoints:
         for step in steps:
             checkpoints.save(state, step)
 
@@ -175,14 +172,14 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_taken(sta
     else:
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+    with Checkpoints(tmp_path, experiment=tiny_config()) as checkpoints:
         with pytest.raises(UserError, match=r"2 is damaged \(.*\); checkpoints there: 1, 2"):
             checkpoints.load(state, 2)
         found = checkpoints.load(state)
         assert "checkpoints/2 is damaged" in caplog.text and checkpoints.steps == [1]
         checkpoints.save(state, 2)  # its place is free again
     np.testing.assert_array_equal(jax.tree.leaves(found)[1], jax.tree.leaves(state)[1])
-    with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+    with Checkpoints(tmp_path, experiment=tiny_config()) as checkpoints:
         assert checkpoints.steps == [1, 2]
         checkpoints.load(state, 2)
 
@@ -218,15 +215,15 @@ def test_starting_from_a_damaged_run_is_refused(state, tmp_path):
     saved(state, tmp_path)
     flip_a_byte(largest_file(tmp_path / "checkpoints" / "2"), np.random.default_rng(0))
     with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(.* differs .*\); checkpoints there: 1, 2"):
-        load_initial_weights(str(tmp_path), state.params, state.rest)
-    load_initial_weights(str(tmp_path / "checkpoints" / "1"), state.params, state.rest)
+        load_initial_weights(str(tmp_path), state.detector)
+    load_initial_weights(str(tmp_path / "checkpoints" / "1"), state.detector)
 
 
 @pytest.mark.parametrize("config", [None, tiny_config()], ids=["a reader", "a run"])
 def test_when_no_checkpoint_is_whole_the_message_says_so(state, tmp_path, config):
     saved(state, tmp_path, steps=(7,))
     largest_file(tmp_path / "checkpoints" / "7").unlink()
-    with Checkpoints(tmp_path, config=config) as checkpoints:
+    with Checkpoints(tmp_path, experiment=config) as checkpoints:
         with pytest.raises(UserError, match=r"no checkpoint is whole; damaged: 7 \(.* differs from what was saved\)"):
             checkpoints.load(state)
 
@@ -240,7 +237,7 @@ def test_a_reader_leaves_damaged_checkpoints_where_they_are(state, tmp_path):
 
 
 def test_checksums_go_with_their_checkpoints(state, tmp_path):
-    with Checkpoints(tmp_path, keep=2, config=tiny_config()) as checkpoints:
+    with Checkpoints(tmp_path, keep=2, experiment=tiny_config()) as checkpoints:
         for step in (1, 2, 3, 4):
             checkpoints.save(state, step)
     assert sorted(p.stem for p in (tmp_path / "checkpoints_checksums").iterdir()) == ["3", "4"]
@@ -254,7 +251,7 @@ def test_a_full_disk_is_one_line_and_what_was_saved_stays(state, tmp_path, monke
         raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand more")
 
     with pytest.raises(UserError, match=r"could not be saved \(RESOURCE_EXHAUSTED: No space .*there are: 1"):
-        with Checkpoints(tmp_path, config=tiny_config()) as checkpoints:
+        with Checkpoints(tmp_path, experiment=tiny_config()) as checkpoints:
             monkeypatch.setattr(ocp.training.Checkpointer, when, full)
             checkpoints.save(state, 2)
 

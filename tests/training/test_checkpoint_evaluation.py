@@ -1,16 +1,17 @@
 """A checkpoint evaluated through a calibration: what is read from where, and what is refused."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
-from c2am_jax.config import calibration_settings, train_settings
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import fracal_scores, logn_logits, norcal_scores
 from c2am_jax.mesh import data_mesh, replicated
-from c2am_jax.training import calibrated, logit_statistics
+from c2am_jax.training import checkpoint_evaluation, logit_statistics
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
@@ -21,23 +22,22 @@ from c2am_jax.training.state import build_detector, init_state
 @pytest.fixture(scope="module")
 def run(glyph_folder, tmp_path_factory):
     """Config and workdir of an untrained detector, saved as step 0."""
-    config, workdir = tiny_config(method="softmax"), tmp_path_factory.mktemp("run")
-    config.data.name, config.data.dir, config.eval.batch_size = "small", str(glyph_folder), 8
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny_config(method="softmax", data__name="small", data__dir=str(glyph_folder), eval__batch_size=8)
     detector, loss_state = build_detector(config)
     detector.params["roi_head.bbox_head.fc_cls.kernel"] *= 100  # so that classes score differently
-    schedule = train_settings(config)
+    schedule = config.train
     state = init_state(detector, loss_state, make_optimizer(schedule, learning_rate(schedule, 1)))
-    with Checkpoints(workdir, config=config) as checkpoints:
+    with Checkpoints(workdir, experiment=config) as checkpoints:
         checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)
-    (workdir / "config.json").write_text(config.to_json())
+    (workdir / "config.json").write_text(json.dumps(config.as_dict()))
     return config, workdir
 
 
 def calibrated_method(run, monkeypatch, name):
     """The method that the evaluation of the checkpoint scores with, and the name of its folder."""
-    config, workdir = run
-    config, seen = config.copy_and_resolve_references(), []
-    config.calibration.name = name
+    (config, workdir), seen = run, []
+    config = config.changed({"calibration.name": name})
 
     def evaluate(config, detector, workdir, step, *, suffix="", inspect=None):
         seen.append((detector.module().roi_head.classification, f"{step}{suffix}"))
@@ -80,7 +80,7 @@ def test_logn_wants_statistics_first_and_then_uses_them(run, monkeypatch):
 
 def test_statistics_do_not_depend_on_the_number_of_devices(run):
     config, workdir = run
-    detector = restore(workdir, config=config).detector
+    detector = restore(workdir, experiment=config).detector
     one, eight = (
         logit_statistics.gather(config, detector, data_mesh(jax.devices()[:devices]), images=8) for devices in (1, 8)
     )
@@ -89,17 +89,12 @@ def test_statistics_do_not_depend_on_the_number_of_devices(run):
 
 
 def test_training_does_not_ignore_a_calibration(run, tmp_path):
-    config = run[0].copy_and_resolve_references()
-    config.calibration.name = "norcal"
+    config = run[0].changed({"calibration.name": "norcal"})
     with pytest.raises(UserError, match="eval.py"):
         train(config, tmp_path)
 
 
 def test_a_calibration_that_does_not_go_with_the_loss_is_one_line(run, tmp_path):
-    config = tiny_config(method="eql")
-    config.data, config.calibration.name = run[0].data, "norcal"
+    config = tiny_config(method="eql", data=run[0].data.as_dict(), calibration__name="norcal")
     with pytest.raises(UserError, match="softmax"):
-        build_detector(config, calibrate=calibrated._calibration(config, tmp_path, 0))
-    config.calibration.name = "platt"
-    with pytest.raises(UserError, match="tau_norm, norcal"):
-        calibration_settings(config)
+        build_detector(config, calibrate=checkpoint_evaluation._calibration(config, tmp_path, 0))

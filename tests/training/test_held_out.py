@@ -18,11 +18,9 @@ from c2am_jax.training.state import build_detector, class_statistics, init_state
 
 
 def configured(folder, steps, held_out=0.3):
-    config = tiny_config(method="fasa")
-    config.data.name, config.data.dir, config.data.held_out = "small", str(folder), held_out
-    config.train.batch_size, config.train.steps = 8, steps
-    config.train.checkpoint_every, config.train.eval_every = 6, 0
-    return config
+    data = {"data.name": "small", "data.dir": str(folder), "data.held_out": held_out}
+    train = {"train.batch_size": 8, "train.steps": steps, "train.checkpoint_every": 6, "train.eval_every": 0}
+    return tiny_config(method="fasa").changed(data | train)
 
 
 def losses(workdir):
@@ -33,26 +31,26 @@ def losses(workdir):
 def test_epochs_are_counted_measured_and_resumed(glyph_folder, tmp_path):
     config, workdir, parts = configured(glyph_folder, 7), tmp_path / "whole", tmp_path / "parts"
     train(config, workdir)  # three steps to an epoch
-    (state,) = restore(workdir, 7, config=config).loss_state
+    (state,) = restore(workdir, 7, experiment=config).loss_state
     assert int(state["epoch"]) == 2 and (np.asarray(state["held_out"]) > 0).sum() > 3
     assert np.isfinite(losses(workdir)).all()
     train(configured(glyph_folder, 6), parts)  # ends with an epoch: its measurement is saved
     train(config, parts)
     assert losses(parts) == losses(workdir)
     for a, b in zip(
-        jax.tree.leaves(restore(parts, 7, config=config).loss_state[0]), jax.tree.leaves(state), strict=True
+        jax.tree.leaves(restore(parts, 7, experiment=config).loss_state[0]), jax.tree.leaves(state), strict=True
     ):
         np.testing.assert_array_equal(a, b)
 
 
 def test_eight_devices_measure_what_one_does(glyph_folder):
     config = configured(glyph_folder, 2)
-    dataset, after = open_dataset(config.to_dict()["data"], "train"), []
+    dataset, after = open_dataset(config.data, "train"), []
     detector, loss_state = build_detector(config, class_statistics(dataset))
     start = init_state(detector, loss_state, optax.identity())
     for devices in (1, 8):
         mesh = data_mesh(jax.devices()[:devices])
-        state = epoch_end(config, dataset, mesh)(jax.device_put(start, replicated(mesh)))
+        state = epoch_end(config, detector, dataset, mesh)(jax.device_put(start, replicated(mesh)))
         after.append(state.loss_state[0])
     assert int(after[0]["epoch"]) == 1 and (np.asarray(after[0]["held_out"]) > 0).sum() > 3
     for name in ("held_out", "chance"):

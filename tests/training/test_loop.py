@@ -10,7 +10,6 @@ import pytest
 from tiny import tiny_config
 from untrained import untrained_run
 
-from c2am_jax.config import train_settings
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.report.checkpoint_report import checkpoint_report
@@ -23,14 +22,10 @@ from c2am_jax.training.replay import main, replay
 from c2am_jax.training.state import build_detector, init_state
 
 
-def configured(glyph_folder, steps, **values):
-    config = tiny_config()
-    config.data.name, config.data.dir = "small", str(glyph_folder)
-    config.train.batch_size = 8  # one image for each virtual device
-    config.train.steps, config.train.checkpoint_every, config.train.eval_every = steps, 3, 0
-    for name, value in values.items():
-        config.train[name] = value
-    return config
+def configured(glyph_folder, steps, method="c2am", **values):
+    train = {"batch_size": 8, "steps": steps, "checkpoint_every": 3, "eval_every": 0} | values  # one image per device
+    data = {"data.name": "small", "data.dir": str(glyph_folder)}
+    return tiny_config(method=method).changed(data | {f"train.{name}": value for name, value in train.items()})
 
 
 def lines(workdir):
@@ -39,7 +34,7 @@ def lines(workdir):
 
 def state_of(config, workdir, step):
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 1))
+    optimizer = make_optimizer(config.train, learning_rate(config.train, 1))
     like = jax.device_put(init_state(detector, loss_state, optimizer), replicated(data_mesh()))
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.load(like, step)
@@ -129,8 +124,8 @@ def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
 
 
 def test_a_replayed_step_has_the_losses_of_the_step(glyph_folder, tmp_path, monkeypatch):
-    config = configured(glyph_folder, 2, batch_size=1, seed=1, init=str(untrained_run(tmp_path / "first")))
-    config.loss = tiny_config(method="balanced_softmax").loss  # a loss that counts the training set's classes
+    start = {"seed": 1, "init": str(untrained_run(tmp_path / "first"))}
+    config = configured(glyph_folder, 2, "balanced_softmax", batch_size=1, **start)  # which counts classes
     make, found = loop.configured_step, {}
 
     def going_wrong(*arguments, **keywords):
@@ -171,19 +166,14 @@ def test_a_file_that_is_no_batch_is_named(tmp_path, capsys, content):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: setattr(c.model, "num_classes", 7), "num_classes=7.*100 categories"),
-        (lambda c: setattr(c.train, "batch_size", 9), "batch_size=9 does not divide"),
-        (lambda c: setattr(c.train, "init", "no/such/file"), "no/such/file"),
-        (lambda c: setattr(c.model.backbone, "norm", "layer_norm"), "frozen_bn, sync_bn, group_norm"),
-        (lambda c: setattr(c.data, "sampler", "balanced"), "random, repeat_factor"),
-        (lambda c: setattr(c.loss, "wrap", "mirror"), "literal, clip, monotone"),
+        ({"model.num_classes": 7}, "num_classes=7.*100 categories"),
+        ({"train.batch_size": 9}, "batch_size=9 does not divide"),
+        ({"train.init": "no/such/file"}, "no/such/file"),
     ],
 )
 def test_wrong_settings_are_one_clear_error(glyph_folder, tmp_path, change, named):
-    config = configured(glyph_folder, 1)
-    change(config)
     with pytest.raises(UserError, match=named):
-        train(config, tmp_path)
+        train(configured(glyph_folder, 1).changed(change), tmp_path)
 
 
 def test_a_run_that_does_not_exist_is_named(tmp_path):

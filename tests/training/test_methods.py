@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from tiny import draw_glyphs, tiny_config
 
-from c2am_jax.config import load_config, train_settings
+from c2am_jax.config import load_experiment
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import train_batches
-from c2am_jax.data.settings import PipelineSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.methods import METHODS
 from c2am_jax.mesh import data_mesh, image_key
@@ -45,17 +44,13 @@ def many_glyphs(tmp_path_factory):
 
 
 def on_glyphs(config, folder, steps):
-    config.data.name, config.data.dir = "small", str(folder)
-    config.train.batch_size, config.train.steps = 8, steps
-    config.train.checkpoint_every, config.train.eval_every = 100, -1 if steps == 200 else 0
-    config.train.log_every = 1 if steps < 100 else 5
-    return config
+    train = {"train.batch_size": 8, "train.steps": steps, "train.log_every": 1 if steps < 100 else 5}
+    train |= {"train.checkpoint_every": 100, "train.eval_every": -1 if steps == 200 else 0}
+    return config.changed({"data.name": "small", "data.dir": str(folder)} | train)
 
 
 def one_stage(name, folder, steps):
-    config = tiny_config(method=name)
-    config.data.held_out = 0.2 if name == "fasa" else 0.0
-    config.train.warmup_steps = 50
+    config = tiny_config(method=name, data__held_out=0.2 if name == "fasa" else 0.0, train__warmup_steps=50)
     return on_glyphs(config, folder, steps)
 
 
@@ -85,22 +80,21 @@ def fixed_losses(config, workdir, images):
     Both on the same images, with the same draws of anchors and RoIs and in the state that the loss had at the end:
     nothing differs but the weights. (The logged losses of 200 steps are mostly noise of the images.)
     """
-    dataset = open_dataset(config.to_dict()["data"], "train")
+    dataset = open_dataset(config.data, "train")
     state = first_state(config, data_mesh(jax.devices()[:1]), class_statistics(dataset))
     with Checkpoints(workdir) as checkpoints:
         after = checkpoints.load(state)
-    before = initial_weights(train_settings(config), state.detector)
+    before = initial_weights(config.train, state.detector)
 
     @jax.jit
     def losses(detector, inputs, keys):
         found = detector.module().loss(inputs, keys, after.loss_state)[0]
         return found | {"all": sum(found.values())}
 
-    settings = PipelineSettings.from_dict(config.data.to_dict())
-    stream = train_batches(dataset, settings, batch_size=8, seed=config.train.seed)
+    stream = train_batches(dataset, config.data, batch_size=8, seed=config.train.seed)
     found = []
     for number, (bucket, batch) in zip(range(images // 8), stream, strict=False):
-        inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, mean=config.data.mean, std=config.data.std)
+        inputs = preprocess(jax.tree.map(jnp.asarray, batch), bucket, **config.data.pixels)
         keys = image_key(0, number, jnp.arange(8))
         found.append([losses(detector, inputs, keys) for detector in (before, after.detector)])
     return {name: [float(np.mean([pair[i][name] for pair in found])) for i in (0, 1)] for name in found[0][0]}
@@ -136,7 +130,8 @@ def trains(make_config, falling, images, tmp_path, monkeypatch):
 
 
 def same_on_eight_devices(config, tmp_path, monkeypatch):
-    config.train.base_lr = 0.01  # at the gradients of 400 that margins start with, larger steps make rounding grow
+    # At the gradients of 400 that margins start with, larger steps make rounding grow.
+    config = config.changed({"train.base_lr": 0.01})
     for count in (1, 8):
         use_devices(monkeypatch, count)
         loop.train(config, tmp_path / str(count))
@@ -165,9 +160,8 @@ def first_stages(many_glyphs, optimised, tmp_path_factory):
     """Workdirs of trained detectors by method."""
     folder = tmp_path_factory.mktemp("first")
     for name in ("softmax", "balanced_sigmoid"):
-        config = on_glyphs(load_config(f"configs/methods/{name}.py:glyphs"), many_glyphs, 600)
-        config.train.lr_epochs, config.train.warmup_steps = (3.0, 3.6), 100
-        loop.train(config, folder / name)
+        config = on_glyphs(load_experiment(f"methods/{name}:glyphs"), many_glyphs, 600)
+        loop.train(config.changed({"train.lr_epochs": (3.0, 3.6), "train.warmup_steps": 100}), folder / name)
     return folder
 
 
@@ -177,11 +171,9 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
     first = first_stages / ("balanced_sigmoid" if name == "balms" else "softmax")
 
     def make_config(steps):
-        config = on_glyphs(load_config(f"configs/methods/{name}.py:glyphs"), many_glyphs, steps)
-        config.train.init = str(first)
-        if name == "lws":  # 101 scales, made for 75 000 steps at 0.02
-            config.train.base_lr = 0.5
-        return config
+        config = on_glyphs(load_experiment(f"methods/{name}:glyphs"), many_glyphs, steps)
+        rate = {"train.base_lr": 0.5} if name == "lws" else {}  # 101 scales, made for 75 000 steps at 0.02
+        return config.changed({"train.init": str(first)} | rate)
 
     trains(make_config, {"cls": 0.002 if name == "lws" else 0.01}, 256, tmp_path, monkeypatch)
     before, _ = weights_of_workdir(first)
@@ -190,11 +182,10 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
     assert step == 200 and not any(n.startswith(("backbone.", "neck.")) for n in moved)
     if name != "loce":  # which trains the RPN and the mask head, too
         assert moved <= {f"roi_head.bbox_head.fc_cls.{part}" for part in ("kernel", "bias")}
-    other = make_config(205)
-    other.train.trainable = ()
+    other = make_config(205).changed({"train.trainable": ()})
     with pytest.raises(UserError, match=r"train\.trainable"):
         loop.train(other, tmp_path / "parts")
-    other.train.init, other.train.trainable = "", make_config(1).train.trainable
+    other = make_config(205).changed({"train.init": ""})
     with pytest.raises(UserError, match=r"freeze random weights.*--config\.train\.init"):
         loop.train(other, tmp_path / "none")
 
@@ -202,10 +193,8 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
 @pytest.mark.slow
 def test_forest_with_a_visual_tree_and_masks_of_parents(few_glyphs, tmp_path, monkeypatch):
     loop.train(one_stage("softmax", few_glyphs, 2), tmp_path / "baseline")
-    config = one_stage("forest", few_glyphs, 6)
-    config.loss.visual = str(tmp_path / "baseline")
-    config.model.rpn.resampling_ious = (0.9, 0.8, 0.7)
-    config.model.mask_head.class_agnostic, config.model.mask_head.geometric = False, True
-    same_on_eight_devices(config, tmp_path, monkeypatch)
+    masks = {"model.mask_head.class_agnostic": False, "model.mask_head.geometric": True}
+    trees = {"loss.visual": str(tmp_path / "baseline"), "model.rpn.resampling_ious": (0.9, 0.8, 0.7)}
+    same_on_eight_devices(one_stage("forest", few_glyphs, 6).changed(masks | trees), tmp_path, monkeypatch)
     arrays, _ = weights_of_workdir(tmp_path / "8")
     assert sum(name.endswith("visual_parent") for name in arrays) == 1

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config
 
 from c2am_jax.config import lvis
+from c2am_jax.experiment import TrainSettings
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 
 
@@ -19,15 +19,13 @@ def test_the_papers_schedule():
 
 
 def test_learning_rate_grows_with_the_batch_and_steps_win_over_epochs():
-    train = lvis("x", "c2am").train
-    train.batch_size, train.steps = 8, 30
+    train = TrainSettings(batch_size=8, steps=30)
     assert float(learning_rate(train, 1000)(5000)) == pytest.approx(0.01)
     assert total_steps(train, 1000) == 30
 
 
 def test_updates_equal_the_reference_sgd():
-    train = tiny_config().train
-    train.warmup_steps, train.base_lr, train.batch_size, train.weight_decay = 0, 0.1, 16, 0.01
+    train = TrainSettings(warmup_steps=0, base_lr=0.1, batch_size=16, weight_decay=0.01)
     optimizer = make_optimizer(train, learning_rate(train, 1000))
     p = np.array([1.0, -2.0])
     state, buffer, ours = optimizer.init({"p": jnp.asarray(p)}), np.zeros(2), {"p": jnp.asarray(p)}

@@ -38,10 +38,7 @@ def test_collectives_are_read_with_their_bytes_and_their_loops():
 
 @pytest.fixture(scope="module")
 def config():
-    config = tiny_config()
-    config.train.batch_size, config.data.canvas, config.data.max_instances = 8, 64, 4
-    config.model.backbone.norm = "group_norm"
-    return config
+    return tiny_config(train__batch_size=8, data__canvas=64, data__max_instances=4, model__backbone__norm="group_norm")
 
 
 def test_the_step_on_eight_devices_only_sums_gradients_normalisers_and_metrics(config):

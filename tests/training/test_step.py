@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 from tiny import random_batch, tiny_config
 
-from c2am_jax.config import train_settings
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.checkpoint import Checkpoints
@@ -19,7 +18,7 @@ from c2am_jax.training.step import make_train_step
 
 
 def run(config, devices, steps=3, images=8, workdir=None, **options):
-    mesh, schedule = data_mesh(jax.devices()[:devices]), train_settings(config)
+    mesh, schedule = data_mesh(jax.devices()[:devices]), config.train
     detector, loss_state = build_detector(config)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0, **options)
@@ -38,8 +37,7 @@ def run(config, devices, steps=3, images=8, workdir=None, **options):
 @functools.cache
 def trained(devices, method, norm):
     """Five steps at a rate that lets no rounding grow."""
-    config = tiny_config(method=method)
-    config.model.backbone.norm, config.train.base_lr = norm, 0.002
+    config = tiny_config(method=method, model__backbone__norm=norm, train__base_lr=0.002)
     return run(config, devices, steps=5)
 
 
@@ -66,10 +64,9 @@ def test_eight_devices_equal_one(method, norm):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_eight_devices_goes_on_alike_on_one_and_four(tmp_path):
-    config = tiny_config()
-    config.model.backbone.norm, config.train.base_lr = "group_norm", 0.002
+    config = tiny_config(model__backbone__norm="group_norm", train__base_lr=0.002)
     _, state = run(config, 8, steps=3)
-    with Checkpoints(tmp_path, config=config) as checkpoints:
+    with Checkpoints(tmp_path, experiment=config) as checkpoints:
         checkpoints.save(state, 3)
     losses = {n: run(config, n, steps=2, workdir=tmp_path)[0] for n in (8, 1, 4)}
     for devices in (1, 4):
@@ -87,8 +84,7 @@ def test_metrics_hold_what_the_log_needs():
 
 
 def test_frozen_stages_and_statistics_do_not_move():
-    config = tiny_config()
-    config.model.backbone.norm, config.model.backbone.frozen_stages = "frozen_bn", 1
+    config = tiny_config(model__backbone__norm="frozen_bn", model__backbone__frozen_stages=1)
     detector, _ = build_detector(config)
     before = {name: np.asarray(value) for name, value in detector.rest.items()}
     assert "backbone.layer1.0.conv1.kernel" in before and "backbone.layer2.0.conv1.kernel" in detector.params
@@ -102,8 +98,7 @@ def test_frozen_stages_and_statistics_do_not_move():
 @functools.cache
 def one_step(norm="group_norm"):
     """Metrics and state of one step on one device with two images."""
-    config = tiny_config()
-    config.model.backbone.norm = norm
+    config = tiny_config(model__backbone__norm=norm)
     (metrics,), state = run(config, 1, steps=1, images=2)
     return metrics, state
 
@@ -126,8 +121,7 @@ def test_bfloat16_trains_close_to_float32_with_float32_parameters():
 
 @pytest.mark.parametrize("norm", ["group_norm", pytest.param("sync_bn", marks=pytest.mark.slow)])
 def test_rematerialisation_changes_nothing(norm):
-    config = tiny_config()
-    config.model.backbone.norm, config.model.backbone.remat = norm, True
+    config = tiny_config(model__backbone__norm=norm, model__backbone__remat=True)
     (again,), other = run(config, 1, steps=1, images=2)
     usual, state = one_step(norm)
     assert again["loss"] == pytest.approx(usual["loss"], rel=1e-6)
@@ -153,7 +147,7 @@ def test_a_bucket_is_compiled_once():
         if name == "/jax/core/compile/backend_compile_duration":
             compiled.append(duration)
 
-    mesh, schedule = data_mesh(jax.devices()[:1]), train_settings(tiny_config())
+    mesh, schedule = data_mesh(jax.devices()[:1]), tiny_config().train
     detector = Detector.of(Brightness())
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
@@ -171,7 +165,7 @@ def test_a_bucket_is_compiled_once():
 def test_runs_with_other_seeds_share_a_program():
     config, mesh = tiny_config(), data_mesh(jax.devices()[:1])
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(train_settings(config), learning_rate(train_settings(config), 100))
+    optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
     state, batch = init_state(detector, loss_state, optimizer), random_batch(2)
     steps = [
         make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed) for seed in (0, 7, 2**33 + 7)
@@ -186,7 +180,7 @@ def test_the_first_state_has_the_types_of_all_later_ones(method):
     """A step that returns other types than it takes compiles three times."""
     config = tiny_config(method=method)
     detector, loss_state = build_detector(config)
-    schedule, mesh = train_settings(config), data_mesh(jax.devices()[:1])
+    schedule, mesh = config.train, data_mesh(jax.devices()[:1])
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     state = init_state(detector, loss_state, optimizer)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tiny import tiny_config
 
 from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.training import trees as module
@@ -13,7 +13,7 @@ from c2am_jax.training.trees import trees_of
 
 @pytest.fixture
 def dataset(glyph_folder):
-    return open_dataset(tiny_config().to_dict()["data"] | {"name": "small", "dir": str(glyph_folder)}, "train")
+    return open_dataset(DataSettings("small", str(glyph_folder)), "train")
 
 
 def test_trees_of_annotations_are_read_once(dataset, monkeypatch):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from tiny import random_batch, second_stage_config, tiny_config
 
-from c2am_jax.config import load_config, train_settings
+from c2am_jax.config import load_experiment
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
 from c2am_jax.training.optimizer import learning_rate, make_optimizer
-from c2am_jax.training.restore import config_of, first_state, restore
+from c2am_jax.training.restore import experiment_of, first_state, restore
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import make_train_step
 
@@ -46,11 +46,11 @@ def test_recipes_name_what_trains():
 
 
 def test_lvis_recipes_drop_the_rate_at_their_steps():
-    schedule = train_settings(load_config("configs/methods/disalign.py:v05"))
+    schedule = load_experiment("methods/disalign:v05").train
     rate = learning_rate(schedule, 3000)
     assert schedule.steps == 4500 and float(rate(3999)) == pytest.approx(0.02)
     assert float(rate(4001)) == pytest.approx(0.002)
-    by_epoch = learning_rate(train_settings(load_config("configs/methods/bags.py")), 1000)
+    by_epoch = learning_rate(load_experiment("methods/bags").train, 1000)
     assert float(by_epoch(7999)) == pytest.approx(0.01) and float(by_epoch(8001)) == pytest.approx(0.001)
 
 
@@ -59,7 +59,7 @@ def test_lvis_recipes_drop_the_rate_at_their_steps():
 )
 def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
     config = second_stage_config(name, base_lr=0.2)
-    schedule, mesh = train_settings(config), data_mesh(jax.devices()[:2])
+    schedule, mesh = config.train, data_mesh(jax.devices()[:2])
     detector, loss_state = build_detector(config, STATISTICS)
     optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
@@ -79,13 +79,13 @@ def save_first_stage(workdir):
     """A run of the baseline with a newest and a best checkpoint that differ in the classifier's bias."""
     config = tiny_config(method="softmax")
     detector, loss_state = build_detector(config)
-    schedule = train_settings(config)
+    schedule = config.train
     optimizer = make_optimizer(schedule, learning_rate(schedule, 10))
     bias = "roi_head.bbox_head.fc_cls.bias"
     for folder, step, value in (("checkpoints", 1, 1.0), ("checkpoints", 2, 2.0), ("best", 1, 5.0)):
         moved = detector.with_arrays({bias: detector.params[bias] + value})
         state = init_state(moved, loss_state, optimizer)
-        with Checkpoints(workdir, config=config, name=folder) as checkpoints:
+        with Checkpoints(workdir, experiment=config, name=folder) as checkpoints:
             checkpoints.save(jax.device_put(state, replicated(data_mesh(jax.devices()[:1]))), step)
     return detector.params
 
@@ -124,15 +124,15 @@ def test_a_run_from_when_memories_were_told_their_width_goes_on(tmp_path, method
     mesh = data_mesh(jax.devices()[:1])
     state = first_state(config, mesh)
     assert any(leaf.shape[-1:] == (config.model.box_head.fc_channels,) for leaf in jax.tree.leaves(state.loss_state))
-    with Checkpoints(tmp_path, config=config) as checkpoints:
+    with Checkpoints(tmp_path, experiment=config) as checkpoints:
         checkpoints.save(state, 3)
-    tree = json.loads(config.to_json())
+    tree = config.as_json()
     tree["loss"]["features"] = 16
     (tmp_path / "config.json").write_text(json.dumps(tree))
 
-    assert config_of(tmp_path).to_dict() == json.loads(config.to_json())  # export and prediction
+    assert experiment_of(tmp_path) == config  # export and prediction
     for given in (None, config):  # as export and eval.py read it
-        found = restore(tmp_path, config=given, mesh=mesh)
+        found = restore(tmp_path, experiment=given, mesh=mesh)
         jax.tree.map(np.testing.assert_array_equal, found.loss_state, state.loss_state)
     check_config(tmp_path, config)  # as a run that resumes
     assert "features" not in json.loads((tmp_path / "config.json").read_text())["loss"]

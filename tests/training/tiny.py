@@ -3,42 +3,52 @@
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax import config as configs
-from c2am_jax.data import builder, glyphs
+from c2am_jax.config import glyphs, load_experiment, parse
+from c2am_jax.data import builder
+from c2am_jax.data import glyphs as pictures
 from c2am_jax.data.box_masks import pack
 from c2am_jax.structures import Batch
 
+TINY = {
+    "model.backbone.width": 8,
+    "model.fpn.channels": 16,
+    "model.rpn.samples": 16,
+    "model.rpn.pre_nms_train": 40,
+    "model.rpn.post_nms_train": 20,
+    "model.rpn.pre_nms_test": 40,
+    "model.rpn.post_nms_test": 20,
+    "model.box_head.fc_channels": 16,
+    "model.box_head.samples": 8,
+    "model.mask_head.convs": 1,
+    "model.mask_head.channels": 8,
+    "model.test.max_detections": 10,
+    "data.short_sides": (64,),
+    "data.max_side": 64,
+    "data.test_short_side": 64,
+    "data.buckets": ((64, 64),),
+    "train.batch_size": 2,
+    "train.warmup_steps": 2,
+    "train.log_every": 1,
+}
 
-def tiny_config(name="tiny", method="c2am"):
-    """The glyph config with a detector of toy size."""
-    config = configs.glyphs(name, method)
-    model = config.model
-    model.backbone.width, model.fpn.channels = 8, 16
-    model.rpn.samples, model.rpn.pre_nms_train, model.rpn.post_nms_train = 16, 40, 20
-    model.rpn.pre_nms_test, model.rpn.post_nms_test = 40, 20
-    model.box_head.fc_channels, model.box_head.samples = 16, 8
-    model.mask_head.convs, model.mask_head.channels = 1, 8
-    model.test.max_detections = 10
-    config.data.short_sides, config.data.max_side, config.data.test_short_side = (64,), 64, 64
-    config.data.buckets = ((64, 64),)
-    config.train.batch_size, config.train.warmup_steps, config.train.log_every = 2, 2, 1
-    return config
+
+def tiny_config(name="tiny", method="c2am", **changes):
+    """The glyph experiment with a detector of toy size; `changes` by key, `data__name` for "data.name"."""
+    found = parse(glyphs(name, method))
+    return found.changed(TINY | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def second_stage_config(name, **values):
-    """The config of configs/methods/NAME.py with a detector of toy size; `values` go to config.train."""
-    published, config = configs.load_config(f"configs/methods/{name}.py:glyphs"), tiny_config(method="softmax")
-    config.loss, config.data.sampler = published.loss, published.data.sampler
-    for key in ("trainable", "reset", "grad_clip"):
-        config.train[key] = published.train[key]
-    for key, value in values.items():
-        config.train[key] = value
-    return config
+    """The experiment of configs/methods/NAME.py with a detector of toy size; `values` go to config.train."""
+    published = load_experiment(f"methods/{name}:glyphs")
+    train = {key: getattr(published.train, key) for key in ("trainable", "reset", "grad_clip")} | values
+    changes = {f"train.{key}": value for key, value in train.items()} | {"data.sampler": published.data.sampler}
+    return tiny_config(method=published.loss.name).changed(changes)
 
 
 def draw_glyphs(folder, **settings):
     """Make `folder` a `config.data.dir` with a prepared set of glyphs, "small", by `GlyphSettings`; returns it."""
-    glyphs.generate(folder / "small", glyphs.GlyphSettings(val_images=12, val_per_category=1, **settings))
+    pictures.generate(folder / "small", pictures.GlyphSettings(val_images=12, val_per_category=1, **settings))
     for split in ("train", "val"):
         annotations = folder / "small" / f"annotations_{split}.json"
         builder.prepare(annotations, folder / "small" / "images", f"small_{split}", folder)

@@ -18,12 +18,11 @@ STEP = 7
 
 def untrained_run(folder):
     """Make `folder` the workdir of a run whose data is nowhere."""
-    config = tiny_config()
-    config.data.dir = str(folder / "no data here")
+    config = tiny_config(data__dir=str(folder / "no data here"))
     state = first_state(config, data_mesh(jax.devices()[:1]))
     state = dataclasses.replace(state, step=jnp.asarray(STEP, jnp.int32))
     check_config(folder, config)
     write_categories(folder, CATEGORIES)
-    with Checkpoints(folder, config=config) as checkpoints:
+    with Checkpoints(folder, experiment=config) as checkpoints:
         checkpoints.save(jax.block_until_ready(state), STEP)
     return folder

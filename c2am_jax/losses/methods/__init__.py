@@ -7,9 +7,10 @@ in the training set.
 
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
 
+from c2am_jax.checks import checked, unknown
 from c2am_jax.errors import UserError
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.methods import (
@@ -98,6 +99,21 @@ def method_parameters(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in found if p.name != "statistics"}
 
 
+def checked_parameters(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a method: those `given`, as their annotations allow, and the defaults of the others.
+
+    Raises:
+      ValueError: unknown method.
+      WrongSetting: unknown parameter of it, or a value that is not allowed.
+    """
+    found, hints = method_parameters(name), get_type_hints(find_method(name), include_extras=True)
+    for key, value in given.items():
+        if key not in found:
+            raise unknown(key, found)
+        found[key] = checked(hints.get(key, type(found[key])), key, value)
+    return found
+
+
 def make_classification(name: str, statistics: ClassStatistics | None = None, **parameters: Any) -> Classification:
     """The method `name` (see `find_method`) with its `parameters`, whose defaults are the paper's.
 
@@ -105,13 +121,10 @@ def make_classification(name: str, statistics: ClassStatistics | None = None, **
     scores, shapes and programs, and wrong to train with).
 
     Raises:
-      ValueError: unknown method, unknown parameter of it, or a value that the loss does not know.
+      ValueError: as `checked_parameters`.
       UserError: no such module or function.
     """
-    make, known = find_method(name), method_parameters(name)
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
-        raise ValueError(f"loss {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    make, parameters = find_method(name), checked_parameters(name, parameters)
     if "statistics" in inspect.signature(make).parameters:
         return make(statistics or ClassStatistics.uniform(1), **parameters)
     return make(**parameters)

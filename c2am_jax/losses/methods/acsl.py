@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c2am_jax.checks import Share
 from c2am_jax.losses.channels import PRIOR_BIAS, one_hot
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
 from c2am_jax.losses.detection import binary_cross_entropy
@@ -53,7 +54,7 @@ def acsl_loss(
     return (weights * binary_cross_entropy(logits, one_hot(labels, logits.shape[1], logits.dtype))).sum(-1)
 
 
-def acsl(statistics: ClassStatistics, threshold: float = 0.7, seed: int = 0) -> Classification:
+def acsl(statistics: ClassStatistics, threshold: Share = 0.7, seed: int = 0) -> Classification:
     """`threshold` of scores from which a class is suppressed. Its state is the step, from which the draws follow.
 
     Frequent classes are pushed by all background samples, common ones by 10 % and rare ones by 1 %, drawn at each

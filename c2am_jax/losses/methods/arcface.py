@@ -2,9 +2,11 @@
 
 import functools
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from c2am_jax.checks import Positive, one_of
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification
@@ -39,7 +41,8 @@ def arcface_loss(
     return softmax_cross_entropy(scale * angles.with_own(c, labels, moved), labels)
 
 
-def arcface(scale: float = 30.0, margin: float = 0.5, wrap: str = "fallback") -> Classification:
+def arcface(
+    scale: Positive = 30.0, margin: float = 0.5, wrap: Annotated[str, one_of(*WRAPS)] = "fallback"
+) -> Classification:
     """`margin` in radians; `wrap` of `arcface_loss`."""
-    angles.check_choice("loss.wrap", wrap, WRAPS)
     return angles.angular(functools.partial(arcface_loss, scale=scale, margin=margin, wrap=wrap), scale=scale)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from c2am_jax.checks import NonNegative
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
 from c2am_jax.losses.draws import smallest, uniforms
 from c2am_jax.losses.softmax import softmax_cross_entropy
@@ -79,7 +80,7 @@ def bags_log_probabilities(logits: Float[Array, "n c"], group: Int[Array, " k"])
     return jnp.concatenate([own + objectness[:, :1], objectness[:, 1:]], -1)
 
 
-def bags(statistics: ClassStatistics, others_ratio: float = 8.0, seed: int = 0) -> Classification:
+def bags(statistics: ClassStatistics, others_ratio: NonNegative = 8.0, seed: int = 0) -> Classification:
     """The groups are part of the head, so a checkpoint is evaluated with those it was trained with.
 
     A cascade averages log-probabilities, which is a geometric mean over its stages. Its state is the step, from which

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import NonNegative
 from c2am_jax.losses.channels import foreground_only, one_hot
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.detection import binary_cross_entropy
@@ -73,7 +74,7 @@ def meta_gradient(
     return jax.grad(after_a_step)(value)
 
 
-def balms(statistics: ClassStatistics, meta_rate: float = 0.01, inner_rate: float = 0.02) -> Classification:
+def balms(statistics: ClassStatistics, meta_rate: NonNegative = 0.01, inner_rate: NonNegative = 0.02) -> Classification:
     """Balanced sigmoid, each class weighted by what the meta re-weighter learnt.
 
     Its state is v of each class and Adam's averages; `inner_rate` is the virtual step's, the schedule's first rate.

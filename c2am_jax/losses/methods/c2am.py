@@ -2,12 +2,13 @@
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import Allowed, NonNegative, Positive, one_of
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification, Head, Samples
@@ -173,15 +174,13 @@ def margin_statistics(samples: Samples, kernel: Kernel, **margin: Any) -> dict[s
 
 
 def c2am(
-    scale: float = 30.0,
-    alpha: float = 0.5,
-    background: str = "all",
-    wrap: str = "literal",
-    max_margin: float = math.pi / 2,
+    scale: Positive = 30.0,
+    alpha: NonNegative = 0.5,
+    background: Annotated[str, one_of(*BACKGROUND_RULES)] = "all",
+    wrap: Annotated[str, one_of(*WRAPS)] = "literal",
+    max_margin: Annotated[float, Allowed("an angle of at least 0", lambda angle: angle >= 0)] = math.pi / 2,
 ) -> Classification:
     """Parameters of `c2am_loss`; `margin_statistics` are logged."""
-    angles.check_choice("loss.background", background, BACKGROUND_RULES)
-    angles.check_choice("loss.wrap", wrap, WRAPS)
     margin = {"alpha": alpha, "background": background, "max_margin": max_margin}
 
     def metrics(samples: Samples, head: Head):

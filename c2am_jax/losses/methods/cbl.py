@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
+from c2am_jax.checks import Below1
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
 
-def cbl(statistics: ClassStatistics, beta: float = 0.999, background_weight: float = 1.0) -> Classification:
+def cbl(statistics: ClassStatistics, beta: Below1 = 0.999, background_weight: float = 1.0) -> Classification:
     """Instance counts; divided by N."""
     weights = np.append(effective_number_weights(statistics.instances, beta), background_weight)
 

@@ -2,6 +2,7 @@
 
 import functools
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification
@@ -17,6 +18,6 @@ def cosface_loss(
     return softmax_cross_entropy(scale * angles.with_own(c, labels, angles.own(c, labels) - margin), labels)
 
 
-def cosface(scale: float = 30.0, margin: float = 0.35) -> Classification:
+def cosface(scale: Positive = 30.0, margin: float = 0.35) -> Classification:
     """The own class has to win by `margin` of the cosine."""
     return angles.angular(functools.partial(cosface_loss, scale=scale, margin=margin), scale=scale)

@@ -2,6 +2,7 @@
 
 import functools
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification
@@ -14,6 +15,6 @@ def cosine_softmax_loss(features: Features, kernel: Kernel, labels: Labels, *, s
     return softmax_cross_entropy(angles.cosine_logits(features, kernel, scale=scale), labels)
 
 
-def cosine(scale: float = 30.0) -> Classification:
+def cosine(scale: Positive = 30.0) -> Classification:
     """Scores are ``scale * cos(theta)``."""
     return angles.angular(functools.partial(cosine_softmax_loss, scale=scale), scale=scale)

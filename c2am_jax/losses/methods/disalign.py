@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import NonNegative
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
@@ -47,7 +48,7 @@ def confidence(features: Float[Array, "n d"], direction: Float[Array, " d"], off
     return jax.nn.sigmoid(features.astype(direction.dtype) @ direction + offset)
 
 
-def disalign(statistics: ClassStatistics, power: float = 0.8, background_weight: float = 1.0) -> Classification:
+def disalign(statistics: ClassStatistics, power: float = 0.8, background_weight: NonNegative = 1.0) -> Classification:
     """Only magnitude a, margin b and the confidence's v and v_0 train."""
     class_weights = generalized_weights(statistics.instances, power, background_weight)
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses.channels import PRIOR_BIAS, Labels, Logits, one_hot, sigmoid_with_background
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.detection import binary_cross_entropy
@@ -32,7 +33,7 @@ def ecm_loss(logits: Logits, labels: Labels, counts: Float[Array, " c"]) -> Floa
     return (weight * binary_cross_entropy(2 * logits + shift, targets)).sum(-1)
 
 
-def ecm(statistics: ClassStatistics, background_ratio: float = 6.3313) -> Classification:
+def ecm(statistics: ClassStatistics, background_ratio: Positive = 6.3313) -> Classification:
     """Image counts; background counts `background_ratio` times all."""
     counts = np.maximum(statistics.image_count, 1.0)
     counts = np.append(counts, background_ratio * counts.sum())

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses.channels import add_gradients, foreground_only, gradient_ratio, no_gradients, one_hot
 from c2am_jax.losses.classification import Classification, Head, Samples
 
@@ -41,7 +42,7 @@ def equalized_focal_loss(
     return loss.sum(-1), slope
 
 
-def efl(gamma: float = 2.0, scale: float = 8.0, alpha: float = 0.25) -> Classification:
+def efl(gamma: float = 2.0, scale: Positive = 8.0, alpha: float = 0.25) -> Classification:
     """State as in EQL v2.
 
     Divided by the number of positive samples of all devices, the published normaliser, instead of that of all samples.

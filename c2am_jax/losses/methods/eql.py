@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import Share
 from c2am_jax.losses.channels import Labels, Logits, foreground_only, one_hot
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.detection import binary_cross_entropy
@@ -24,7 +25,7 @@ def eql_loss(logits: Logits, labels: Labels, is_tail: Float[Array, " k"]) -> Flo
     return (weights * binary_cross_entropy(logits, targets)).sum(-1)
 
 
-def eql(statistics: ClassStatistics, tail_frequency: float = 1.1e-3) -> Classification:
+def eql(statistics: ClassStatistics, tail_frequency: Share = 1.1e-3) -> Classification:
     """Lambda 1.1e-3 for LVIS v1.0, 1.77e-3 for v0.5, of image frequency."""
     tail = statistics.image_frequency < tail_frequency
 

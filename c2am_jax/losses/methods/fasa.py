@@ -15,13 +15,14 @@ measures on the validation set; here they are negative squared distances and a h
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from c2am_jax.losses.angles import check_choice
+from c2am_jax.checks import NonNegative, Share, one_of
 from c2am_jax.losses.classification import Classification, Head, Samples, State
 from c2am_jax.losses.methods.c2am import c2am
 from c2am_jax.losses.methods.cosine import cosine
@@ -166,9 +167,9 @@ def updated_chances(
 
 def fasa(
     statistics: ClassStatistics,
-    base: str = "softmax",
-    weight: float = 0.1,
-    momentum: float = 0.1,
+    base: Annotated[str, one_of(*BASES)] = "softmax",
+    weight: NonNegative = 0.1,
+    momentum: Share = 0.1,
     up: float = 1.1,
     down: float = 0.9,
     seed: int = 0,
@@ -178,7 +179,6 @@ def fasa(
     Virtual features start with the second epoch and are drawn by a key of (seed, step), the same on every device. After
     each epoch the losses on held-out images say which groups of classes get more of them.
     """
-    check_choice("loss.base", base, tuple(BASES))
     inner = BASES[base]()
     chances = first_chances(statistics.instances)
 

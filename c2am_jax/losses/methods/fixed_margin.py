@@ -3,6 +3,7 @@
 import functools
 import math
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification
@@ -19,6 +20,6 @@ def fixed_margin_loss(
     return softmax_cross_entropy(scale * angles.with_own(moved, labels, angles.own(c, labels)), labels)
 
 
-def fixed_margin(scale: float = 30.0, margin: float = 0.2) -> Classification:
+def fixed_margin(scale: Positive = 30.0, margin: float = 0.2) -> Classification:
     """`margin` in radians."""
     return angles.angular(functools.partial(fixed_margin_loss, scale=scale, margin=margin), scale=scale)

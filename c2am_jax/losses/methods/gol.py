@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c2am_jax.checks import Share
 from c2am_jax.losses.channels import append_background, foreground_only, one_hot
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
 from c2am_jax.losses.draws import uniforms
@@ -64,7 +65,7 @@ def gumbel_loss(
     return (weights * gumbel_cross_entropy(logits, one_hot(labels, logits.shape[1], logits.dtype))).sum(-1)
 
 
-def gol(statistics: ClassStatistics, tail_frequency: float = 1.1e-3, seed: int = 0) -> Classification:
+def gol(statistics: ClassStatistics, tail_frequency: Share = 1.1e-3, seed: int = 0) -> Classification:
     """Lambda 1.1e-3 for LVIS v1.0, 1.77e-3 for v0.5. Its state is the step, from which the draws follow."""
     tail = statistics.image_frequency < tail_frequency
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from c2am_jax.checks import Below1, Natural, NonNegative, Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
@@ -33,10 +34,10 @@ def ldam_of_cosines(
 
 def ldam(
     statistics: ClassStatistics,
-    scale: float = 30.0,
-    max_margin: float = 0.5,
-    reweight_from: int = 0,
-    beta: float = 0.9999,
+    scale: Positive = 30.0,
+    max_margin: NonNegative = 0.5,
+    reweight_from: Natural = 0,
+    beta: Below1 = 0.9999,
 ) -> Classification:
     """From step `reweight_from` on (0: never) with effective-number weights. Its state is the step."""
     margins = np.append(ldam_margins(statistics.instances, max_margin), 0.0)

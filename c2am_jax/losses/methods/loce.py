@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from c2am_jax.checks import Count, Share
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.softmax import softmax_cross_entropy
 
@@ -106,7 +107,7 @@ def class_scores(logits: Float[Array, "n c"], samples: Samples) -> tuple[Float[A
 
 
 def loce(
-    size: int = 80, drawn_classes: int = 8, drawn_entries: int = 4, momentum: float = 0.9, seed: int = 0
+    size: Count = 80, drawn_classes: Count = 8, drawn_entries: Count = 4, momentum: Share = 0.9, seed: int = 0
 ) -> Classification:
     """Equilibrium loss, and remembered features of classes with low mean scores.
 

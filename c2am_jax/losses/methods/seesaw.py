@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from c2am_jax.checks import Positive
 from c2am_jax.losses.angles import normed
 from c2am_jax.losses.classification import Classification, Head, Samples
 from c2am_jax.losses.softmax import softmax_cross_entropy
@@ -83,7 +84,7 @@ def seesaw_activation(logits: Float[Array, "n k2"]) -> Float[Array, "n k1"]:
     return jnp.concatenate([jax.nn.softmax(logits[:, :-2], axis=-1) * objectness[:, :1], objectness[:, 1:]], -1)
 
 
-def seesaw(p: float = 0.8, q: float = 2.0, eps: float = 1e-2, temperature: float = 20.0) -> Classification:
+def seesaw(p: float = 0.8, q: float = 2.0, eps: float = 1e-2, temperature: Positive = 20.0) -> Classification:
     """Its state is the number of sampled RoIs of each class so far, background included."""
 
     def logits(features: jax.Array, head: Head):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from c2am_jax.checks import Count, NonNegative
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
@@ -56,7 +57,11 @@ def sphereface_loss(
 
 
 def sphereface(
-    margin: int = 4, base: float = 1000.0, gamma: float = 0.12, power: float = 1.0, minimum: float = 5.0
+    margin: Count = 4,
+    base: NonNegative = 1000.0,
+    gamma: NonNegative = 0.12,
+    power: float = 1.0,
+    minimum: NonNegative = 5.0,
 ) -> Classification:
     """Its state is the step that the annealing counts."""
 

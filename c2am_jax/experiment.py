@@ -1,0 +1,189 @@
+"""One experiment as a frozen value: what a config file and the flags say, parsed and checked once by `config.parse`.
+
+`Experiment.as_dict` is the layout of ``config.json``; each default, unit and check stands at its field.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from c2am_jax.checks import (
+    Allowed,
+    Below1,
+    Count,
+    Natural,
+    NonNegative,
+    Settings,
+    Share,
+    Text,
+    WrongSetting,
+    one_of,
+    unknown,
+    wrong,
+)
+from c2am_jax.data.settings import DataSettings
+from c2am_jax.losses.calibration import CalibrationSettings
+from c2am_jax.losses.methods import checked_parameters, method_parameters
+from c2am_jax.models.settings import MaskRCNNSettings
+
+# Keys that older versions wrote into config.json; where nothing knows them any more, they are left out.
+OBSOLETE = frozenset({"loss.features"})  # the width of the head, which it tells its method itself
+
+_SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)
+_EVAL_EVERY = Allowed("a number of steps, 0 (never) or -1 (once at the end)", lambda steps: steps >= -1)
+_EPOCHS = Allowed(
+    "ascending epochs from 0 on", lambda epochs: [*epochs] == sorted({*epochs}) and min(epochs, default=0) >= 0
+)
+_STEPS = Allowed("ascending steps from 1 on", lambda steps: [*steps] == sorted({*steps}) and min(steps, default=1) >= 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(Settings):
+    """`config.train`; the defaults are the paper's schedule.
+
+    Attributes:
+      epochs, steps: length of the run; positive `steps` win.
+      batch_size: global.
+      base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each of `lr_epochs`.
+      lr_steps: where the rate drops instead, in steps; () leaves it to `lr_epochs`.
+      warmup_steps, warmup_factor: linear warm-up from this share of the rate.
+      grad_clip: largest global gradient norm; 0 means none.
+      log_every, checkpoint_every: in steps.
+      eval_every: in steps; -1 once at the end, 0 never.
+      keep: checkpoints that stay.
+      init: initial weights, see `training.initial`; "" means random.
+      reset_classifier: let classifiers of another class count in `init` start random.
+      reset: names of arrays that start again though `init` has them, as patterns: ``("*.fc_cls.*",)``.
+      trainable: names of the parameters that train, as patterns; all others stay as `init` has them. () trains all.
+      accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
+      compute_dtype: of features, "float32" or "bfloat16".
+    """
+
+    epochs: Count = 24
+    steps: Natural = 0
+    batch_size: Count = 16
+    base_lr: NonNegative = 0.02
+    lr_epochs: Annotated[tuple[float, ...], _EPOCHS] = (16, 22)
+    lr_steps: Annotated[tuple[int, ...], _STEPS] = ()
+    lr_gamma: Share = 0.1
+    warmup_steps: Natural = 500
+    warmup_factor: Share = 0.001
+    momentum: Below1 = 0.9
+    weight_decay: NonNegative = 1e-4
+    grad_clip: NonNegative = 0.0
+    log_every: Count = 50
+    checkpoint_every: Count = 2000
+    eval_every: Annotated[int, _EVAL_EVERY] = -1
+    keep: Count = 3
+    seed: Annotated[int, _SEED] = 0
+    init: str = ""
+    reset_classifier: bool = False
+    reset: tuple[Text, ...] = ()
+    trainable: tuple[Text, ...] = ()
+    accumulate: Count = 1
+    compute_dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
+
+    def relations(self) -> None:
+        """The batch has equal parts, and the rate drops within the epochs (`steps` may end before: a trial)."""
+        if self.batch_size % self.accumulate:
+            raise wrong("accumulate", self.accumulate, f"a divisor of batch_size={self.batch_size}")
+        if not self.steps and not self.lr_steps and max(self.lr_epochs, default=0) > self.epochs:
+            raise wrong("lr_epochs", self.lr_epochs, f"within the run of epochs={self.epochs}; () never drops the rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings(Settings):
+    """`config.loss`: a method of `losses.methods` and its parameters, whose defaults stand at its function."""
+
+    name: Text
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def relations(self) -> None:
+        """The method knows each parameter; those that are not given have its defaults."""
+        try:
+            object.__setattr__(self, "parameters", checked_parameters(self.name, self.parameters))
+        except WrongSetting:
+            raise
+        except ValueError as error:
+            raise WrongSetting("name", f"={self.name!r}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LossSettings":
+        """From the method's name and its parameters beside it. Raises WrongSetting."""
+        return cls(values.get("name", ""), {key: value for key, value in values.items() if key != "name"})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Inverse of `from_dict`."""
+        return {"name": self.name, **self.parameters}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings(Settings):
+    """`config.eval`. `batch_size` is of all processes, and rounded up to their devices."""
+
+    batch_size: Count = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Settings):
+    """All that a run is made of; `name` is that of its default workdir, runs/NAME."""
+
+    name: Text
+    loss: LossSettings
+    model: MaskRCNNSettings = MaskRCNNSettings()
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Experiment":
+        """From the layout of ``config.json``, also of an older version: what is missing has its default.
+
+        Raises:
+          WrongSetting: an unknown key, or a value that is not allowed.
+        """
+        return super().from_dict(_without_obsolete(values))
+
+    def as_json(self) -> dict[str, Any]:
+        """`as_dict` as it reads from ``config.json``: lists for tuples."""
+        return json.loads(json.dumps(self.as_dict()))
+
+    def changed(self, values: Mapping[str, Any]) -> "Experiment":
+        """The same with other `values`, by keys such as "train.steps". Raises WrongSetting as `from_dict`."""
+        tree = self.as_dict()
+        for key, value in values.items():
+            *groups, last = key.split(".")
+            place: Any = tree
+            for group in groups:
+                place = place.get(group) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or last not in place:
+                raise unknown(key, flat(self.as_dict()))
+            place[last] = value
+        return type(self).from_dict(tree)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _without_obsolete(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without what is in `OBSOLETE`, but for parameters that the method of the tree has."""
+    left = dict(tree)
+    for group, name in (key.split(".", 1) for key in OBSOLETE):
+        values = left.get(group)
+        if isinstance(values, Mapping) and name in values and not (group == "loss" and _has_parameter(values, name)):
+            left[group] = {key: value for key, value in values.items() if key != name}
+    return left
+
+
+def _has_parameter(loss: Mapping[str, Any], name: str) -> bool:
+    try:
+        return name in method_parameters(loss["name"])
+    except (KeyError, ValueError):
+        return False
