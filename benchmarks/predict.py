@@ -14,7 +14,7 @@ from benchmarks.common import random_batch
 from benchmarks.detector import measure, parse
 from c2am_jax.config import load_experiment
 from c2am_jax.evaluation.encoding import encode_image
-from c2am_jax.evaluation.predict import make_predict
+from c2am_jax.evaluation.inference import make_predict
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.training.state import build_detector

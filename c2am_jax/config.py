@@ -16,7 +16,7 @@ from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import EvalSettings, Experiment, LossSettings, TrainSettings
 from c2am_jax.losses.methods import method_parameters
-from c2am_jax.models.settings import (
+from c2am_jax.models.architecture import (
     REFERENCE_CASCADE,
     BackboneSettings,
     BoxHeadSettings,

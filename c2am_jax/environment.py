@@ -1,8 +1,12 @@
-"""Where a run computes: the devices, and what about this machine or its JAX needs the user's attention."""
+"""Where a run computes: devices, versions, and what about this machine or its JAX needs the user's attention."""
 
 import importlib.metadata
 import os
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
+
+import c2am_jax
 
 PCI = Path("/sys/bus/pci/devices")
 NVIDIA, GOOGLE = "0x10de", "0x1ae0"
@@ -10,18 +14,25 @@ DISPLAY_CLASSES = ("0x0300", "0x0302")  # PCI classes of GPUs: VGA and 3D contro
 # PCI device ids of TPU v2/v3, v4, v5p, v5e, v6e, v7x: the list in JAX's own jax/_src/hardware_utils.py.
 TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 
+PACKAGES = ("jax", "jaxlib", "flax", "tensorflow", "tensorflow-cpu", "numpy", "pycocotools", "lvis")
 OLDEST_JAX, UNTESTED_JAX = (0, 10, 1), (0, 13)
 SLOW_SCATTER_JAX = ((0, 10, 2), (0, 11, 0))
 
 
 def devices_line() -> str:
-    """Backend, kinds of devices and their number: "devices: 8 x NVIDIA H100 80GB HBM3 (gpu)"."""
+    """Backend, kinds of devices and their number: "devices: 8 × NVIDIA H100 80GB HBM3 (gpu)"."""
+    import jax
+
+    hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"devices: {_kinds()} ({jax.default_backend()}{hosts}), jax {jax.__version__}"
+
+
+def _kinds() -> str:
+    """ "8 × NVIDIA H100 80GB HBM3", each kind with its number."""
     import jax
 
     kinds = [device.device_kind for device in jax.devices()]
-    counted = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
-    hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return f"devices: {counted} ({jax.default_backend()}{hosts}), jax {jax.__version__}"
+    return ", ".join(f"{kinds.count(kind)} × {kind}" for kind in dict.fromkeys(kinds))
 
 
 def warnings() -> list[str]:
@@ -73,7 +84,7 @@ def version_warnings(jax_version: str, flax_version: str, backend: str) -> list[
         )
     if (flax <= (0, 12, 8) and jax >= (0, 11, 1)) or (flax == (0, 12, 9) and jax >= (0, 11, 2)):
         found.append(f"flax {flax_version} does not work with jax {jax_version}: pip install -U flax")
-    if flax >= (0, 12, 11) and jax < (0, 11, 1):
+    if flax >= (0, 12, 9) and jax < (0, 11, 1):
         found.append(f"flax {flax_version} needs jax 0.11.1 or later, this is {jax_version}: pip install -U jax")
     return found
 
@@ -81,3 +92,24 @@ def version_warnings(jax_version: str, flax_version: str, backend: str) -> list[
 def _release(version: str) -> tuple[int, ...]:
     """(0, 12, 0) of "0.12.0.1" and of "0.12.0.dev3"."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def made_with(*, devices: bool) -> dict[str, str]:
+    """Versions, machine and time; `devices`: JAX's too."""
+    found = {
+        "c2am_jax": c2am_jax.__version__,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if devices:
+        import jax
+
+        found["devices"] = _kinds()
+        found["processes"] = str(jax.process_count())
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

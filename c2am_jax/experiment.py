@@ -25,7 +25,7 @@ from c2am_jax.checks import (
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import checked_parameters, method_parameters
-from c2am_jax.models.settings import MaskRCNNSettings
+from c2am_jax.models.architecture import MaskRCNNSettings
 
 # Keys that older versions wrote into config.json; where nothing knows them any more, they are left out.
 OBSOLETE = frozenset({"loss.features"})  # the width of the head, which it tells its method itself

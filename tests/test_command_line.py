@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from c2am_jax.config import parse
-from c2am_jax.models.settings import MaskRCNNSettings
+from c2am_jax.models.architecture import MaskRCNNSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

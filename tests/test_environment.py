@@ -75,4 +75,4 @@ def test_an_unused_accelerator_is_told_unless_the_user_chose_the_cpu(monkeypatch
 
 
 def test_the_devices_are_named_with_their_number():
-    assert environment.devices_line().startswith("devices: 8 x cpu (cpu), jax 0.")
+    assert environment.devices_line().startswith("devices: 8 × cpu (cpu), jax 0.")

@@ -11,7 +11,7 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.experiment import Experiment, LossSettings, TrainSettings
-from c2am_jax.models.settings import MaskRCNNSettings
+from c2am_jax.models.architecture import MaskRCNNSettings
 
 # Key, value as the flag gives it, and the words that say what is allowed.
 WRONG = [

@@ -16,7 +16,7 @@ from c2am_jax.data.sampler import fitting_bucket, target_size
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.encoding import encode_image
-from c2am_jax.evaluation.predict import make_predict
+from c2am_jax.evaluation.inference import make_predict
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import on_devices, replicated
 from c2am_jax.models.functional import Detector

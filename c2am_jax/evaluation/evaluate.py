@@ -14,8 +14,8 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
+from c2am_jax.evaluation.inference import make_predict, write_predictions
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
-from c2am_jax.evaluation.predict import make_predict, write_predictions
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh

@@ -40,7 +40,10 @@ def comparison_table(
     ours: Mapping[str, float], theirs: Mapping[str, float], differences: Mapping[str, float], iou_type: str
 ) -> str:
     """One line per metric, as parts of 1; "-" where the annotations have nothing to count."""
-    show = lambda value: "-" if value == -1 else f"{value:.6f}"  # noqa: E731
+
+    def show(value: float) -> str:
+        return "-" if value == -1 else f"{value:.6f}"
+
     rows = [[name, show(ours[name]), show(value), f"{differences[name]:.1e}"] for name, value in theirs.items()]
     return _table([iou_type, "ours", "lvis", "difference"], rows)
 

@@ -28,9 +28,9 @@ from c2am_jax.interop.golden_inference import compare_inference
 from c2am_jax.interop.golden_training import compare_training
 from c2am_jax.interop.golden_trajectory import compare_trajectory
 from c2am_jax.interop.recording import Recording
+from c2am_jax.models.architecture import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
-from c2am_jax.models.settings import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
 from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
 from c2am_jax.weights.names import from_torch, torch_name, torch_shape
 

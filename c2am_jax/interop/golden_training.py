@@ -15,7 +15,7 @@ from c2am_jax.losses.methods.seesaw import batch_counts, seesaw_loss
 from c2am_jax.models.functional import Detector
 from c2am_jax.ops.anchors import inside_image
 from c2am_jax.ops.masks import mask_targets
-from c2am_jax.ops.sampling import Samples
+from c2am_jax.ops.sampling import Chosen
 from c2am_jax.structures import Inputs, Proposals, RoISamples
 from c2am_jax.weights.names import to_torch, torch_name
 
@@ -78,7 +78,7 @@ def losses_and_gradients(model, inputs, anchors, gt_index, rois, loss_state):
     return losses, gradients
 
 
-def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: Inputs) -> tuple[Samples, jax.Array]:
+def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: Inputs) -> tuple[Chosen, jax.Array]:
     """The recorded samples of the RPN; the file counts only those anchors that the image trains on."""
     settings = detector.model.settings.rpn
     index = np.zeros((recording.images, settings.samples), np.int32)
@@ -101,7 +101,7 @@ def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: I
         index[i, :count] = kept[np.concatenate([positives, negatives])]
         positive[i, : len(positives)], valid[i, :count] = True, True
         gt_index[i, : len(positives)] = recording[f"{key}.pos_gt"]
-    samples = Samples(*(jnp.asarray(a) for a in (index, positive, valid)))
+    samples = Chosen(*(jnp.asarray(a) for a in (index, positive, valid)))
     return samples, jnp.asarray(gt_index)
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from c2am_jax.losses.classification import Classification, Head
+from c2am_jax.models.architecture import BoxHeadSettings
 from c2am_jax.models.layers import Frozen, Linear, constant, normal
-from c2am_jax.models.settings import BoxHeadSettings
 
 
 class CosineClassifier(nnx.Module):

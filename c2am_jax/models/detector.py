@@ -9,11 +9,11 @@ from flax import nnx
 from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.methods import make_classification
 from c2am_jax.losses.statistics import ClassStatistics
+from c2am_jax.models.architecture import MaskRCNNSettings
 from c2am_jax.models.fpn import FPN
 from c2am_jax.models.resnet import ResNet
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
-from c2am_jax.models.settings import MaskRCNNSettings
 from c2am_jax.structures import Detections, Inputs, Proposals
 
 

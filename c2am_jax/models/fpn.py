@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from c2am_jax.models.architecture import FPNSettings
 from c2am_jax.models.layers import Conv, GroupNorm
-from c2am_jax.models.settings import FPNSettings
 
 
 class ConvNorm(nnx.Module):

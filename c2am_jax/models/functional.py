@@ -61,7 +61,10 @@ class Detector:
 
     def with_arrays(self, arrays: Mapping[str, Any]) -> "Detector":
         """This detector with the values of `arrays`, of its own types; what they do not name stays."""
-        take = lambda own: {n: jnp.asarray(arrays[n], v.dtype) if n in arrays else v for n, v in own.items()}  # noqa: E731
+
+        def take(own: Arrays) -> Arrays:
+            return {n: jnp.asarray(arrays[n], v.dtype) if n in arrays else v for n, v in own.items()}
+
         return Detector(self.structure, take(self.params), take(self.rest))
 
 
@@ -72,5 +75,5 @@ def rest_of(model: MaskRCNN) -> Arrays:
 
 def _named(state: Any) -> Arrays:
     pairs, _ = jax.tree.flatten_with_path(state)
-    part = lambda key: str(getattr(key, "key", getattr(key, "name", key)))  # noqa: E731
-    return {".".join(map(part, path[:-1])): value for path, value in pairs}
+    parts = ([getattr(key, "key", getattr(key, "name", key)) for key in path[:-1]] for path, _ in pairs)
+    return {".".join(map(str, path)): value for path, (_, value) in zip(parts, pairs, strict=True)}

@@ -7,9 +7,9 @@ from flax import nnx
 
 from c2am_jax.losses.angles import normed
 from c2am_jax.losses.methods.forest import parent_count
+from c2am_jax.models.architecture import MaskHeadSettings
 from c2am_jax.models.fpn import ConvNorm
 from c2am_jax.models.layers import Deconv2x2, Frozen, constant, kaiming_normal
-from c2am_jax.models.settings import MaskHeadSettings
 
 
 class MaskPredictor(nnx.Module):

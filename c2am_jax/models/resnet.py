@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from c2am_jax.models.architecture import BackboneSettings
 from c2am_jax.models.layers import NORMS, Conv, Frozen, StemConv, max_pool
-from c2am_jax.models.settings import BackboneSettings
 
 
 class BasicBlock(nnx.Module):

@@ -12,9 +12,9 @@ from c2am_jax.losses.classification import Classification, Samples
 from c2am_jax.losses.detection import box_regression_sum, global_mean, global_sum, mask_mean_sum
 from c2am_jax.losses.methods.forest import parents_in
 from c2am_jax.losses.statistics import ClassStatistics
+from c2am_jax.models.architecture import MaskRCNNSettings
 from c2am_jax.models.box_head import BoxHead
 from c2am_jax.models.mask_head import MaskHead
-from c2am_jax.models.settings import MaskRCNNSettings
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.matching import POSITIVE, match

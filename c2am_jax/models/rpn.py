@@ -8,13 +8,13 @@ import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.detection import binary_cross_entropy, box_regression_sum, global_mean
+from c2am_jax.models.architecture import RPNSettings
 from c2am_jax.models.layers import Conv, Frozen
-from c2am_jax.models.settings import RPNSettings
 from c2am_jax.ops import anchors as anchor_ops
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.ops.matching import match
 from c2am_jax.ops.nms import nms
-from c2am_jax.ops.sampling import Samples, sample
+from c2am_jax.ops.sampling import Chosen, sample
 from c2am_jax.structures import Inputs, Proposals
 
 RPNOutput = list[tuple[jax.Array, jax.Array]]
@@ -138,9 +138,7 @@ class RPNHead(nnx.Module):
         return rare, common, ~rare & ~common
 
     @jax.named_scope("anchor_sampling")
-    def sample(
-        self, features: Sequence[jax.Array], inputs: Inputs, keys: jax.Array | None
-    ) -> tuple[Samples, jax.Array]:
+    def sample(self, features: Sequence[jax.Array], inputs: Inputs, keys: jax.Array | None) -> tuple[Chosen, jax.Array]:
         """Anchors of `features` that train, [B, S] each, and for each the index of its ground truth.
 
         `keys` [B] draws them at random; None takes the first ones by index. Anchor indices count all levels of the
@@ -182,7 +180,7 @@ class RPNHead(nnx.Module):
         self,
         features: Sequence[jax.Array],
         inputs: Inputs,
-        samples: Samples,
+        samples: Chosen,
         gt_index: jax.Array,
         *,
         axis_name: str | None = None,

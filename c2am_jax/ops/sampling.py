@@ -12,7 +12,7 @@ from c2am_jax.ops.matching import NEGATIVE, POSITIVE
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class Chosen:
     """Chosen priors, positives first, then negatives, then padding.
 
     Attributes:
@@ -26,7 +26,7 @@ class Samples:
     valid: jax.Array
 
 
-def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_fraction: float) -> Samples:
+def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_fraction: float) -> Chosen:
     """Choose `num` priors without replacement.
 
     At most ``int(num * positive_fraction)`` are positives; negatives fill up, as far as there are any.
@@ -58,4 +58,4 @@ def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_
     positive = slot < positives
     valid = slot < positives + negatives
     index = jnp.where(positive, positive_index, negative_index[jnp.maximum(slot - positives, 0)])
-    return Samples(jnp.where(valid, index, 0), positive, valid)
+    return Chosen(jnp.where(valid, index, 0), positive, valid)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from c2am_jax.data.prepared import PreparedDataset
+from c2am_jax.environment import made_with
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.experiment import Experiment
 from c2am_jax.report.collect import best_threshold, numbers
-from c2am_jax.report.environment import environment
 from c2am_jax.report.gallery import ImageReader, make_gallery
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.margins import margin_summary
@@ -35,7 +35,7 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     )
     title = f"{experiment.name}, step {evaluated.step:,}"
     subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
-    write(path, render(title, subtitle, data, pictures, experiment.as_dict(), environment(devices=True)))
+    write(path, render(title, subtitle, data, pictures, experiment.as_dict(), made_with(devices=True)))
 
 
 def record_images(dataset: PreparedDataset) -> ImageReader:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from c2am_jax.environment import made_with
 from c2am_jax.evaluation.lvis_ap import LVISAP
 from c2am_jax.report.collect import best_threshold, numbers
-from c2am_jax.report.environment import environment
 from c2am_jax.report.gallery import folder_images, make_gallery
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.render import render, write
@@ -30,4 +30,4 @@ def results_report(
         "iou_type": iou_type,
         "limit": f"{scored.limit} detections of an image" if scored.limit else "AP-fixed: 10,000 of a category",
     }
-    write(path, render(Path(predictions).name, subtitle, data, pictures, configuration, environment(devices=False)))
+    write(path, render(Path(predictions).name, subtitle, data, pictures, configuration, made_with(devices=False)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.detection import (
     binary_cross_entropy,
     box_regression_sum,
@@ -12,7 +13,6 @@ from c2am_jax.losses.detection import (
     mask_mean_sum,
     smooth_l1,
 )
-from c2am_jax.losses.softmax import softmax_cross_entropy
 
 
 def test_binary_cross_entropy_is_exact_where_naive_formulas_overflow():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.methods.fasa import (
     UNKNOWN,
     affinity_propagation,
@@ -15,7 +16,6 @@ from c2am_jax.losses.methods.fasa import (
     updated_chances,
     updated_statistics,
 )
-from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
 CLASSES, WIDTH = 3, 4

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.methods.forest import forest_logits, parent_count
-from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
 CLASSES, WIDTH = 12, 6

@@ -7,12 +7,12 @@ import pytest
 from vectors import PRECISIONS, longtail_vector
 
 from c2am_jax.losses import Head, Samples, make_classification
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.methods import METHODS, method_parameters
 from c2am_jax.losses.methods.ecm import ecm_terms
 from c2am_jax.losses.methods.eql import eql_loss
 from c2am_jax.losses.methods.eql_v2 import eql_v2_weights
 from c2am_jax.losses.methods.ldam import ldam_margins, ldam_of_cosines
-from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
 COUNTS = np.array([50000.0, 900.0, 150.0, 12.0, 2.0])

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.models.detector import build_model
-from c2am_jax.models.functional import Detector
-from c2am_jax.models.settings import (
+from c2am_jax.models.architecture import (
     BackboneSettings,
     BoxHeadSettings,
     FPNSettings,
@@ -19,6 +17,8 @@ from c2am_jax.models.settings import (
     RPNSettings,
     TestSettings,
 )
+from c2am_jax.models.detector import build_model
+from c2am_jax.models.functional import Detector
 from c2am_jax.structures import Inputs
 
 SIZE = 64

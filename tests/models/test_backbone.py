@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from c2am_jax.models.architecture import BackboneSettings, FPNSettings
 from c2am_jax.models.fpn import FPN, upsample_nearest
 from c2am_jax.models.layers import Frozen
 from c2am_jax.models.resnet import ResNet
-from c2am_jax.models.settings import BackboneSettings, FPNSettings
 
 
 def test_bottleneck_stages_have_the_strides_and_channels_of_the_reference():

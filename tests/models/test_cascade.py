@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from c2am_jax.models.architecture import REFERENCE_CASCADE, CascadeSettings, MaskRCNNSettings, cascade_mask_rcnn
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
 from c2am_jax.models.roi_head import RoIHead
-from c2am_jax.models.settings import REFERENCE_CASCADE, CascadeSettings, MaskRCNNSettings, cascade_mask_rcnn
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.structures import Proposals
 

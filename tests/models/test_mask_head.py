@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from c2am_jax.models.architecture import MaskHeadSettings
 from c2am_jax.models.mask_head import MaskHead, MaskPredictor, NormedMaskPredictor
-from c2am_jax.models.settings import MaskHeadSettings
 
 RNG = np.random.default_rng(0)
 PIXELS = np.maximum(RNG.standard_normal((3, 4, 5, 6)), 0).astype(np.float32)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from c2am_jax.models.architecture import RPNSettings
 from c2am_jax.models.rpn import RPNHead
-from c2am_jax.models.settings import RPNSettings
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.structures import Inputs
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from c2am_jax.checks import NonNegative
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.draws import smallest, uniforms
-from c2am_jax.losses.softmax import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
 BOUNDS = (10, 100, 1000)  # instance counts at which the next group begins

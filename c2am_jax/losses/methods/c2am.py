@@ -12,7 +12,7 @@ from c2am_jax.checks import Allowed, NonNegative, Positive, one_of
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import log_odds_against
+from c2am_jax.losses.cross_entropy import log_odds_against
 from c2am_jax.ops.varying import vary_like
 
 BACKGROUND_RULES = ("all", "foreground_only")

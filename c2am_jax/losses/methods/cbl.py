@@ -5,7 +5,7 @@ import numpy as np
 
 from c2am_jax.checks import Below1
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from c2am_jax.checks import NonNegative
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
 

@@ -7,7 +7,7 @@ from c2am_jax.checks import Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 
 def fixed_margin_loss(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from c2am_jax.losses.classification import Classification, Head, Samples, linear_logits
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics
 
 PARENTS = {"visual": 25, "geometric": 50, "lexical": 108}  # of LVIS (authors' arrays), background not counted

@@ -8,7 +8,7 @@ from c2am_jax.checks import Below1, Natural, NonNegative, Positive
 from c2am_jax.losses import angles
 from c2am_jax.losses.angles import Features, Kernel, Labels, PerSample
 from c2am_jax.losses.classification import Classification, Head, Samples, count_steps
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 from c2am_jax.losses.statistics import ClassStatistics, effective_number_weights
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from c2am_jax.checks import Count, Share
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 FIRST_SCORE = 0.01
 STATE = dict[str, jax.Array]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from c2am_jax.losses.classification import Classification, Head, Samples, linear_logits
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 
 def lws() -> Classification:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Num
 from c2am_jax.checks import Positive
 from c2am_jax.losses.angles import normed
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 
 def normed_logits(

@@ -1,7 +1,7 @@
 """Softmax cross-entropy over inner products, the baseline of every table."""
 
 from c2am_jax.losses.classification import Classification, Head, Samples
-from c2am_jax.losses.softmax import softmax_cross_entropy
+from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 
 def softmax() -> Classification:

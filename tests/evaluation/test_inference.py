@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from c2am_jax.evaluation.encoding import encode, encode_image
-from c2am_jax.evaluation.predict import _join
+from c2am_jax.evaluation.inference import _join
 
 
 def entries(boxes, masks=None):
