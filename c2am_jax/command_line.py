@@ -1,6 +1,5 @@
-"""What the commands share: wrong input is one line; for c2am-train and c2am-eval flags, a config and help."""
+"""What c2am-train and c2am-eval share: flags, a config, help, and one line for wrong flags."""
 
-import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from c2am_jax import config_files
-from c2am_jax.errors import EXIT_STOPPED, Stopped, UserError
+from c2am_jax.errors import UserError, bare, guarded, say
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -57,35 +56,6 @@ def start_distributed() -> None:
         raise UserError(f"the processes of the run do not find each other: {error}") from None
 
 
-def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
-    """A command whose `UserError` and `OSError` are one line on stderr and exit status 2, as the result."""
-
-    @functools.wraps(main)
-    def command(*arguments: Any) -> int:
-        try:
-            return main(*arguments) or 0
-        except (UserError, OSError) as error:  # the text of an OSError names the file
-            return _say(error)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return EXIT_STOPPED
-
-    return command
-
-
-def _say(error: BaseException | str) -> int:
-    """One line; the exit status of wrong input."""
-    text = " ".join(str(_bare(error)).split())
-    print(f"error: {text}", file=sys.stderr)
-    return 2
-
-
-def _bare(error: BaseException | str) -> BaseException | str:
-    while isinstance(error, KeyError | AttributeError) and error.args:
-        error = error.args[0]  # a KeyError's own text is the repr of its message, quotes and escapes included
-    return error
-
-
 def given_config() -> Any:
     """The config of ``--config``. Raises UserError without one; the text lists what there is."""
     if CONFIG.value is None:
@@ -127,13 +97,13 @@ def _parse(arguments: Sequence[str]) -> list[str]:
             try:
                 arguments[number] = f"--config={config_files.find(argument.removeprefix('--config='))}"
             except UserError as error:
-                sys.exit(_say(error))
+                sys.exit(say(error))
     try:
         return flags.FLAGS(arguments)
     except (AttributeError, KeyError) as error:
-        sys.exit(_say(f"no such key in the config (WORKDIR/config.json of a run lists all): {_bare(error)}"))
+        sys.exit(say(f"no such key in the config (WORKDIR/config.json of a run lists all): {bare(error)}"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
-        sys.exit(_say(error))
+        sys.exit(say(error))
 
 
 def run(main: Callable[[Sequence[str]], None], usage: str) -> None:

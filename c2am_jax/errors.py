@@ -1,5 +1,10 @@
 """What the user can fix: the commands print its one line and exit with status 2."""
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
 
 class UserError(Exception):
     """Wrong input. The text names the file, key or value, and what to do about it."""
@@ -10,3 +15,33 @@ EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: saved, the same command resumes
 
 class Stopped(Exception):
     """The machine asked to stop; the state is saved, and the same command resumes."""
+
+
+def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
+    """A command whose `UserError` and `OSError` are one line on stderr and exit status 2, as the result."""
+
+    @functools.wraps(main)
+    def command(*arguments: Any) -> int:
+        try:
+            return main(*arguments) or 0
+        except (UserError, OSError) as error:  # the text of an OSError names the file
+            return say(error)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return EXIT_STOPPED
+
+    return command
+
+
+def say(error: BaseException | str) -> int:
+    """Print an error as one line; returns the exit status of wrong input."""
+    text = " ".join(str(bare(error)).split())
+    print(f"error: {text}", file=sys.stderr)
+    return 2
+
+
+def bare(error: BaseException | str) -> BaseException | str:
+    """The message of an error without what Python puts around it."""
+    while isinstance(error, KeyError | AttributeError) and error.args:
+        error = error.args[0]  # a KeyError's own text is the repr of its message, quotes and escapes included
+    return error

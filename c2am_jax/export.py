@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import replace_text, replacing
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -21,9 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from c2am_jax.command_line import guarded
 from c2am_jax.data.jpeg import ImageFault
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG_SUFFIXES = (".jpg", ".jpeg")

@@ -10,7 +10,6 @@ import c2am_jax
 ORDER = (
     ("errors", "files", "frequency", "structures"),
     ("checks", "config_files", "environment"),
-    ("command_line",),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),
     ("models",),
@@ -18,7 +17,8 @@ ORDER = (
     ("config", "evaluation"),
     ("report", "training"),
     ("interop",),
-    ("eval", "experiments", "export", "predict", "train"),
+    ("command_line", "experiments", "export", "predict"),
+    ("eval", "train"),
 )
 
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 from typing import Any
 
-from c2am_jax.command_line import guarded
+from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.command_line import guarded
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import (
     category_repeat_factors,
@@ -26,6 +25,7 @@ from c2am_jax.data.sampler import (
     trainable,
 )
 from c2am_jax.data.settings import DataSettings
+from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
 
 PERCENTILES = (0, 50, 90, 99, 100)

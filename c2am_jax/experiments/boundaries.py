@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax import losses
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiments.figures import COLOURS, figure
 from c2am_jax.losses.classification import linear_logits
 

@@ -21,8 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiments import digits
 from c2am_jax.experiments.digits import FEW, NEEDS_SKLEARN, NUM_CLASSES, Digits
 from c2am_jax.experiments.figures import figure

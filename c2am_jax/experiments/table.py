@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import EXIT_STOPPED, UserError
+from c2am_jax.errors import EXIT_STOPPED, UserError, guarded
 from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, parse_overrides, plan
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiments.figures import COLOURS, figure
 
 

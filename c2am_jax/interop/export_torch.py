@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import replacing
 from c2am_jax.training.initial import weights_of_workdir
 from c2am_jax.training.restore import experiment_of

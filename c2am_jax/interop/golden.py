@@ -20,8 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c2am_jax.command_line import guarded
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.interop.comparison import Check, CompiledDetector, table
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.golden_inference import compare_inference

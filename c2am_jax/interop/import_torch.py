@@ -18,9 +18,8 @@ from pathlib import Path
 
 import jax
 
-from c2am_jax.command_line import guarded
 from c2am_jax.config import load_experiment
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
 from c2am_jax.training.checkpoint import Checkpoints, check_config

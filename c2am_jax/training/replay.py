@@ -17,9 +17,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from c2am_jax.command_line import guarded
 from c2am_jax.data.datasets import open_dataset
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, guarded
 from c2am_jax.mesh import ImageProgram, LocalImages, data_mesh, on_devices
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import initial_weights
