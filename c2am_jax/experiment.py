@@ -85,11 +85,9 @@ class TrainSettings(Settings):
     compute_dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
 
     def relations(self) -> None:
-        """The batch has equal parts, and the rate drops within the epochs (`steps` may end before: a trial)."""
+        """The batch has equal parts."""
         if self.batch_size % self.accumulate:
             raise wrong("accumulate", self.accumulate, f"a divisor of batch_size={self.batch_size}")
-        if not self.steps and not self.lr_steps and max(self.lr_epochs, default=0) > self.epochs:
-            raise wrong("lr_epochs", self.lr_epochs, f"within the run of epochs={self.epochs}; () never drops the rate")
 
 
 @dataclasses.dataclass(frozen=True)
