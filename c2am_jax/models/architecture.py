@@ -12,7 +12,8 @@ from c2am_jax.checks import Allowed, Count, Natural, NonNegative, Positive, Sett
 _FROM_MINUS_1 = Allowed("a whole number of at least -1", lambda value: value >= -1)
 _FROZEN = Allowed("a whole number from -1 (nothing is frozen) to 4", lambda stages: -1 <= stages <= 4)
 _RATIOS = Allowed("one or more numbers above 0", bool)
-_STRIDES = Allowed("five ascending strides, of the levels P2 to P6", lambda strides: sorted(set(strides)) == [*strides])
+PYRAMID_LEVELS = 5  # P2 to P6
+_STRIDES = Allowed("ascending strides of the pyramid's levels", lambda strides: sorted(set(strides)) == [*strides])
 _RESAMPLING = Allowed("() or three IoUs from 0 to 1: for rare, common, frequent", lambda ious: len(ious) in (0, 3))
 
 
@@ -53,7 +54,7 @@ class RPNSettings(Settings):
 
     anchor_scale: Positive = 8.0
     anchor_ratios: Annotated[tuple[Positive, ...], _RATIOS] = (0.5, 1.0, 2.0)
-    strides: Annotated[tuple[Count, Count, Count, Count, Count], _STRIDES] = (4, 8, 16, 32, 64)
+    strides: Annotated[tuple[Count, ...], _STRIDES] = (4, 8, 16, 32, 64)
     positive_iou: Share = 0.7
     negative_iou: Share = 0.3
     min_positive_iou: Share = 0.3
@@ -167,7 +168,9 @@ class MaskRCNNSettings(Settings):
     test: TestSettings = TestSettings()
 
     def relations(self) -> None:
-        """A cascade refines boxes before their class is known."""
+        """A cascade refines boxes before their class is known, and the pyramid has five levels."""
+        if len(self.rpn.strides) != PYRAMID_LEVELS:
+            raise wrong("rpn.strides", self.rpn.strides, "five strides, of the levels P2 to P6")
         if self.cascade.positive_ious and not self.box_head.class_agnostic:
             raise wrong("box_head.class_agnostic", False, "True where cascade has stages")
 

@@ -61,7 +61,7 @@ def test_the_switch_changes_the_predictor_only(agnostic):
 
 
 def test_an_unknown_predictor_is_named():
-    with pytest.raises(ValueError, match="plain or normed"):
+    with pytest.raises(ValueError, match="predictor=.*must be one of plain, normed"):
         MaskHeadSettings(predictor="cosine")
 
 
@@ -76,5 +76,5 @@ def test_classes_of_one_geometric_parent_share_a_mask_channel():
     for a in range(12):
         for b in range(12):
             assert np.array_equal(logits[a], logits[b]) == (parents[a] == parents[b])
-    with pytest.raises(ValueError, match="class_agnostic and geometric exclude each other"):
+    with pytest.raises(ValueError, match="geometric=True: must be False where class_agnostic=True"):
         MaskHeadSettings(class_agnostic=True, geometric=True)

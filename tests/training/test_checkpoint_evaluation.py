@@ -39,7 +39,7 @@ def calibrated_method(run, monkeypatch, name):
     (config, workdir), seen = run, []
     config = config.changed({"calibration.name": name})
 
-    def evaluate(config, detector, workdir, step, *, suffix="", inspect=None):
+    def evaluate(config, detector, workdir, step, *, suffix="", inspect=None, show=None):
         seen.append((detector.module().roi_head.classification, f"{step}{suffix}"))
         return {}
 
