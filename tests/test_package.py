@@ -45,7 +45,7 @@ def installed(wheel, tmp_path_factory):
             env=given,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
