@@ -322,12 +322,26 @@ def _write_alone(part: Part) -> None:
         write_shard(part, lambda: None)
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that start in here inherit it: an interrupt from the keyboard in their imports prints no traceback."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _write_in_pool(todo: list[Part], workers: int, bar: tqdm) -> None:
     # Fresh interpreters: a fork of a process with threads (TensorFlow's, JAX's) may hang.
     context = multiprocessing.get_context("spawn")
     shared = _Shared(context)
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shared,)) as pool:
-        waiting = {pool.submit(_write_in_worker, part) for part in todo}
+        with _interrupts_ignored():  # the workers start here
+            waiting = {pool.submit(_write_in_worker, part) for part in todo}
         counted = 0
         try:
             while waiting:

@@ -306,7 +306,8 @@ def test_a_shard_without_one_usable_image_does_no_harm(tiny, tmp_path, monkeypat
 
 SLOW_WORKERS = """
 import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
+if __name__ == "__main__":  # a shell's background jobs start with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 from c2am_jax.data import builder, shards, prepared
 annotations, images, data_dir = sys.argv[1:]
 shards.IMAGES_PER_SHARD = 1
