@@ -42,9 +42,9 @@ def warnings() -> list[str]:
     found = [*version_warnings(jax.__version__, importlib.metadata.version("flax"), jax.default_backend())]
     unused = accelerator_here() if jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS") else None
     if unused:
-        extra = "tpu" if unused == "TPU" else "cuda13"
+        named, extra = ("a TPU", "tpu") if unused == "TPU" else ("an NVIDIA GPU", "cuda13")
         found.append(
-            f'this machine has a {unused}, but JAX computes on the CPU: pip install "c2am_jax[{extra}]" '
+            f'this machine has {named}, but JAX computes on the CPU: pip install "c2am_jax[{extra}]" '
             "(docs/install.md), or set JAX_PLATFORMS=cpu if that is what you want"
         )
     return found

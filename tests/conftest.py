@@ -1,5 +1,6 @@
 """Settings and fixtures of every test: CPU, eight virtual devices, the shared reference material."""
 
+import json
 import os
 from pathlib import Path
 
@@ -53,3 +54,19 @@ def workdir(tmp_path_factory, compile_quickly) -> Path:
     from untrained import untrained_run
 
     return untrained_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def scoring_files():
+    """``folder -> None``: writes gt.json with one object, and dt.json, which finds it."""
+    image = {"id": 1, "height": 9, "width": 9, "file_name": "a"}
+    image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": []}
+    truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]
+
+    def write(folder: Path) -> None:
+        (folder / "gt.json").write_text(json.dumps(truth))
+        (folder / "dt.json").write_text(json.dumps(found))
+
+    return write

@@ -140,20 +140,8 @@ def test_a_place_that_cannot_be_written_is_one_line_too(name, tmp_path, capsys, 
     assert len(lines) == 1 and lines[0].startswith("error: ")
 
 
-def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path):
-    image = {
-        "id": 1,
-        "height": 9,
-        "width": 9,
-        "file_name": "a",
-        "neg_category_ids": [],
-        "not_exhaustive_category_ids": [],
-    }
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": []}
-    truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]
-    (tmp_path / "dt.json").write_text(json.dumps(found))
+def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path, scoring_files):
+    scoring_files(tmp_path)
     files = [f"--annotations={tmp_path}/gt.json", f"--predictions={tmp_path}/dt.json", f"--output={tmp_path}/m.json"]
     status, _, output = command("-X", "importtime", "eval.py", *files, "--iou_type=bbox")
     assert status == 0 and "100.0" in output

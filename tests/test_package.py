@@ -1,6 +1,5 @@
 """Wheel and sdist: they build, hold what they should, and the installed commands run outside the repository."""
 
-import json
 import os
 import re
 import subprocess
@@ -121,20 +120,9 @@ def test_an_installed_config_goes_by_name_and_one_of_the_user_by_file(installed)
     assert "no config file nothing; give a file or one of these names: cascade_r101_c2am" in text
 
 
-def test_installed_scoring_and_tables_need_no_repository(installed):
+def test_installed_scoring_and_tables_need_no_repository(installed, scoring_files):
     run, empty = installed
-    image = {
-        "id": 1,
-        "height": 9,
-        "width": 9,
-        "file_name": "a",
-        "neg_category_ids": [],
-        "not_exhaustive_category_ids": [],
-    }
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": []}
-    truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
-    (empty / "gt.json").write_text(json.dumps(truth))
-    (empty / "dt.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]))
+    scoring_files(empty)
     assert "100.0" in run("c2am-eval", "--annotations=gt.json", "--predictions=dt.json")
     code = "import sys; from c2am_jax.experiments.table import main; sys.exit(main(['4', '--dry_run']))"
     given = os.environ | {"PYTHONPATH": str(next(empty.parent.glob("site*")))}
