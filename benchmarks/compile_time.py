@@ -19,8 +19,9 @@ import numpy as np
 from benchmarks.common import machine, random_batch
 from c2am_jax.config import load_experiment
 from c2am_jax.mesh import batch_sharding, data_mesh
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import first_state
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.step import configured_step
 
 
@@ -31,7 +32,7 @@ def first_step(options: argparse.Namespace) -> dict[str, float]:
     start = time.perf_counter()
     state = first_state(experiment, mesh)
     built = time.perf_counter()
-    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1000))
+    optimizer = make_optimizer(experiment.train, Schedule(experiment.train, 1000).rate)
     step = configured_step(experiment, optimizer, mesh)
     batch = jax.device_put(random_batch(1, hw, max(hw), experiment.model.num_classes), batch_sharding(mesh))
     begun = time.perf_counter()

@@ -18,8 +18,9 @@ from c2am_jax.config import load_experiment
 from c2am_jax.mesh import batch_sharding, data_mesh
 from c2am_jax.models.rpn import RPNHead
 from c2am_jax.structures import Proposals
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import first_state
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.step import configured_step
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     batch = random_batch(options.batch, options.size, max(options.size), experiment.model.num_classes)
     propose_jittered(batch.boxes, copies=min(40, experiment.model.rpn.post_nms_train // GROUND_TRUTHS))
     state = first_state(experiment, mesh)
-    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1000))
+    optimizer = make_optimizer(experiment.train, Schedule(experiment.train, 1000).rate)
     train_step = configured_step(experiment, optimizer, mesh)
     batch = jax.device_put(batch, batch_sharding(mesh))
 

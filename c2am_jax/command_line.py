@@ -57,9 +57,10 @@ def start_distributed() -> None:
 
 
 def given_config() -> Any:
-    """The config of ``--config``. Raises UserError without one; the text lists what there is."""
+    """The config of ``--config``. Raises UserError without one, after the list of those there are."""
     if CONFIG.value is None:
-        raise UserError(f"give --config NAME_OR_FILE; names: {', '.join(config_files.names())}")
+        print(f"configs:\n{config_files.listing()}", file=sys.stderr)
+        raise UserError("give --config NAME_OR_FILE, one of these names or a file of your own")
     return CONFIG.value
 
 
@@ -101,6 +102,11 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except (AttributeError, KeyError) as error:
+        from c2am_jax.experiment import RENAMED  # which imports JAX
+
+        for old, now in RENAMED.items():
+            if any(argument.startswith(f"--config.{old}") for argument in arguments):
+                sys.exit(say(f"config.{old}: no such setting any more; {now}"))
         sys.exit(say(f"no such key in the config (WORKDIR/config.json of a run lists all): {bare(error)}"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
         sys.exit(say(error))

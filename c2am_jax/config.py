@@ -107,8 +107,8 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
         epochs=4,
         batch_size=8,
         base_lr=0.06,
-        lr_epochs=(2.8, 3.6),
-        warmup_steps=200,
+        lr_drops=(0.7, 0.9),
+        warmup_share=1 / 6,
         log_every=20,
         checkpoint_every=500,
     )
@@ -188,11 +188,10 @@ def second_stage(
     train.base_lr, train.grad_clip = base_lr, grad_clip
     config.data.sampler = sampler
     if data == "glyphs":
-        train.steps, train.lr_steps, train.warmup_steps = 200, (140, 180), 20
-    elif steps:
-        train.steps, train.lr_steps = steps, drops
+        train.steps, train.warmup_share = 200, 0.1
     else:
-        train.epochs, train.lr_epochs = epochs, drops
+        train.steps, train.epochs = steps, epochs
+        train.lr_drops = tuple(drop / (steps or epochs) for drop in drops)
     return config
 
 

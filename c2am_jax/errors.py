@@ -11,14 +11,18 @@ class UserError(Exception):
 
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: saved, the same command resumes
+EXIT_INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
 
 
 class Stopped(Exception):
-    """The machine asked to stop; the state is saved, and the same command resumes."""
+    """The machine or the user asked to stop; the state is saved, and the same command resumes."""
 
 
 def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
-    """A command whose `UserError` and `OSError` are one line on stderr and exit status 2, as the result."""
+    """A command whose `UserError` and `OSError` are one line on stderr and exit status 2, as the result.
+
+    Ctrl-C is one line and status 130.
+    """
 
     @functools.wraps(main)
     def command(*arguments: Any) -> int:
@@ -29,6 +33,9 @@ def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             return EXIT_STOPPED
+        except KeyboardInterrupt:
+            print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+            return EXIT_INTERRUPTED
 
     return command
 

@@ -30,11 +30,19 @@ from c2am_jax.models.architecture import MaskRCNNSettings
 # Keys that older versions wrote into config.json; where nothing knows them any more, they are left out.
 OBSOLETE = frozenset({"loss.features"})  # the width of the head, which it tells its method itself
 
+# Settings that have another name now, and what to write instead.
+RENAMED = {
+    "train.lr_epochs": "config.train.lr_drops says where the rate drops, as shares of the run: epochs (16, 22) of 24 are "
+    "(0.6667, 0.9167)"
+}
+
 _SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)
 _EVAL_EVERY = Allowed("a number of steps, 0 (never) or -1 (once at the end)", lambda steps: steps >= -1)
-_EPOCHS = Allowed(
-    "ascending epochs from 0 on", lambda epochs: [*epochs] == sorted({*epochs}) and min(epochs, default=0) >= 0
+_SHARES = Allowed(
+    "ascending shares of the run from 0 to 1",
+    lambda shares: [*shares] == sorted({*shares}) and all(0 <= share <= 1 for share in shares),
 )
+_WARMUP = Allowed("a number of steps, or -1 (as long as the run allows)", lambda steps: steps >= -1)
 _STEPS = Allowed("ascending steps from 1 on", lambda steps: [*steps] == sorted({*steps}) and min(steps, default=1) >= 1)
 
 
@@ -45,9 +53,11 @@ class TrainSettings(Settings):
     Attributes:
       epochs, steps: length of the run; positive `steps` win.
       batch_size: global.
-      base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each of `lr_epochs`.
-      lr_steps: where the rate drops instead, in steps; () leaves it to `lr_epochs`.
-      warmup_steps, warmup_factor: linear warm-up from this share of the rate.
+      base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each drop.
+      lr_drops: where the rate drops, as shares of the run's length.
+      lr_steps: where it drops instead, in steps; () leaves it to `lr_drops`.
+      warmup_steps: linear warm-up; -1 means 500, but at most `warmup_share` of the run.
+      warmup_factor: the share of the rate that the warm-up begins with.
       grad_clip: largest global gradient norm; 0 means none.
       log_every, checkpoint_every: in steps.
       eval_every: in steps; -1 once at the end, 0 never.
@@ -64,10 +74,11 @@ class TrainSettings(Settings):
     steps: Natural = 0
     batch_size: Count = 16
     base_lr: NonNegative = 0.02
-    lr_epochs: Annotated[tuple[float, ...], _EPOCHS] = (16, 22)
+    lr_drops: Annotated[tuple[float, ...], _SHARES] = (16 / 24, 22 / 24)
     lr_steps: Annotated[tuple[int, ...], _STEPS] = ()
     lr_gamma: Share = 0.1
-    warmup_steps: Natural = 500
+    warmup_steps: Annotated[int, _WARMUP] = -1
+    warmup_share: Share = 0.1
     warmup_factor: Share = 0.001
     momentum: Below1 = 0.9
     weight_decay: NonNegative = 1e-4
@@ -142,7 +153,7 @@ class Experiment(Settings):
         Raises:
           WrongSetting: an unknown key, or a value that is not allowed.
         """
-        return super().from_dict(_without_obsolete(values))
+        return super().from_dict(_with_shares(_without_obsolete(values)))
 
     def as_json(self) -> dict[str, Any]:
         """`as_dict` as it reads from ``config.json``: lists for tuples."""
@@ -178,6 +189,18 @@ def _without_obsolete(tree: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping) and name in values and not (group == "loss" and _has_parameter(values, name)):
             left[group] = {key: value for key, value in values.items() if key != name}
     return left
+
+
+def _with_shares(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with `lr_drops` for the `train.lr_epochs` of older versions."""
+    train = tree.get("train")
+    if not isinstance(train, Mapping) or "lr_epochs" not in train:
+        return dict(tree)
+    left = {key: value for key, value in train.items() if key != "lr_epochs"}
+    length = left.get("epochs", TrainSettings.epochs)
+    if not left.get("steps") and train["lr_epochs"]:
+        left["lr_drops"] = tuple(epoch / length for epoch in train["lr_epochs"] if epoch <= length)
+    return {**tree, "train": left}
 
 
 def _has_parameter(loss: Mapping[str, Any], name: str) -> bool:

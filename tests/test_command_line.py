@@ -41,7 +41,7 @@ def test_the_papers_settings():
     config = load(ROOT / "configs" / "maskrcnn_r50_c2am.py").get_config()
     assert parse(config).model == MaskRCNNSettings()
     assert config.loss.to_dict()["scale"] == 30 and config.loss.alpha == 0.5
-    assert (config.train.epochs, config.train.base_lr, tuple(config.train.lr_epochs)) == (24, 0.02, (16, 22))
+    assert (config.train.epochs, config.train.base_lr, tuple(config.train.lr_drops)) == (24, 0.02, (16 / 24, 22 / 24))
     old = load(ROOT / "configs" / "maskrcnn_r101_ce.py").get_config("v05")
     assert (old.model.num_classes, old.model.backbone.depth, old.data.name) == (1230, 101, "lvis_v05")
 

@@ -47,14 +47,14 @@ def test_any_value_can_be_overridden(parsed):
         "--config.data.buckets=((192,256),(256,192))",
         "--config.data.short_sides=(160,192)",
         "--config.data.test_short_side=192",
-        "--config.train.lr_epochs=(4.3,5.4)",
+        "--config.train.lr_drops=(0.7,0.9)",
         "--config.train.trainable=('*.fc_cls.*','rpn_head.*')",
     )
     experiment = parse(config)
     assert experiment.loss.parameters["alpha"] == 0.3
     assert experiment.model.backbone.norm == "group_norm"
     assert experiment.data.buckets == ((192, 256), (256, 192))
-    assert experiment.train.lr_epochs == (4.3, 5.4)
+    assert experiment.train.lr_drops == (0.7, 0.9)
     assert experiment.train.trainable == ("*.fc_cls.*", "rpn_head.*")
 
 

@@ -22,11 +22,11 @@ WRONG = [
     ("train.base_lr", "-1.0", "a number of at least 0"),
     ("train.base_lr", "float('nan')", "a number of at least 0"),
     ("train.base_lr", "float('inf')", "a number of at least 0"),
-    ("train.lr_epochs", "(22, 16)", "ascending epochs from 0 on"),
-    ("train.lr_epochs", "('a',)", "ascending epochs from 0 on"),
+    ("train.lr_drops", "(0.9, 0.6)", "ascending shares of the run from 0 to 1"),
+    ("train.lr_drops", "(16, 22)", "ascending shares of the run from 0 to 1"),
     ("train.lr_steps", "(0, 5)", "ascending steps from 1 on"),
     ("train.lr_gamma", "1.5", "a number from 0 to 1"),
-    ("train.warmup_steps", "-1", "a whole number of at least 0"),
+    ("train.warmup_steps", "-2", "a number of steps, or -1 (as long as the run allows)"),
     ("train.warmup_factor", "-0.1", "a number from 0 to 1"),
     ("train.momentum", "1.0", "a number from 0 to below 1"),
     ("train.weight_decay", "-1e-4", "a number of at least 0"),
@@ -140,7 +140,7 @@ def test_an_unknown_key_names_its_neighbour():
 
 
 def test_a_short_trial_may_end_before_the_rate_drops():
-    assert TrainSettings(epochs=1).lr_epochs == (16, 22) and TrainSettings(epochs=1, lr_steps=(9000,)).epochs == 1
+    assert TrainSettings(epochs=1, lr_steps=(9000,)).epochs == 1
 
 
 def test_defaults_stand_at_their_fields_alone():

@@ -126,7 +126,7 @@ def test_eight_photos_are_learnt_by_heart(photos, tmp_path):
         "--config.model.mask_head.convs=2",
         "--config.model.mask_head.channels=64",
         "--config.train.steps=900",
-        "--config.train.lr_epochs=(150,200)",
+        "--config.train.lr_steps=(600,800)",
         "--config.train.batch_size=2",
         "--config.train.base_lr=0.16",
         "--config.train.warmup_steps=100",

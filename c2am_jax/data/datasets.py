@@ -37,6 +37,24 @@ def check_sources(name: str, annotations: Path, images: Path, split: str) -> Non
         raise MissingDataset(_missing(name, annotations, images, split))
 
 
+def source_of(data: DataSettings, split: str) -> Path:
+    """The annotation json of a split as the user knows it; the prepared copy if that one is gone."""
+    named = sources(data, split)[0]
+    if named.is_file():
+        return named
+    return Path(prepared.folder_of(f"{data.name}_{split}", data.dir)) / "annotations.json"
+
+
+def check_there(data: DataSettings, split: str) -> None:
+    """Raises MissingDataset, before any preparation, if a split is not prepared and its files are not there."""
+    annotations, images = sources(data, split)
+    named = data.annotations if split == "train" else data.val_annotations
+    if data.name != "glyphs" and not prepared.is_prepared(f"{data.name}_{split}", data.dir):
+        check_sources(data.name, annotations, images, split)
+    elif named and not annotations.is_file():
+        raise MissingDataset(_missing(data.name, annotations, images, split))
+
+
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
 
@@ -52,15 +70,12 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     annotations, images = sources(data, split)
     if data.name == "glyphs":
         annotations, images = _drawn_glyphs(Path(data.dir) / "glyphs", split)
-    named = data.annotations if split == "train" else data.val_annotations
+    check_there(data, split)
     if not prepared.is_prepared(name, data.dir):
-        check_sources(data.name, annotations, images, split)
         _LOG.info("preparing %s from %s (once)", name, annotations)
         training = sources(data, "train")[0] if split == "val" else Path()
         known = training if training.is_file() else ""
         builder.prepare(annotations, images, name, data.dir, replace=False, training=known)
-    elif named and not annotations.is_file():
-        raise MissingDataset(_missing(data.name, annotations, images, split))
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
 

@@ -10,13 +10,10 @@ import contextlib
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,6 +31,7 @@ from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import StorageError, is_remote, storage_errors
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
+from c2am_jax.processes import CONTEXT, WorkerPool
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
@@ -274,15 +272,6 @@ _shared: _Shared  # of a worker process
 def _start_worker(shared: _Shared) -> None:
     global _shared
     _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow():
-        parent.join()
-        os._exit(1)  # killed: nobody waits for this shard
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _write_in_worker(part: Part) -> None:
@@ -322,26 +311,10 @@ def _write_alone(part: Part) -> None:
         write_shard(part, lambda: None)
 
 
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start in here inherit it: an interrupt from the keyboard in their imports prints no traceback."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _write_in_pool(todo: list[Part], workers: int, bar: tqdm) -> None:
-    # Fresh interpreters: a fork of a process with threads (TensorFlow's, JAX's) may hang.
-    context = multiprocessing.get_context("spawn")
-    shared = _Shared(context)
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shared,)) as pool:
-        with _interrupts_ignored():  # the workers start here
-            waiting = {pool.submit(_write_in_worker, part) for part in todo}
+    shared = _Shared(CONTEXT)
+    with WorkerPool(workers, _start_worker, (shared,)) as pool:
+        waiting = {pool.submit(_write_in_worker, part) for part in todo}
         counted = 0
         try:
             while waiting:

@@ -1,9 +1,7 @@
 """Run a detector over a data set and write LVIS results files."""
 
 import collections
-import concurrent.futures
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
+from c2am_jax.processes import WorkerPool
 from c2am_jax.structures import Batch, Detections
 
 KINDS = ("bbox", "segm")
@@ -73,8 +72,7 @@ def write_predictions(
     )
     with contextlib.ExitStack() as stack:
         files = {kind: stack.enter_context(_part(folder, kind, process).open("w")) for kind in KINDS}
-        context = multiprocessing.get_context("spawn")  # threads of JAX do not survive a fork
-        pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context)) if workers else None
+        pool = stack.enter_context(WorkerPool(workers)) if workers else None
         bar = stack.enter_context(
             tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if process == 0 else True)
         )

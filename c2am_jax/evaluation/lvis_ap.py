@@ -4,9 +4,7 @@ The protocol is that of the `lvis` package (0.5.3), number for number; `ap_match
 bytes per detection; masks are read from the results file when their category is scored.
 """
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -27,6 +25,7 @@ from c2am_jax.evaluation.ap_matching import (
 )
 from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, DetectionRows, Truths, stream
 from c2am_jax.frequency import GROUPS
+from c2am_jax.processes import WorkerPool
 
 IOU_TYPES = ("bbox", "segm")
 ALL_IOU_TYPES = (*IOU_TYPES, "boundary")
@@ -192,8 +191,7 @@ def _run(problem: Problem, detections: int, workers: int | None) -> list[Categor
         problem.truths.save(Path(folder) / "truths")
         problem.detections.save(Path(folder) / "detections")
         small = dataclasses.replace(problem, truths=None, detections=None)  # pyright: ignore[reportArgumentType]
-        context = multiprocessing.get_context("spawn")  # threads of JAX do not survive a fork
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with WorkerPool(workers) as pool:
             done = list(pool.map(_work, [folder] * len(packs), [small] * len(packs), packs))
     results = {k: r for pack, found in zip(packs, done, strict=True) for k, r in zip(pack, found, strict=True)}
     return [results[k] for k in range(count)]

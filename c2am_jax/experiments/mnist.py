@@ -8,6 +8,7 @@ and batches, with the package's losses. Prints test accuracy by group of classes
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import sys
 import time
@@ -162,10 +163,8 @@ def table(results: dict[str, list[Result]]) -> str:
 
 def draw(path: Path, data: Digits, results: dict[str, list[Result]]) -> None:
     """t-SNE of the features of the first seed's network on part of the test set, a panel for each run."""
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError:
-        raise UserError(f"the t-SNE panels {NEEDS_SKLEARN}") from None
+    from sklearn.manifold import TSNE
+
     shown = np.random.default_rng(0).permutation(len(data.test_labels))[:DRAWN]
     labels = data.test_labels[shown]
     with figure(path, 1, len(results), (3.4 * len(results), 3.8)) as axes:
@@ -184,6 +183,13 @@ def _scatter(axes: Any, at: np.ndarray, label: int) -> None:
     axes.annotate(
         str(label), np.median(at, 0), weight="bold" if few else "normal", fontsize=12, ha="center", va="center"
     )
+
+
+def check_packages(options: argparse.Namespace) -> None:
+    """Raises UserError, before any training, if an option needs scikit-learn and it is not installed."""
+    asking = ["--out, which draws t-SNE panels,"] * bool(options.out) + ["--data digits"] * (options.data == "digits")
+    if asking and importlib.util.find_spec("sklearn") is None:
+        raise UserError(f"{asking[0]} {NEEDS_SKLEARN}")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -206,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("seeds", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: at least 1")
+    check_packages(options)
     began = time.perf_counter()
     data = digits.load(options.data, options.mnist)
     results = experiment(data, recipe, options.seeds, options.runs)

@@ -16,8 +16,6 @@ GLYPH_FIRST = "ce"
 GLYPH_RECIPE = {
     "train.reset": ("*.fc_cls.*",),
     "train.steps": 300,
-    "train.lr_steps": (210, 270),
-    "train.warmup_steps": 50,
 }
 FROM_RANDOM = ("2", "two_stage")  # tables whose rows do not start so
 

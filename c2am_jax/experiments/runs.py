@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import is_prepared
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, flat
-from c2am_jax.training.optimizer import total_steps
+from c2am_jax.training.schedule import Schedule
 
 # Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
 TRAIN_IMAGES = {"lvis_v1": 99_388, "lvis_v05": 56_740, "glyphs": GlyphSettings.train_images}
@@ -62,8 +61,8 @@ class PlannedRun:
         if schedule.steps > 0:
             return schedule.steps
         if is_prepared(f"{data.name}_train", data.dir):
-            return total_steps(schedule, epoch_length(open_dataset(data, "train"), data, schedule.batch_size))
-        return total_steps(schedule, -(-TRAIN_IMAGES[data.name] // schedule.batch_size))
+            return Schedule(schedule, epoch_length(open_dataset(data, "train"), data, schedule.batch_size)).length
+        return Schedule(schedule, -(-TRAIN_IMAGES[data.name] // schedule.batch_size)).length
 
     def done_steps(self) -> int:
         """Step of the newest checkpoint, 0 without one."""
@@ -92,21 +91,12 @@ class PlannedRun:
     def execute(self, devices: str | None = None) -> int:
         """Train, or go on; output is appended to ``train.log`` of the workdir. Returns the exit status.
 
-        The child inherits a lock on the workdir, which holds as long as it lives, even if this process is killed.
-
-        Raises:
-          UserError: another process trains there.
+        A workdir in which another process trains is refused by train.py.
         """
         self.workdir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": devices} if devices is not None else {})
-        with (self.workdir / ".table.lock").open("w") as lock, (self.workdir / "train.log").open("a") as log:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.workdir}: another process trains there; wait for it or stop it") from None
-            child = subprocess.Popen(
-                self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock.fileno(),)
-            )
+        with (self.workdir / "train.log").open("a") as log:
+            child = subprocess.Popen(self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
             try:
                 return child.wait()
             finally:

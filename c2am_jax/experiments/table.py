@@ -11,6 +11,7 @@ unfinished ones go on from their newest checkpoint. The table is printed and wri
 
 import argparse
 import queue
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,10 @@ def planned_run(
 
 
 def describe(planned: Plan, step_seconds: float | None) -> str:
-    """What would run: steps done and to do, and the time it takes at `step_seconds` or at the rate of the logs."""
+    """What would run, as lines for a shell: the commands, and as comments steps and time.
+
+    The time is that of steps of `step_seconds`, or of the rate in the logs.
+    """
     lines, total, hours, unknown = [], 0, 0.0, 0
     logged = [rate for _, runs in planned for rate in (run.seconds_per_step() for run in runs) if rate]
     first = {run.first.workdir: run.first for _, runs in planned for run in runs if run.first}
@@ -90,21 +94,20 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
             cost = (
                 "finished" if run.metrics() is not None else f"{left * rate / 3600:.2f} h" if rate else "time unknown"
             )
-            lines.append(f"{key:20} {last - left:>7} of {last} steps  {cost:>12}  {' '.join(run.command()[1:])}")
+            lines += [f"# {key}: {last - left} of {last} steps, {cost}", shlex.join(run.command())]
             total, hours, unknown = (
                 total + left,
                 hours + left * (rate or 0) / 3600,
                 unknown + (rate is None and left > 0),
             )
     rest = f"; {unknown} runs without a known step time: give --step_seconds" if unknown else ""
-    return "\n".join([*lines, f"{total} steps to train, about {hours:.2f} h on one device set{rest}"])
+    return "\n".join([*lines, f"# {total} steps to train, about {hours:.2f} h on one device set{rest}"])
 
 
 def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
     """Run what is not finished, first stages before what starts from them; returns the workdirs that failed.
 
     Raises:
-      UserError: another process trains in a workdir.
       SystemExit: a run was asked to stop (status 75); the same command goes on.
     """
     missing = [run for _, runs in planned for run in runs if run.metrics() is None]
@@ -143,7 +146,7 @@ def _execute(runs: Sequence[PlannedRun], devices: Sequence[str | None]) -> list[
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     if EXIT_STOPPED in statuses.values():
-        print("asked to stop: the same command goes on", file=sys.stderr)
+        print("asked to stop: run the same command again to go on", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
     for workdir, status in statuses.items():
         if status:
@@ -171,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--devices", nargs="+", metavar="SET", help="CUDA_VISIBLE_DEVICES of runs side by side: 0,1 2,3"
     )
-    parser.add_argument("--dry_run", action="store_true", help="print the plan, its steps and its cost")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of the plan, their steps and time")
     parser.add_argument("--step_seconds", type=float, help="for --dry_run; default: what the logs say")
     options = parser.parse_args(arguments)
     if options.seeds < 1:

@@ -82,7 +82,7 @@ class Checkpoints:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise UserError(
                 f"{self.folder}: a checkpoint could not be saved ({str(error).splitlines()[0]}); there are: {saved}. "
-                "When the storage works again, the same command resumes from the newest"
+                "When the storage works again, run the same command again to resume from the newest"
             ) from error
 
     @property
@@ -90,17 +90,21 @@ class Checkpoints:
         """Steps that have a finished checkpoint, ascending."""
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
-    def save(self, state: Any, step: int) -> None:
-        """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile."""
+    def save(self, state: Any, step: int, progress: Mapping[str, int] | None = None) -> None:
+        """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile.
+
+        `progress`, plain numbers, is kept with it: where the run is in its schedule.
+        """
         if step in self.steps:
             return
         with self._storage():
             self._checkpointer.wait()
             self._seal()
-            self._checkpointer.save_async(step, state, force=True, custom_metadata=self._metadata)
+            kept = self._metadata | {"progress": dict(progress or {})}
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=kept)
 
     def metadata(self, step: int) -> Any:
-        """The "config" and "versions" that the checkpoint of `step` was saved with."""
+        """The "config", "versions" and "progress" that the checkpoint of `step` was saved with."""
         return self._checkpointer.metadata(step).custom_metadata
 
     def load(self, like: State, step: int | None = None) -> State:

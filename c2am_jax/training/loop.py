@@ -14,7 +14,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import epoch_length, train_batches
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.classifier_norms import background_norm, classifier_norms, group_quantiles
@@ -28,8 +27,11 @@ from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.initial import initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
-from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.ownership import Ownership
+from c2am_jax.training.preconditions import check_first_start, check_space, open_splits, resumed
 from c2am_jax.training.profiling import StepTrace
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, class_statistics, init_state
 from c2am_jax.training.step import configured_step
 from c2am_jax.training.stopping import StopRequest, Watchdog
@@ -37,6 +39,7 @@ from c2am_jax.training.stopping import StopRequest, Watchdog
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
+AGAIN = "run the same command again to go on"
 
 
 def train(
@@ -48,46 +51,46 @@ def train(
     `profile` steps are traced into `workdir`/profile; `show` gets the tables of each evaluation as texts.
 
     Raises:
-      UserError: wrong input, or a step that is not finite; the text says what and the fix.
-      Stopped: the machine asked to stop (SIGTERM); the state is saved, the same call resumes.
+      UserError: wrong input, another training in `workdir`, or a step that is not finite; the text says what and the
+        fix. What can be known at the start is said before the first step.
+      Stopped: the machine (SIGTERM) or the user (Ctrl-C) asked to stop; the state is saved, the same call resumes.
     """
-    workdir, schedule = Path(workdir), experiment.train
+    workdir, train, mesh = Path(workdir), experiment.train, data_mesh()
     refuse_calibration(experiment)
+    check_batch_size(train, mesh)
     is_first = jax.process_index() == 0
 
-    # Data
-    dataset = _first_then_others(lambda: open_dataset(experiment.data, "train"))
-    if len(dataset.categories) != experiment.model.num_classes:
-        raise UserError(
-            f"config.model.num_classes={experiment.model.num_classes}, but {dataset.annotations_path} has "
-            f"{len(dataset.categories)} categories"
-        )
-    check_config(workdir, experiment, write=is_first)
-    if is_first:
-        write_categories(workdir, dataset.categories)
-    steps_per_epoch = epoch_length(dataset, experiment.data, schedule.batch_size)
-    last_step = total_steps(schedule, steps_per_epoch)
-
-    # Model, optimizer, step
-    mesh = data_mesh()
-    check_batch_size(schedule, mesh)
-    detector, loss_state = build_detector(experiment, class_statistics(dataset))
-    finish_epoch = epoch_end(experiment, detector, dataset, mesh)
-    rate = learning_rate(schedule, steps_per_epoch)
-    optimizer = make_optimizer(schedule, rate)
-    step_function = configured_step(experiment, optimizer, mesh)
-
     with contextlib.ExitStack() as stack:
-        # Start or resume
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, experiment=experiment))
+        owner = stack.enter_context(Ownership(workdir))
+
+        # Data
+        dataset, _ = _first_then_others(lambda: open_splits(experiment))
+        check_config(workdir, experiment, write=is_first)
+        if is_first:
+            write_categories(workdir, dataset.categories)
+        schedule = Schedule(train, epoch_length(dataset, experiment.data, train.batch_size))
+
+        # Detector, and its state: first or resumed
+        detector, loss_state = build_detector(experiment, class_statistics(dataset))
+        finish_epoch = epoch_end(experiment, detector, dataset, mesh)
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=train.keep, experiment=experiment))
         best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
-            detector = initial_weights(schedule, detector)
-        state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
+            check_first_start(workdir)
+            detector = initial_weights(train, detector)
+        first = init_state(detector, loss_state, make_optimizer(train, schedule.rate))
+        state, weights = jax.device_put(first, replicated(mesh)), f"weights from {train.init or 'random'}"
         if checkpoints.steps:
             state = checkpoints.load(state)
-            _LOG.info("resumed from step %d of %s", int(state.step), checkpoints.folder)
-        start = int(state.step)
+            weights = f"resumed from step {int(state.step)}"
+            schedule = resumed(schedule, checkpoints, int(state.step), dataset, experiment)
+        check_space(workdir, state, schedule)
+        start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
+        step_function = configured_step(experiment, make_optimizer(train, rate), mesh)
+        if is_first:
+            length = f"{len(dataset.categories)} classes, {len(dataset)} images, {schedule.text()}"
+            (show or _LOG.info)(f"{length}, {weights}, workdir {workdir}")
+
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
@@ -96,15 +99,17 @@ def train(
             return train_batches(
                 dataset,
                 experiment.data,
-                batch_size=schedule.batch_size,
-                seed=schedule.seed,
-                start_step=from_step,
+                batch_size=train.batch_size,
+                seed=train.seed,
+                start_step=from_step + schedule.offset,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(experiment, state.detector, workdir, done, show=show)
+            asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"
+            with stop.nothing_to_save(asked):
+                results = evaluate(experiment, state.detector, workdir, done, show=show)
             best.offer(state, done, results)
             return results
 
@@ -121,14 +126,17 @@ def train(
                 state, metrics = step_function(state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
-            epoch_over = finish_epoch is not None and done % steps_per_epoch == 0
+            epoch_over = finish_epoch is not None and schedule.ends_epoch(done)
             if epoch_over:
                 state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
             stopping = stop.reached(done)
-            log = done % schedule.log_every == 0 or done == last_step
-            save = done % schedule.checkpoint_every == 0 or done == last_step or stopping
+            last = done == last_step
+            evaluating = train.eval_every > 0 and done % train.eval_every == 0
+            log = done % train.log_every == 0 or last
+            save = done % train.checkpoint_every == 0 or last or stopping or evaluating
             if log or save:
+                owner.check()
                 bad = recent.not_finite()  # before a save: a checkpoint never holds what a bad step made
                 if bad is not None:
                     raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
@@ -137,22 +145,23 @@ def train(
                 values |= _weight_norms(state.detector.arrays, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
                 now = time.perf_counter()
-                values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
+                values["images_per_sec"] = len(recent) * train.batch_size / (now - clock)
                 if writer is not None:
                     writer.write(done, values)
                 recent, clock = _Recent(), now
                 bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{values['lr']:.2e}")
             if save:
-                checkpoints.save(state, done)
-            if stopping and done != last_step:
-                raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; the same command goes on")
-            if schedule.eval_every > 0 and done % schedule.eval_every == 0:
+                place = {"position": done + schedule.offset, "steps_per_epoch": schedule.steps_per_epoch}
+                checkpoints.save(state, done, place)
+            if stopping and not last:
+                raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}")
+            if evaluating:
                 began = time.perf_counter()
                 results, evaluated = score(done), done
                 clock += time.perf_counter() - began
             watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
             seen.add(bucket)
-        if schedule.eval_every and evaluated != last_step:
+        if train.eval_every and evaluated != last_step:
             results = score(int(state.step))
     return results
 

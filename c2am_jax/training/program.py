@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import batch_sharding, replicated
 from c2am_jax.structures import Batch
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import configured_step
 
@@ -101,7 +102,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) ->
     """The compiled training step of `experiment` for one bucket, and the number of parameters that train."""
     schedule = experiment.train
     detector, loss_state = build_detector(experiment)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 1000))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 1000).rate)
     step = configured_step(experiment, optimizer, mesh)
     state = jax.eval_shape(lambda: init_state(detector, loss_state, optimizer))
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), state)

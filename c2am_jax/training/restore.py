@@ -16,7 +16,8 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.categories import categories_of_run
 from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import TrainState, build_detector, init_state
 
 
@@ -39,7 +40,7 @@ def first_state(experiment: Experiment, mesh: Mesh, statistics: ClassStatistics 
     `statistics` of the training set are needed for losses that mean something, as in `build_detector`.
     """
     detector, loss_state = build_detector(experiment, statistics)
-    optimizer = make_optimizer(experiment.train, learning_rate(experiment.train, 1))
+    optimizer = make_optimizer(experiment.train, Schedule(experiment.train, 1).rate)
     return jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
 
 

@@ -1,21 +1,26 @@
-"""Why a run stops before its end, other than by wrong input: a request of the machine, or a step that hangs."""
+"""Why a run stops before its end, other than by wrong input: a request of machine or user, or a step that hangs."""
 
+import contextlib
 import logging
+import os
 import signal
 import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
+from c2am_jax.errors import EXIT_INTERRUPTED, Stopped
+
 _LOG = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Listens for SIGTERM while it is open.
+    """Listens for SIGTERM and Ctrl-C (SIGINT) while it is open; a second Ctrl-C ends the process at once.
 
     With several hosts JAX's own preemption service listens, and all of them learn of a request on any at the same
     step.
@@ -24,27 +29,59 @@ class StopRequest:
     def __init__(self):
         """Nothing is requested yet."""
         self._requested = False
-        self._before: Any = None
+        self._saved: str | None = None  # what to say if a request may end the work right away
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         """Start to listen (in the main thread; elsewhere signals can't be caught)."""
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._note)}
+            if jax.process_count() == 1:
+                self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Back to what a SIGTERM did before."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        """Back to what the signals did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_: Any) -> None:
+    def _note(self, number: int, *_: Any) -> None:
+        keyboard = number == signal.SIGINT
+        if keyboard and self._requested:
+            _tell("\nstopped at once: the newest finished checkpoint counts; run the same command again to go on\n")
+            os._exit(EXIT_INTERRUPTED)
         self._requested = True
+        if keyboard and jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which JAX's service passes on to all hosts
+        if self._saved is not None:
+            raise Stopped(self._saved)
+        if keyboard:
+            _tell("\nstopping: this step is finished and saved first; Ctrl-C again stops at once\n")
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop after `step`; every host has to ask at every step, and all get the same answer."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._requested
+
+    @contextlib.contextmanager
+    def nothing_to_save(self, text: str) -> Iterator[None]:
+        """Work in which a request raises `Stopped` with `text` at once, on a single host."""
+        if jax.process_count() > 1:
+            yield
+            return
+        self._saved = text
+        try:
+            if self._requested:
+                raise Stopped(text)
+            yield
+        finally:
+            self._saved = None
+
+
+def _tell(text: str) -> None:
+    """Write to stderr from a signal handler: what was interrupted may hold the lock of Python's own stream."""
+    os.write(2, text.encode())
 
 
 class Watchdog:

@@ -13,7 +13,7 @@ another one's groups.
 
 from c2am_jax.config import method
 
-PUBLISHED = {"train.epochs": 12, "train.lr_epochs": (8, 11)}
+PUBLISHED = {"train.epochs": 12, "train.lr_drops": (8 / 12, 11 / 12)}
 
 
 def get_config(argument: str = ""):

@@ -19,7 +19,8 @@ if processes > 1:
 from tiny import random_batch, tiny_config  # noqa: E402  jax.distributed comes first
 
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated  # noqa: E402
-from c2am_jax.training.optimizer import learning_rate, make_optimizer  # noqa: E402
+from c2am_jax.training.optimizer import make_optimizer  # noqa: E402
+from c2am_jax.training.schedule import Schedule  # noqa: E402
 from c2am_jax.training.state import build_detector, init_state  # noqa: E402
 from c2am_jax.training.step import make_train_step  # noqa: E402
 
@@ -33,7 +34,7 @@ for method in sys.argv[6:]:
     config = tiny_config(method=method, model__backbone__norm="group_norm", train__base_lr=0.002)
     schedule = config.train
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 100).rate)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
     state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
     for number in range(STEPS):

@@ -14,7 +14,8 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
 from c2am_jax.training.metrics import MetricWriter
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.weights.names import state_dict
 
@@ -23,7 +24,7 @@ from c2am_jax.weights.names import state_dict
 def state():
     config = tiny_config()
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
+    optimizer = make_optimizer(config.train, Schedule(config.train, 100).rate)
     return jax.device_put(init_state(detector, loss_state, optimizer), replicated(data_mesh(jax.devices()[:1])))
 
 

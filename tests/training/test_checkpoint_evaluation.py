@@ -14,8 +14,9 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training import checkpoint_evaluation, logit_statistics
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.loop import train
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import restore
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 
 
@@ -27,7 +28,7 @@ def run(glyph_folder, tmp_path_factory):
     detector, loss_state = build_detector(config)
     detector.params["roi_head.bbox_head.fc_cls.kernel"] *= 100  # so that classes score differently
     schedule = config.train
-    state = init_state(detector, loss_state, make_optimizer(schedule, learning_rate(schedule, 1)))
+    state = init_state(detector, loss_state, make_optimizer(schedule, Schedule(schedule, 1).rate))
     with Checkpoints(workdir, experiment=config) as checkpoints:
         checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)
     (workdir / "config.json").write_text(json.dumps(config.as_dict()))

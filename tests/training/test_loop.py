@@ -17,8 +17,9 @@ from c2am_jax.training import loop
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint
 from c2am_jax.training.loop import train
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.replay import main, replay
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 
 
@@ -34,7 +35,7 @@ def lines(workdir):
 
 def state_of(config, workdir, step):
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 1))
+    optimizer = make_optimizer(config.train, Schedule(config.train, 1).rate)
     like = jax.device_put(init_state(detector, loss_state, optimizer), replicated(data_mesh()))
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.load(like, step)

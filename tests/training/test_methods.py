@@ -161,7 +161,7 @@ def first_stages(many_glyphs, optimised, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     for name in ("softmax", "balanced_sigmoid"):
         config = on_glyphs(load_experiment(f"methods/{name}:glyphs"), many_glyphs, 600)
-        loop.train(config.changed({"train.lr_epochs": (3.0, 3.6), "train.warmup_steps": 100}), folder / name)
+        loop.train(config.changed({"train.lr_drops": (0.75, 0.9), "train.warmup_steps": 100}), folder / name)
     return folder
 
 

@@ -12,7 +12,8 @@ from tiny import random_batch, tiny_config
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.checkpoint import Checkpoints
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import make_train_step
 
@@ -20,7 +21,7 @@ from c2am_jax.training.step import make_train_step
 def run(config, devices, steps=3, images=8, workdir=None, **options):
     mesh, schedule = data_mesh(jax.devices()[:devices]), config.train
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 100).rate)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0, **options)
     state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
     if workdir is not None:
@@ -149,7 +150,7 @@ def test_a_bucket_is_compiled_once():
 
     mesh, schedule = data_mesh(jax.devices()[:1]), tiny_config().train
     detector = Detector.of(Brightness())
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 100).rate)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
     state = jax.device_put(init_state(detector, {}, optimizer), replicated(mesh))
     batches = [jax.device_put(random_batch(2, seed=number), batch_sharding(mesh)) for number in range(6)]
@@ -165,7 +166,7 @@ def test_a_bucket_is_compiled_once():
 def test_runs_with_other_seeds_share_a_program():
     config, mesh = tiny_config(), data_mesh(jax.devices()[:1])
     detector, loss_state = build_detector(config)
-    optimizer = make_optimizer(config.train, learning_rate(config.train, 100))
+    optimizer = make_optimizer(config.train, Schedule(config.train, 100).rate)
     state, batch = init_state(detector, loss_state, optimizer), random_batch(2)
     steps = [
         make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed) for seed in (0, 7, 2**33 + 7)
@@ -181,7 +182,7 @@ def test_the_first_state_has_the_types_of_all_later_ones(method):
     config = tiny_config(method=method)
     detector, loss_state = build_detector(config)
     schedule, mesh = config.train, data_mesh(jax.devices()[:1])
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 100).rate)
     state = init_state(detector, loss_state, optimizer)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
 

@@ -13,8 +13,9 @@ from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.initial import load_initial_weights
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import experiment_of, first_state, restore
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import make_train_step
 
@@ -47,10 +48,10 @@ def test_recipes_name_what_trains():
 
 def test_lvis_recipes_drop_the_rate_at_their_steps():
     schedule = load_experiment("methods/disalign:v05").train
-    rate = learning_rate(schedule, 3000)
+    rate = Schedule(schedule, 3000).rate
     assert schedule.steps == 4500 and float(rate(3999)) == pytest.approx(0.02)
     assert float(rate(4001)) == pytest.approx(0.002)
-    by_epoch = learning_rate(load_experiment("methods/bags").train, 1000)
+    by_epoch = Schedule(load_experiment("methods/bags").train, 1000).rate
     assert float(by_epoch(7999)) == pytest.approx(0.01) and float(by_epoch(8001)) == pytest.approx(0.001)
 
 
@@ -61,7 +62,7 @@ def test_steps_move_what_trains_and_leave_all_else_bitwise(name):
     config = second_stage_config(name, base_lr=0.2)
     schedule, mesh = config.train, data_mesh(jax.devices()[:2])
     detector, loss_state = build_detector(config, STATISTICS)
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 100))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 100).rate)
     step = make_train_step(optimizer, mesh, mean=(120.0,) * 3, std=(60.0,) * 3, seed=0)
     before = {n: np.asarray(value) for n, value in detector.arrays.items()}
     state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
@@ -80,7 +81,7 @@ def save_first_stage(workdir):
     config = tiny_config(method="softmax")
     detector, loss_state = build_detector(config)
     schedule = config.train
-    optimizer = make_optimizer(schedule, learning_rate(schedule, 10))
+    optimizer = make_optimizer(schedule, Schedule(schedule, 10).rate)
     bias = "roi_head.bbox_head.fc_cls.bias"
     for folder, step, value in (("checkpoints", 1, 1.0), ("checkpoints", 2, 2.0), ("best", 1, 5.0)):
         moved = detector.with_arrays({bias: detector.params[bias] + value})

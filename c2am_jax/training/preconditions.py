@@ -1,0 +1,121 @@
+"""What must hold before the first step, so that no run ends for a reason that was known at its start."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from c2am_jax.data.datasets import check_there, open_dataset, source_of
+from c2am_jax.data.pipeline import epoch_length
+from c2am_jax.data.prepared import PreparedDataset
+from c2am_jax.data.sampler import evaluation_steps
+from c2am_jax.errors import UserError
+from c2am_jax.experiment import Experiment
+from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.training.schedule import Schedule
+
+
+def open_splits(experiment: Experiment) -> tuple[PreparedDataset, PreparedDataset | None]:
+    """The training set, and the validation set if the run evaluates; prepared on first use, the smaller one first.
+
+    Raises:
+      UserError: files that are missing, broken or of other classes than the detector; the text names the user's own.
+    """
+    data = experiment.data
+    splits = ("train", "val") if experiment.train.eval_every else ("train",)
+    for split in splits:
+        check_there(data, split)
+    validation = None
+    if "val" in splits:
+        validation = open_dataset(data, "val")
+        _check_evaluation(experiment, validation)
+    training = open_dataset(data, "train")
+    classes = len(training.categories)
+    if classes != experiment.model.num_classes:
+        raise UserError(
+            f"config.model.num_classes={experiment.model.num_classes}, but {source_of(data, 'train')} has {classes} "
+            f"categories: set --config.model.num_classes={classes}"
+        )
+    return training, validation
+
+
+def _check_evaluation(experiment: Experiment, validation: PreparedDataset) -> None:
+    """Raises UserError unless every image can be evaluated."""
+    data = experiment.data
+    if not len(validation):
+        raise UserError(f"{source_of(data, 'val')} has no image to evaluate")
+    evaluation_steps(
+        validation,
+        short_side=data.test_short_side,
+        max_side=data.max_side,
+        buckets=data.buckets,
+        batch_size=experiment.eval.batch_size,
+    )
+
+
+def check_space(workdir: Path, state: Any, schedule: Schedule) -> None:
+    """Raises UserError if the disk of `workdir` can't hold the checkpoints of the run, the best one and one in work."""
+    train = schedule.train
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    saves = schedule.last_step // train.checkpoint_every + 1
+    needed = size * (min(saves, train.keep + 1) + (2 if train.eval_every else 0))
+    there = sum(
+        file.stat().st_size
+        for folder in ("checkpoints", "best")
+        for file in (workdir / folder).rglob("*")
+        if file.is_file()
+    )
+    free = shutil.disk_usage(workdir).free
+    if free + there < needed:
+        raise UserError(
+            f"{workdir}: {free / 1e9:.2f} GB are free, but the checkpoints of this run need "
+            f"{(needed - there) / 1e9:.2f} GB more ({size / 1e9:.2f} GB each): free space there, lower "
+            f"--config.train.keep={train.keep}, or take another --workdir"
+        )
+
+
+def check_first_start(workdir: Path) -> None:
+    """Raises UserError for a workdir without a whole checkpoint that has had some: its run must not start over."""
+    lost = sorted(
+        path.relative_to(workdir).as_posix()
+        for folder in ("checkpoints", "checkpoints_damaged")
+        for path in (workdir / folder).glob("*")
+        if path.is_dir() and path.name.partition("_")[0].isdigit()
+    )
+    if not lost:
+        return
+    best = any(path.name.isdigit() for path in (workdir / "best").glob("*"))
+    start = f"from its best one with --config.train.init={workdir}/best" if best else "again"
+    raise UserError(
+        f"{workdir}: no checkpoint there is whole; damaged: {', '.join(lost)}. Put back whole files if you "
+        f"have a copy, or start {start} in another --workdir; delete {workdir} if nothing in it is needed"
+    )
+
+
+def resumed(
+    schedule: Schedule, checkpoints: Checkpoints, step: int, training: PreparedDataset, experiment: Experiment
+) -> Schedule:
+    """The schedule of a run that goes on from the checkpoint of `step`, perhaps with another batch size.
+
+    Progress is counted in images: the run goes on at the same place of its schedule and ends after the same epochs.
+
+    Raises:
+      UserError: another batch size in a run whose length is given in steps.
+    """
+    saved = checkpoints.metadata(step)
+    before = saved["config"]["train"]["batch_size"]
+    progress = saved.get("progress") or {
+        "position": step,
+        "steps_per_epoch": epoch_length(training, experiment.data, before),
+    }
+    now, train = schedule.train.batch_size, schedule.train
+    if train.steps > 0 and before != now:
+        raise UserError(
+            f"config.train.batch_size={now}, but this run trained with {before} up to step {step} and its length is "
+            f"config.train.steps={train.steps}: keep {before}, or give the length in epochs (--config.train.steps=0 "
+            "--config.train.epochs=N), which are the same for each batch size"
+        )
+    if train.steps > 0:
+        progress["steps_per_epoch"] = schedule.steps_per_epoch
+    return schedule.resumed(step, progress["position"], progress["steps_per_epoch"])
