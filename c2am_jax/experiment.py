@@ -32,8 +32,8 @@ OBSOLETE = frozenset({"loss.features"})  # the width of the head, which it tells
 
 # Settings that have another name now, and what to write instead.
 RENAMED = {
-    "train.lr_epochs": "config.train.lr_drops says where the rate drops, as shares of the run: epochs (16, 22) of 24 are "
-    "(0.6667, 0.9167)"
+    "train.lr_epochs": "config.train.lr_drops says where the rate drops, as shares of the run: epochs (16, 22) of 24 "
+    "are (0.6667, 0.9167)"
 }
 
 _SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)

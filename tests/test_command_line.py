@@ -49,7 +49,8 @@ def test_the_papers_settings():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("train.py",), "give --config NAME_OR_FILE; names: cascade_r101_c2am"),
+        (("train.py",), "give --config NAME_OR_FILE, one of these names or a file of your own"),
+        (("train.py", "--config=glyphs_c2am", "--config.train.lr_epochs=(8,11)"), "config.train.lr_drops says where"),
         (("train.py", "--config=configs/nothing.py"), "glyphs_c2am"),
         (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "no such key in the config"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py:v2"), "v2"),
@@ -77,6 +78,19 @@ def test_wrong_input_is_one_line_and_status_2(arguments, named):
     assert status == 2, output
     assert len(lines) == 1 and named in lines[0], output
     assert "Traceback" not in output
+
+
+def test_without_a_config_train_lists_those_there_are_with_a_line_each():
+    _, _, output = command("train.py")
+    listed = dict(line.split(maxsplit=1) for line in output.splitlines() if line.startswith("  "))
+    assert {path.stem for path in CONFIGS} <= set(listed) and "methods/eql" in listed
+    assert listed["glyphs_c2am"].startswith("A small Mask R-CNN with C2AM")
+
+
+def test_help_names_the_flags_of_several_hosts():
+    status, _, output = command("train.py", "--help")
+    wanted = ("--distributed", "--coordinator=", "--processes=", "--process=")
+    assert status == 0 and all(flag in output for flag in wanted)
 
 
 COMMANDS = {

@@ -118,6 +118,8 @@ class Ownership:
 
     def check(self) -> None:
         """Raises UserError if another run took the workdir meanwhile; for the first process, before it writes."""
+        if self._thread.is_alive():
+            self._look()
         if self._lost is not None:
             raise UserError(
                 f"{self._workdir}: {self._lost.text}, trains here now, because this process gave no sign of life for "
@@ -183,16 +185,19 @@ class Ownership:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _look(self) -> None:
+        there = self._read()
+        if there is None:
+            replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
+        elif there != self._claim:
+            self._lost = there
+
     def _renew(self) -> None:
-        while not self._closed.wait(BEAT_S):
+        while self._lost is None and not self._closed.wait(BEAT_S):
             try:
-                there = self._read()
-                if there is not None and there != self._claim:
-                    self._lost = there
-                    return
-                if there is None:
-                    replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
-                os.utime(self._file)
+                self._look()
+                if self._lost is None:
+                    os.utime(self._file)
             except OSError as error:
                 _LOG.warning("%s: the claim on this workdir could not be renewed: %s", self._file, error)
 

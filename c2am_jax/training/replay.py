@@ -4,8 +4,7 @@
 
 The weights are those of the newest checkpoint before the step (or of `--step`), or what the run started from if there
 is none; anchors and RoIs are drawn as the step drew them. One line per image says each loss; parts that are no number
-are marked. If all are finite, the batch alone is not the cause: the weights went wrong between the checkpoint and the
-step, which a lower learning rate mends.
+are marked. The output says how many steps lie between these weights and the step: what they changed can't be known.
 """
 
 import argparse
@@ -78,14 +77,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="checkpoint whose weights count; default the newest before")
     options = parser.parse_args(arguments)
     step, losses = replay(options.file, options.step)
-    *_, batch = read_batch(Path(options.file))
-    print(f"weights of step {step}")
+    at, _, _, batch = read_batch(Path(options.file))
+    print(f"weights of {f'step {step}' if step else 'the start: no checkpoint came before'}{_unknown(at, step)}")
     for i, image_id in enumerate(batch.image_id.tolist()):
         parts = ", ".join(f"{n} {v[i]:.4g}{'' if np.isfinite(v[i]) else ' <--'}" for n, v in losses.items())
         print(f"image {image_id}, {int(batch.valid[i].sum())} instances: {parts}")
     finite = all(np.isfinite(v).all() for v in losses.values())
-    print("every loss is finite" if finite else "not finite: see the marks")
+    print(_verdict(at, step, finite))
     return 0 if finite else 1
+
+
+def _unknown(at: int, step: int) -> str:
+    """What losses with the weights of `step` can't tell about step `at`, to print behind them."""
+    between = at - 1 - step
+    return f"; the run took {between} more step{'s' * (between > 1)} before this one" if between else ""
+
+
+def _verdict(at: int, step: int, finite: bool) -> str:
+    if not finite:
+        return "not finite: see the marks"
+    if at - 1 == step:
+        return "every loss is finite, with the weights that the step had: the batch alone is not the cause"
+    return (
+        f"every loss is finite with these weights; whether it was with those of step {at - 1} can't be known, they "
+        "were not saved: lower config.train.base_lr, or train again with a smaller config.train.checkpoint_every"
+    )
 
 
 if __name__ == "__main__":

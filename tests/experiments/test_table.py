@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -172,7 +173,11 @@ def test_dry_run_counts_steps_and_time_from_the_logs_and_trains_nothing(place, c
     assert main(["2", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "mask_r50_c2am"]) == 0
     assert "about 1.00 h" in capsys.readouterr().out
     assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--seeds", "2", "--rows", "none"]) == 0
-    assert "12 steps to train, about 3.00 h" in capsys.readouterr().out  # seed 1 needs a first stage, too
+    output = capsys.readouterr().out
+    assert "12 steps to train, about 3.00 h" in output  # seed 1 needs a first stage, too
+    commands = [shlex.split(line, comments=True) for line in output.splitlines()]
+    commands = [command for command in commands if command]
+    assert len(commands) == 4 and {command[0] for command in commands} == {sys.executable}
 
 
 def test_device_sets_run_side_by_side(place):

@@ -1,0 +1,121 @@
+"""What is known at the start is said at the start; and a run goes on where it was, or is refused."""
+
+import json
+import os
+import shutil
+import signal
+from types import SimpleNamespace
+
+import pytest
+from tiny import tiny_config
+
+from c2am_jax.errors import Stopped, UserError
+from c2am_jax.training import loop, preconditions
+from c2am_jax.training.loop import train
+
+
+def configured(glyph_folder, **values):
+    settings = {"batch_size": 8, "checkpoint_every": 100, "eval_every": 0} | values
+    data = {"data.name": "small", "data.dir": str(glyph_folder)}
+    return tiny_config().changed(data | {f"train.{name}": value for name, value in settings.items()})
+
+
+def steps_logged(workdir):
+    return [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def stop_at(monkeypatch, step):
+    monkeypatch.setattr(loop.StopRequest, "reached", lambda self, done: done == step)
+
+
+@pytest.mark.parametrize(("before", "stopped", "after", "last"), [(8, 3, 16, 9), (16, 2, 8, 11)])
+def test_another_batch_size_ends_after_the_same_epochs(
+    glyph_folder, tmp_path, monkeypatch, before, stopped, after, last
+):
+    """4 epochs of 24 images: 12 steps with 8 images, 8 with 16; the change comes after one epoch, 3 or 2 steps."""
+    shown = []
+    stop_at(monkeypatch, stopped)
+    with pytest.raises(Stopped):
+        train(configured(glyph_folder, epochs=4, batch_size=before), tmp_path)
+    monkeypatch.undo()
+    stop_at(monkeypatch, stopped + 1)  # and what was resumed with another size is resumed again
+    with pytest.raises(Stopped):
+        train(configured(glyph_folder, epochs=4, batch_size=after), tmp_path)
+    monkeypatch.undo()
+    train(configured(glyph_folder, epochs=4, batch_size=after), tmp_path, show=shown.append)
+    assert steps_logged(tmp_path) == list(range(1, last + 1))
+    assert f"{last} steps" in shown[0] and f"resumed from step {stopped + 1}" in shown[0]
+
+
+def test_another_batch_size_is_refused_where_the_length_is_in_steps(glyph_folder, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Stopped):
+        train(configured(glyph_folder, steps=4), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"batch_size=16, but this run trained with 8 up to step 2 .* keep 8, or give"):
+        train(configured(glyph_folder, steps=4, batch_size=16), tmp_path)
+    assert steps_logged(tmp_path) == [1, 2]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(glyph_folder, tmp_path):
+    config = configured(glyph_folder, steps=1)
+    train(config, tmp_path)
+    for file in (tmp_path / "checkpoints" / "1").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"x" + file.read_bytes()[1:])
+    with pytest.raises(UserError, match=r"no checkpoint is whole; damaged: 1 "):
+        train(config, tmp_path)
+    for _ in range(2):  # by now it is set aside
+        with pytest.raises(UserError, match=r"no checkpoint there is whole; damaged: checkpoints_damaged/1_\d+"):
+            train(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("val_annotations", "typo/val.json", "typo/val.json does not exist"),
+        ("annotations", "typo/train.json", "typo/train.json does not exist"),
+        ("name", "nothing", r"nothing/\w+.json does not exist"),
+    ],
+)
+def test_wrong_paths_are_said_before_the_first_step(glyph_folder, tmp_path, key, value, named):
+    config = configured(glyph_folder, steps=1, eval_every=-1).changed({f"data.{key}": value})
+    with pytest.raises(UserError, match=named):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_users_own_file_is_named(glyph_folder, tmp_path):
+    own = tmp_path / "own.json"
+    shutil.copyfile(glyph_folder / "small" / "annotations_train.json", own)
+    config = configured(glyph_folder, steps=1).changed({"data.annotations": str(own), "model.num_classes": 7})
+    with pytest.raises(UserError, match=r"own.json has 100 categories: set --config.model.num_classes=100"):
+        train(config, tmp_path / "run")
+
+
+def test_pictures_that_can_not_be_evaluated_are_said_before_the_first_step(glyph_folder, tmp_path):
+    config = configured(glyph_folder, steps=1, eval_every=-1)
+    config = config.changed({"data.test_short_side": 32, "data.short_sides": (32,), "data.buckets": ((32, 32),)})
+    with pytest.raises(UserError, match=r"data.buckets"):
+        train(config.changed({"data.max_side": 512, "data.test_short_side": 32}), tmp_path)
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_named(glyph_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(preconditions.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(UserError, match=r"0.00 GB are free, but the checkpoints of this run need .* train.keep=3"):
+        train(configured(glyph_folder, steps=1), tmp_path)
+
+
+def test_ctrl_c_in_an_evaluation_ends_at_once_and_the_next_run_evaluates(glyph_folder, tmp_path, monkeypatch):
+    config, evaluate = configured(glyph_folder, steps=2, eval_every=1), loop.evaluate
+
+    def interrupted(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments, **keywords)
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(Stopped, match="step 1 is saved"):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    train(config, tmp_path)
+    assert steps_logged(tmp_path)[-1] == 2 and (tmp_path / "eval" / "2" / "metrics.json").is_file()
