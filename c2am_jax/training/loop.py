@@ -25,7 +25,7 @@ from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
-from c2am_jax.training.initial import initial_weights
+from c2am_jax.training.initial import check_start, initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
@@ -53,6 +53,7 @@ def train(
     """
     workdir, schedule = Path(workdir), experiment.train
     refuse_calibration(experiment)
+    check_start(experiment, workdir)
     is_first = jax.process_index() == 0
 
     # Data
@@ -82,7 +83,7 @@ def train(
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=schedule.keep, experiment=experiment))
         best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
-            detector = initial_weights(schedule, detector)
+            detector = initial_weights(schedule, detector, dataset.categories.names)
         state = jax.device_put(init_state(detector, loss_state, optimizer), replicated(mesh))
         if checkpoints.steps:
             state = checkpoints.load(state)

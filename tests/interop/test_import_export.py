@@ -44,7 +44,7 @@ def test_a_detector_goes_out_and_comes_back_bit_for_bit(tiny, tmp_path, suffix):
     write_weights(tmp_path / f"one{suffix}", tiny)
     import_weights(tmp_path / f"one{suffix}", tiny_config(), tmp_path / "run")
     assert export_weights(tmp_path / "run", tmp_path / f"two{suffix}") == 0
-    one, two = read_weights(tmp_path / f"one{suffix}"), read_weights(tmp_path / f"two{suffix}")
+    one, two = (read_weights(tmp_path / f"{name}{suffix}").arrays for name in ("one", "two"))
     assert set(one) == set(two) == set(state_dict(tiny))
     for name, value in one.items():
         np.testing.assert_array_equal(two[name], value)
