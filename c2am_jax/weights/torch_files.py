@@ -20,7 +20,8 @@ import numpy as np
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first value of the form without a zip
 _ERRORS = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError, AttributeError)
-_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError)  # the last two: compressed oddly, encrypted
+# What zipfile raises for damage: also of places outside of the file, odd compression, encryption.
+_ZIP_ERRORS = (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError)
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _BFLOAT16 = "bfloat16"
 # Kinds of numbers by the names of torch's storages and dtypes.
@@ -299,8 +300,8 @@ class _Machine:
         self._marked.append(self._stack)
         self._stack = []
 
-    def _push(self, make: Callable[[], Any]) -> None:
-        self._stack.append(make())
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
 
     def _tuple_of(self, count: int) -> None:
         values = tuple(self._pop() for _ in range(count))
@@ -389,24 +390,24 @@ def _refuse(machine: _Machine, _: Any) -> None:
 _OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "PROTO": lambda m, _: None,
     "FRAME": lambda m, _: None,
-    "NONE": lambda m, _: m._push(lambda: None),
-    "NEWTRUE": lambda m, _: m._push(lambda: True),
-    "NEWFALSE": lambda m, _: m._push(lambda: False),
-    "EMPTY_LIST": lambda m, _: m._push(list),
-    "EMPTY_TUPLE": lambda m, _: m._push(tuple),
-    "EMPTY_DICT": lambda m, _: m._push(dict),
-    "EMPTY_SET": lambda m, _: m._push(set),
+    "NONE": lambda m, _: m._push(None),
+    "NEWTRUE": lambda m, _: m._push(True),
+    "NEWFALSE": lambda m, _: m._push(False),
+    "EMPTY_LIST": lambda m, _: m._push([]),
+    "EMPTY_TUPLE": lambda m, _: m._push(()),
+    "EMPTY_DICT": lambda m, _: m._push({}),
+    "EMPTY_SET": lambda m, _: m._push(set()),
     "MARK": _Machine._mark,
     "POP": _Machine._pop_or_mark,
     "POP_MARK": lambda m, _: m._above_mark(),
-    "DUP": lambda m, _: m._stack.append(m._stack[-1]),
-    "LIST": lambda m, _: m._stack.append(m._above_mark()),
-    "TUPLE": lambda m, _: m._stack.append(tuple(m._above_mark())),
+    "DUP": lambda m, _: m._push(m._stack[-1]),
+    "LIST": lambda m, _: m._push(m._above_mark()),
+    "TUPLE": lambda m, _: m._push(tuple(m._above_mark())),
     "TUPLE1": lambda m, _: m._tuple_of(1),
     "TUPLE2": lambda m, _: m._tuple_of(2),
     "TUPLE3": lambda m, _: m._tuple_of(3),
-    "DICT": lambda m, _: (pairs := m._above_mark(), m._push(dict), m._set_items(pairs)),
-    "FROZENSET": lambda m, _: (values := m._above_mark(), m._push(set), m._add(values)),
+    "DICT": lambda m, _: (pairs := m._above_mark(), m._push({}), m._set_items(pairs)),
+    "FROZENSET": lambda m, _: (values := m._above_mark(), m._push(set()), m._add(values)),
     "APPEND": lambda m, _: m._append([m._pop()]),
     "APPENDS": lambda m, _: m._append(m._above_mark()),
     "SETITEM": _Machine._set_item,
@@ -416,9 +417,9 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "BINPUT": lambda m, key: m._remember(key),
     "LONG_BINPUT": lambda m, key: m._remember(key),
     "MEMOIZE": lambda m, _: m._remember(len(m._memo)),
-    "GET": lambda m, key: m._stack.append(m._memo[key]),
-    "BINGET": lambda m, key: m._stack.append(m._memo[key]),
-    "LONG_BINGET": lambda m, key: m._stack.append(m._memo[key]),
+    "GET": lambda m, key: m._push(m._memo[key]),
+    "BINGET": lambda m, key: m._push(m._memo[key]),
+    "LONG_BINGET": lambda m, key: m._push(m._memo[key]),
     "GLOBAL": lambda m, names: m._global(".".join(names.split(" ", 1))),
     "STACK_GLOBAL": _Machine._stack_global,
     "REDUCE": _Machine._reduce,
