@@ -15,7 +15,6 @@ from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.interop import export_torch, import_torch
-from c2am_jax.training import initial
 from c2am_jax.training.initial import check_start, initial_weights, load_initial_weights
 from c2am_jax.training.loop import train
 from c2am_jax.training.state import build_detector
@@ -73,14 +72,10 @@ def test_a_start_that_cannot_be_is_refused_before_data_are_opened(tmp_path, conf
 
 def test_frozen_weights_have_to_be_in_the_source(tmp_path, first):
     detector, _ = build_detector(tiny_config(**FROZEN))
-    with pytest.raises(
-        UserError, match=r"frozen_stages \(backbone\.conv1\.kernel, .* and \d more\) would freeze random"
-    ):
+    with pytest.raises(UserError, match=r"frozen_stages \(backbone\.conv1\.kernel, .*\) would freeze random"):
         initial_weights(TrainSettings(), detector)
     np.savez(tmp_path / "w.npz", **{"rpn_head.rpn_cls.bias": np.zeros(3, np.float32)})
-    with pytest.raises(
-        UserError, match=r"w\.npz has no weights for backbone\.conv1\.kernel, .*, which this run freezes"
-    ):
+    with pytest.raises(UserError, match=r"w\.npz has no weights for backbone\.conv1\.kernel, .* this run freezes"):
         initial_weights(TrainSettings(init=str(tmp_path / "w.npz")), detector)
     start = initial_weights(TrainSettings(init=str(first)), detector)
     assert "backbone.conv1.kernel" in start.rest
@@ -159,14 +154,9 @@ def test_an_import_takes_overrides(first, tmp_path, monkeypatch, capsys):
     assert errors[1] == "error: --override model.num_classes: write KEY=VALUE, such as train.steps=100"
 
 
-def test_a_workdir_with_checkpoints_needs_no_weights(glyph_folder, tmp_path, monkeypatch):
-    data = {"data.name": "small", "data.dir": str(glyph_folder), "train.batch_size": 8, "train.eval_every": 0}
-    config = tiny_config().changed(data | {"train.checkpoint_every": 1})
-    train(config.changed({"train.steps": 1}), tmp_path)
-    monkeypatch.setattr(initial, "local_copy", lambda source: pytest.fail(f"{source} is asked for"))
-    train(config.changed({"train.steps": 2, "train.init": "imagenet:resnet50"}), tmp_path)
-    assert (tmp_path / "checkpoints" / "2").is_dir()
-    check_start(parse(lvis("x", "c2am")).changed({"train.init": "gone.pth"}), tmp_path)
+def test_a_workdir_with_checkpoints_needs_no_weights(first):
+    """test_loop.py resumes such a run."""
+    check_start(parse(lvis("x", "c2am")).changed({"train.init": "gone.pth"}), first)
 
 
 def test_a_url_is_downloaded_like_a_name(first, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Published weights fit the detectors: names and shapes as their files have them, and the paper's command starts."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -94,8 +95,6 @@ def real_file(path, value=0.5):
 
 def mirror(path, address, content):
     """A table in which imagenet:resnet50 is on `address`."""
-    import hashlib
-
     path.write_text(
         f'["imagenet:resnet50"]\nlicence = "BSD-3-Clause"\n[["imagenet:resnet50".files]]\n'
         f'url = "{address}/model.safetensors"\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
@@ -122,3 +121,33 @@ def test_the_papers_config_starts_from_imagenet_with_an_empty_cache_and_without_
     assert [headers.get("Range") for _, headers in site.requests] == [None, "bytes=30000000-"]
     assert "imagenet:resnet50: 102 MB from http://127.0.0.1" in done.stderr and "licence BSD-3-Clause" in done.stderr
     assert "265 arrays matched" in done.stderr
+
+
+SMALL = {
+    "data.name": "mini",
+    "data.short_sides": "(160,)",
+    "data.max_side": 256,
+    "data.test_short_side": 160,
+    "data.buckets": "((160,256),(256,160))",
+    "data.max_instances": 60,
+    "model.box_head.samples": 32,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.eval_every": 0,
+}
+
+
+@pytest.mark.slow
+def test_the_papers_command_downloads_its_weights_and_trains(tmp_path, shared):
+    folder = shared / "data" / "lvis_mini_dev"
+    content = real_file(tmp_path / "model.safetensors", 1e-3)
+    data = {"data.dir": tmp_path / "data", "data.annotations": folder / "lvis_mini_dev_train.json"}
+    data |= {"data.val_annotations": folder / "lvis_mini_dev_val.json", "data.images": folder / "images"}
+    command = [sys.executable, "train.py", "--config", "configs/maskrcnn_r50_c2am.py", f"--workdir={tmp_path}/run"]
+    command += [f"--config.{key}={value}" for key, value in (SMALL | data).items()]
+    with Site({"/model.safetensors": content}).served() as address:
+        given = environment(tmp_path, C2AM_WEIGHTS_SOURCES=mirror(tmp_path / "mirror.toml", address, content))
+        done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=1500)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0 and "265 arrays matched" in done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
