@@ -3,9 +3,10 @@
 The tree is an ml_collections ConfigDict up to here, so that a flag can change any value; nothing behind sees it.
 """
 
+import ast
 import dataclasses
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from c2am_jax import config_files
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import EvalSettings, Experiment, LossSettings, TrainSettings
+from c2am_jax.experiment import RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings
 from c2am_jax.losses.methods import method_parameters
 from c2am_jax.models.architecture import (
     REFERENCE_CASCADE,
@@ -51,7 +52,7 @@ def tree(experiment: Experiment) -> Tree:
 
 
 def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade: bool = False) -> Tree:
-    """Mask R-CNN or Cascade Mask R-CNN on LVIS with the paper's settings.
+    """Mask R-CNN or Cascade Mask R-CNN on LVIS with the paper's settings, from ImageNet's weights of its depth.
 
     Args:
       name: of the experiment; its default workdir is runs/NAME.
@@ -67,7 +68,8 @@ def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade:
     settings = detector(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
     suffix = "" if version == "v1" else f"_{version}"
     data = DataSettings(name=f"lvis_{version}")
-    return tree(Experiment(name + suffix, LossSettings(method), settings, data))
+    train = TrainSettings(init=f"imagenet:resnet{depth}")
+    return tree(Experiment(name + suffix, LossSettings(method), settings, data, train))
 
 
 def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
@@ -167,7 +169,9 @@ def second_stage(
     base_lr: float = 0.02,
     grad_clip: float = 0.0,
 ) -> Tree:
-    """A method that goes on from a trained detector, most of it frozen; `config.train.init` names the first stage.
+    """A method that goes on from a trained detector, most of it frozen.
+
+    `config.train.init` has to name the first stage; without it a run is refused, as random weights would be frozen.
 
     Args:
       loss: as `method` in `lvis`.
@@ -184,7 +188,7 @@ def second_stage(
     """
     config = method(loss, data, name=name, published=published)
     train = config.train
-    train.trainable, train.reset = trainable, reset
+    train.init, train.trainable, train.reset = RANDOM, trainable, reset
     train.base_lr, train.grad_clip = base_lr, grad_clip
     config.data.sampler = sampler
     if data == "glyphs":
@@ -204,3 +208,29 @@ def load_experiment(argument: str) -> Experiment:
     path, _, given = config_files.find(argument).partition(":")
     get_config = runpy.run_path(path)["get_config"]
     return parse(get_config(given) if given else get_config())
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts of a command's ``--override``; a value is a Python literal if it reads as one, else text.
+
+    Raises:
+      UserError: no ``=``.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--override {text}: write KEY=VALUE, such as train.steps=100")
+        try:
+            found[key.removeprefix("config.")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key.removeprefix("config.")] = value
+    return found
+
+
+def with_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values by key. Raises UserError for a key or value that it does not know."""
+    try:
+        return experiment.changed(overrides)
+    except WrongSetting as error:
+        raise UserError(f"config {experiment.name}: {error}") from None

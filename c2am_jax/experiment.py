@@ -35,6 +35,7 @@ RENAMED = {
     "train.lr_epochs": "config.train.lr_drops says where the rate drops, as shares of the run: epochs (16, 22) of 24 "
     "are (0.6667, 0.9167)"
 }
+RANDOM = "random"  # `train.init`: no weights of others
 
 _SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)
 _EVAL_EVERY = Allowed("a number of steps, 0 (never) or -1 (once at the end)", lambda steps: steps >= -1)
@@ -62,8 +63,9 @@ class TrainSettings(Settings):
       log_every, checkpoint_every: in steps.
       eval_every: in steps; -1 once at the end, 0 never.
       keep: checkpoints that stay.
-      init: initial weights, see `training.initial`; "" means random.
-      reset_classifier: let classifiers of another class count in `init` start random.
+      init: initial weights: "random", a name ("imagenet:resnet50"), a URL, a file or a workdir, see `training.initial`;
+        "" of older versions is read as "random".
+      reset_classifier: let classes that `init` does not have, and classifiers of another class count, start random.
       reset: names of arrays that start again though `init` has them, as patterns: ``("*.fc_cls.*",)``.
       trainable: names of the parameters that train, as patterns; all others stay as `init` has them. () trains all.
       accumulate: parts that each device's images are split into, so that a large batch fits on few devices.
@@ -88,7 +90,7 @@ class TrainSettings(Settings):
     eval_every: Annotated[int, _EVAL_EVERY] = -1
     keep: Count = 3
     seed: Annotated[int, _SEED] = 0
-    init: str = ""
+    init: str = RANDOM
     reset_classifier: bool = False
     reset: tuple[Text, ...] = ()
     trainable: tuple[Text, ...] = ()
@@ -96,7 +98,9 @@ class TrainSettings(Settings):
     compute_dtype: Annotated[str, one_of("float32", "bfloat16")] = "float32"
 
     def relations(self) -> None:
-        """The batch has equal parts."""
+        """The batch has equal parts; `init` says what it means."""
+        if not self.init:
+            object.__setattr__(self, "init", RANDOM)
         if self.batch_size % self.accumulate:
             raise wrong("accumulate", self.accumulate, f"a divisor of batch_size={self.batch_size}")
 

@@ -29,6 +29,7 @@ SMALL = {
     "data.test_short_side": 192,
     "data.buckets": "((192,256),(256,192))",
     "data.max_instances": 60,
+    "train.init": "random",
     "train.steps": 6,
     "train.batch_size": 2,
     "train.log_every": 2,

@@ -1,6 +1,5 @@
 """One training run of a table: its config, its workdir, whether it is finished, and running it."""
 
-import ast
 import dataclasses
 import hashlib
 import json
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.checks import WrongSetting
-from c2am_jax.config import load_experiment
+from c2am_jax.config import load_experiment, parse_overrides, with_overrides
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
 from c2am_jax.data.pipeline import epoch_length
@@ -47,7 +45,7 @@ class PlannedRun:
 
     def experiment(self) -> Experiment:
         """What train.py will see. Raises UserError: no such file or key, or a wrong value."""
-        return _with_overrides(load_experiment(self.argument), self.overrides)
+        return with_overrides(load_experiment(self.argument), self.overrides)
 
     def command(self) -> list[str]:
         """The command line that trains this run."""
@@ -122,7 +120,7 @@ def plan(
     """
     experiment = load_experiment(argument)
     plain = flat(experiment.as_json())
-    _with_overrides(experiment, {**row, **user})
+    with_overrides(experiment, {**row, **user})
     row = {key: value for key, value in row.items() if plain[key] != value}
     user = {key: value for key, value in user.items() if plain[key] != value}
     parts = [plain["name"], *(f"{key.split('.')[-1]}={value}" for key, value in sorted(row.items()))]
@@ -136,27 +134,9 @@ def plan(
     return PlannedRun(argument, {**row, **user, **start, "train.seed": seed}, out / folder, first)
 
 
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts; a value is a Python literal if it reads as one, else text.
-
-    Raises:
-      UserError: no ``=``, or the seed, which ``--seeds`` sets.
-    """
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        key = key.removeprefix("config.")
-        if not equals or key == "train.seed":
-            raise UserError(f"--override {text}: write KEY=VALUE, such as train.steps=100 (seeds come from --seeds)")
-        try:
-            found[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[key] = value
+def row_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`config.parse_overrides`. Raises UserError for the seed too, which ``--seeds`` sets."""
+    found = parse_overrides(texts)
+    if "train.seed" in found:
+        raise UserError("--override train.seed: seeds come from --seeds")
     return found
-
-
-def _with_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
-    try:
-        return experiment.changed(overrides)
-    except WrongSetting as error:
-        raise UserError(f"config {experiment.name}: {error}") from None

@@ -23,7 +23,7 @@ import numpy as np
 
 from c2am_jax.errors import EXIT_STOPPED, UserError, guarded
 from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
-from c2am_jax.experiments.runs import PlannedRun, parse_overrides, plan
+from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
 Plan = list[tuple[Row, list[PlannedRun]]]
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: at least 1")
     table, out = (options.number, options.data), Path(options.out)
-    user = parse_overrides(options.override), parse_overrides(options.first)
+    user = row_overrides(options.override), row_overrides(options.first)
     planned = [
         (row, [planned_run(options.number, row, options.data, seed, out, *user) for seed in range(options.seeds)])
         for row in rows_of(*table, options.rows)

@@ -2,10 +2,12 @@
 
     python -m c2am_jax.interop.export_torch --workdir DIR --out FILE.safetensors|FILE.pth|FILE.npz [--step N]
 
-Arrays come in PyTorch's layout. A `.pth` needs torch and holds {"state_dict": ..., "meta": ...}, as MMDetection's do.
+Arrays come in PyTorch's layout, beside the class names (a `.npz` has no place for them). Writing a `.pth` needs torch;
+it holds {"state_dict": ..., "meta": ...} with the names in meta["CLASSES"], as MMDetection's do.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import replacing
-from c2am_jax.training.initial import weights_of_workdir
+from c2am_jax.training.initial import classes_of, weights_of_workdir
 from c2am_jax.training.restore import experiment_of
 from c2am_jax.weights.foreign import Arrays
 from c2am_jax.weights.names import state_dict
@@ -22,8 +24,15 @@ from c2am_jax.weights.names import state_dict
 FORMATS = (".safetensors", ".pth", ".npz")
 
 
-def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:
+def write_weights(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, str] | None = None,
+    classes: Sequence[str] = (),
+) -> None:
     """Write arrays under our names as a state dict of the reference; the file appears whole or not at all.
+
+    Texts of `meta` and the names of `classes` go into the file as well, but for a ``.npz``.
 
     Raises:
       UserError: another kind of file, or torch is missing for a ``.pth``.
@@ -37,7 +46,8 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapp
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
-            save_file(content, partial, metadata=dict(meta or {}))
+            names = {"classes": json.dumps(list(classes))} if classes else {}
+            save_file(content, partial, metadata={**(meta or {}), **names})
         elif path.suffix == ".npz":
             np.savez(partial, **content)  # pyright: ignore[reportArgumentType]
         else:
@@ -46,7 +56,8 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapp
             except ImportError:
                 raise UserError(f"{path}: writing .pth needs PyTorch: pip install torch==2.13.0") from None
             tensors = {name: torch.from_numpy(value.copy()) for name, value in content.items()}
-            torch.save({"state_dict": tensors, "meta": dict(meta or {})}, partial)
+            names = {"CLASSES": tuple(classes)} if classes else {}
+            torch.save({"state_dict": tensors, "meta": {**(meta or {}), **names}}, partial)
 
 
 def export_weights(workdir: str | Path, out: str | Path, step: int | None = None) -> int:
@@ -57,7 +68,8 @@ def export_weights(workdir: str | Path, out: str | Path, step: int | None = None
     """
     experiment = experiment_of(workdir)
     arrays, step = weights_of_workdir(Path(workdir), step)
-    write_weights(out, arrays, {"experiment": experiment.name, "step": str(step), "format": "pt"})
+    meta = {"experiment": experiment.name, "step": str(step), "format": "pt"}
+    write_weights(out, arrays, meta, classes_of(Path(workdir)))
     return step
 
 

@@ -70,7 +70,7 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Com
     """
     detector, loss_state = build(recording)
     shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
-    given = to_reference_names(read_weights(weights), source=str(weights)) if weights else {}
+    given = to_reference_names(read_weights(weights).arrays, source=str(weights)) if weights else {}
     if given:
         fit(given, shapes, source=str(weights))
     worst, sums = 0.0, {}

@@ -1,9 +1,10 @@
 """Make a workdir from weights of PyTorch, which train.py starts from and eval.py evaluates.
 
-    python -m c2am_jax.interop.import_torch SRC --config configs/NAME.py --out DIR
+    python -m c2am_jax.interop.import_torch SRC --config configs/NAME.py --out DIR [--override KEY=VALUE ...]
 
-SRC is a `.pth`, `.safetensors` or `.npz` of MMDetection, torchvision, timm or Detectron2 (see `weights.foreign`). DIR
-gets a checkpoint of step 0, `config.json` and `import.json`, the list of matched, missing and unexpected names. Then:
+SRC is a `.pth`, `.safetensors` or `.npz` of MMDetection, torchvision, timm or Detectron2 (see `weights.foreign`), or a
+name or URL of `config.train.init`. DIR gets a checkpoint of step 0, `config.json` and `import.json`, the list of
+matched, missing and unexpected names, and the class names if SRC says them. Then:
 
     python eval.py --config configs/NAME.py --workdir DIR
     python train.py --config configs/NAME.py --config.train.init=DIR
@@ -18,12 +19,14 @@ from pathlib import Path
 
 import jax
 
-from c2am_jax.config import load_experiment
+from c2am_jax.config import load_experiment, parse_overrides, with_overrides
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
 from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.initial import IMPORTED
 from c2am_jax.training.restore import first_state
+from c2am_jax.weights.download import local_copy
 from c2am_jax.weights.foreign import PIXELS, Fitted, fit, read_weights, to_reference_names
 
 
@@ -38,7 +41,8 @@ def import_weights(
     out = Path(out)
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: take another --out")
-    arrays = to_reference_names(read_weights(source), source=str(source), pixels=pixels)
+    read = read_weights(local_copy(source))
+    arrays = to_reference_names(read.arrays, source=str(source), pixels=pixels)
     first = first_state(experiment, data_mesh(jax.devices()[:1]))
     shapes = {name: tuple(value.shape) for name, value in first.detector.arrays.items()}
     fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
@@ -47,7 +51,9 @@ def import_weights(
     check_config(out, experiment)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}
-    (out / "import.json").write_text(json.dumps(report, indent=1))
+    if len(read.classes) == experiment.model.num_classes and not fitted.reset:
+        report |= {"classes": read.classes}
+    (out / IMPORTED).write_text(json.dumps(report, indent=1))
     with Checkpoints(out, experiment=experiment) as checkpoints:
         checkpoints.save(jax.block_until_ready(state), 0)
     return fitted
@@ -59,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.import_torch", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("--config", required=True, help="experiment, a file of configs/ (FILE.py or FILE.py:ARGUMENT)")
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of the config")
     parser.add_argument("--out", required=True, help="workdir to make")
     parser.add_argument(
         "--pixels", default="", choices=("", *PIXELS), help="of Detectron2's names: what the network was made for"
@@ -67,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     fitted = import_weights(
         options.source,
-        load_experiment(options.config),
+        with_overrides(load_experiment(options.config), parse_overrides(options.override)),
         options.out,
         pixels=options.pixels,
         reset_classifier=options.reset_classifier,

@@ -1,70 +1,180 @@
-"""Initial weights from a file or another run (`config.train.init`)."""
+"""Initial weights: published ones by name or address, a file, or another run (`config.train.init`)."""
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import TrainSettings
+from c2am_jax.experiment import RANDOM, Experiment, TrainSettings
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
+from c2am_jax.training.categories import FILE, read_categories
 from c2am_jax.training.checkpoint import Checkpoints
-from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
+from c2am_jax.weights.classes import by_name
+from c2am_jax.weights.download import local_copy
+from c2am_jax.weights.foreign import Weights, fit, read_weights, to_reference_names
 from c2am_jax.weights.names import state_dict, torch_name
+from c2am_jax.weights.sources import find, is_remote
 
 _LOG = logging.getLogger(__name__)
+IMPORTED = "import.json"  # what `interop.import_torch` writes beside a checkpoint
 
 
-def initial_weights(schedule: TrainSettings, detector: Detector) -> Detector:
-    """What a run starts from: a random detector, with the weights of `schedule.init` if it names any.
+def check_start(experiment: Experiment, workdir: str | Path) -> None:
+    """What can be said of `config.train.init` before data and detector are there; nothing is downloaded.
+
+    A workdir with checkpoints goes on from them, whatever the config says.
 
     Raises:
-      UserError: as `load_initial_weights`; or parts are frozen and nothing says with which weights.
+      UserError: an unknown name, no such file or workdir, or random weights of which some would be frozen.
     """
-    if schedule.init:
+    if any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*")):
+        return
+    schedule, frozen = experiment.train, experiment.model.backbone.frozen_stages
+    if schedule.init != RANDOM:
+        _known(schedule.init)
+    elif schedule.trainable:
+        raise _frozen_random(schedule, "config.train.trainable")
+    elif frozen >= 0:
+        raise _frozen_random(schedule, f"config.model.backbone.frozen_stages={frozen}")
+
+
+def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequence[str] = ()) -> Detector:
+    """What a run starts from: a random detector, with the weights of `schedule.init` if it names any.
+
+    Args:
+      schedule: says where the weights come from.
+      detector: with random weights.
+      classes: names of the training set's classes in its order.
+
+    Raises:
+      UserError: as `load_initial_weights`; or weights that are frozen would be random.
+    """
+    if schedule.init == RANDOM:
+        taken = Loaded(detector)
+    else:
         fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
-        return load_initial_weights(schedule.init, detector, **fresh)
-    if schedule.trainable:
+        taken = load(schedule.init, detector, classes=classes, **fresh)
+    frozen = [name for name in detector.rest if name.endswith(".kernel") and name not in taken.given]
+    if frozen and schedule.init == RANDOM:
+        setting = "config.train.trainable" if schedule.trainable else "config.model.backbone.frozen_stages"
+        raise _frozen_random(schedule, f"{setting} ({_listed(frozen)})")
+    if frozen:
         raise UserError(
-            "config.train.trainable would freeze random weights: name the first stage's workdir with "
-            "--config.train.init"
+            f"{schedule.init} has no weights for {_listed(frozen)}, which this run freezes: random weights would stay "
+            "as they are. Name weights that have them with --config.train.init, or let them train "
+            "(config.train.trainable, config.model.backbone.frozen_stages)"
         )
-    return detector
+    return taken.detector
+
+
+def _frozen_random(schedule: TrainSettings, what: str) -> UserError:
+    if schedule.trainable:
+        fix = "name the first stage's workdir with --config.train.init=WORKDIR"
+    else:
+        fix = (
+            "name weights with --config.train.init (imagenet:resnet50, a file, a URL or a workdir), or let all of the "
+            "backbone train with --config.model.backbone.frozen_stages=-1"
+        )
+    return UserError(f"config.train.init={RANDOM}: {what} would freeze random weights: {fix}")
+
+
+class Loaded(NamedTuple):
+    """A detector with weights of a source, and our names of the arrays that are wholly from there."""
+
+    detector: Detector
+    given: Collection[str] = frozenset()
 
 
 def load_initial_weights(
-    path: str, detector: Detector, *, reset_classifier: bool = False, reset: Sequence[str] = ()
+    source: str,
+    detector: Detector,
+    *,
+    classes: Sequence[str] = (),
+    reset_classifier: bool = False,
+    reset: Sequence[str] = (),
 ) -> Detector:
+    """`load` without the list of arrays."""
+    return load(source, detector, classes=classes, reset_classifier=reset_classifier, reset=reset).detector
+
+
+def load(
+    source: str,
+    detector: Detector,
+    *,
+    classes: Sequence[str] = (),
+    reset_classifier: bool = False,
+    reset: Sequence[str] = (),
+) -> Loaded:
     """Replace every array that the source has; the others stay random, and are logged.
 
     Args:
-      path: a file that `weights.foreign` reads (a whole detector, or a ResNet alone), or the workdir of another run:
-        ``WORKDIR`` takes its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
+      source: a name of `weights.sources` ("imagenet:resnet50") or a URL, which are downloaded into a cache; a file that
+        `weights.foreign` reads (a whole detector, or a ResNet alone); or the workdir of another run: ``WORKDIR`` takes
+        its newest checkpoint, ``WORKDIR/best`` the best, ``WORKDIR/checkpoints/STEP`` any other.
       detector: the new one.
-      reset_classifier: classifiers of another class count start random instead of being an error.
+      classes: names of this run's classes: where the source says its own, rows go by name (`weights.classes`).
+      reset_classifier: classes that the source does not know, and classifiers of another class count, start random
+        instead of being an error.
       reset: patterns of our names (`models.freezing.select`): these start random whatever the source holds.
 
     Raises:
-      UserError: no such file, nothing in it fits, it is of another model, or a pattern matches nothing.
+      UserError: no such source, nothing in it fits, it is of another model, or a pattern matches nothing.
     """
-    if not Path(path).exists():
-        raise UserError(f"config.train.init: no file or workdir {path}")
+    _known(source)
+    place = local_copy(source)
     shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
     try:
         anew = select(shapes, reset, setting="config.train.reset")
     except ValueError as error:
         raise UserError(str(error)) from None
-    if Path(path).is_dir():
-        workdir, step, folder = _checkpoint_of(Path(path))
-        found = state_dict(weights_of_workdir(workdir, step, folder=folder)[0])
-    else:
-        found = to_reference_names(read_weights(path), source=path)
-    found = {name: value for name, value in found.items() if name not in {torch_name(own) for own in anew}}
-    fitted = fit(found, shapes, source=path, reset_classifier=reset_classifier)
-    _LOG.info("%s: %s", path, fitted.summary())
-    return detector.with_arrays(fitted.arrays)
+    found = _of_workdir(place) if place.is_dir() else _of_file(place)
+    named = {name: value for name, value in found.arrays.items() if name not in {torch_name(own) for own in anew}}
+    own = state_dict({name: np.asarray(value) for name, value in detector.arrays.items()})
+    sorted_ = by_name(named, own, found.classes, classes, source=source, reset_classifier=reset_classifier)
+    if sorted_.note:
+        _LOG.info("%s: %s", source, sorted_.note)
+    fitted = fit(sorted_.arrays, shapes, source=source, reset_classifier=reset_classifier)
+    _LOG.info("%s: %s", source, fitted.summary())
+    given = [name for name in fitted.arrays if torch_name(name) not in sorted_.random]
+    return Loaded(detector.with_arrays(fitted.arrays), frozenset(given))
+
+
+def _known(source: str) -> None:
+    """Raises UserError for an unknown name, a wrong address, or a path where nothing is."""
+    if is_remote(source):
+        try:
+            find(source)
+        except UserError as error:
+            raise UserError(f"config.train.init={source}: {error}") from None
+    elif not Path(source).exists():
+        raise UserError(f"config.train.init: no file or workdir {source}")
+
+
+def _of_file(path: Path) -> Weights:
+    found = read_weights(path)
+    return Weights(to_reference_names(found.arrays, source=str(path)), found.classes)
+
+
+def _of_workdir(path: Path) -> Weights:
+    workdir, step, folder = _checkpoint_of(path)
+    arrays, _ = weights_of_workdir(workdir, step, folder=folder)
+    return Weights(state_dict(arrays), classes_of(workdir))
+
+
+def classes_of(workdir: Path) -> tuple[str, ...]:
+    """Names of a run's classes, or of those that weights were imported with; () if nobody wrote them down."""
+    if (workdir / FILE).is_file():
+        return read_categories(workdir / FILE).names
+    file = workdir / IMPORTED
+    try:
+        return tuple(json.loads(file.read_text()).get("classes", ())) if file.is_file() else ()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: not what c2am_jax.interop.import_torch writes ({error})") from None
 
 
 def _checkpoint_of(path: Path) -> tuple[Path, int | None, str]:
@@ -89,3 +199,8 @@ def weights_of_workdir(
         raise UserError(f"{workdir / folder}: no checkpoint; there are: none at all")
     with Checkpoints(workdir, name=folder) as checkpoints:
         return checkpoints.load_arrays(step)
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -24,7 +24,7 @@ from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
-from c2am_jax.training.initial import initial_weights
+from c2am_jax.training.initial import check_start, initial_weights
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
@@ -58,6 +58,7 @@ def train(
     workdir, train, mesh = Path(workdir), experiment.train, data_mesh()
     refuse_calibration(experiment)
     check_batch_size(train, mesh)
+    check_start(experiment, workdir)
     is_first = jax.process_index() == 0
 
     with contextlib.ExitStack() as stack:
@@ -77,9 +78,9 @@ def train(
         best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
             check_first_start(workdir)
-            detector = initial_weights(train, detector)
+            detector = initial_weights(train, detector, dataset.categories.names)
         first = init_state(detector, loss_state, make_optimizer(train, schedule.rate))
-        state, weights = jax.device_put(first, replicated(mesh)), f"weights from {train.init or 'random'}"
+        state, weights = jax.device_put(first, replicated(mesh)), f"weights from {train.init}"
         if checkpoints.steps:
             state = checkpoints.load(state)
             weights = f"resumed from step {int(state.step)}"

@@ -47,7 +47,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
         if step is not None or earlier:
             state = checkpoints.load(state, step if step is not None else earlier[-1])
         else:
-            start = initial_weights(schedule, state.detector)
+            start = initial_weights(schedule, state.detector, dataset.categories.names)
             state = dataclasses.replace(state, params=start.params, rest=start.rest)
 
     def losses(state: TrainState, images: LocalImages) -> dict[str, jax.Array]:

@@ -1,21 +1,23 @@
 """Weights of other programs: read files safely, translate their names, and fit them to a detector.
 
 Known names: MMDetection's detectors (2.x and 3.x), torchvision's and timm's ResNets, Detectron2's ResNets and
-Mask R-CNNs. Files: ``.safetensors`` and ``.npz`` without torch, ``.pth`` with torch's loader of plain tensors. Nothing
-is ever unpickled freely.
+Mask R-CNNs. Files: ``.safetensors``, ``.npz`` and ``.pth``, all without torch. Nothing is ever unpickled freely:
+`weights.torch_files` reads tensors and runs nothing.
 """
 
 import dataclasses
-import pickle
+import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from c2am_jax.errors import UserError
 from c2am_jax.weights.names import Shapes, from_torch, torch_name, torch_shape
+from c2am_jax.weights.torch_files import arrays_in, read_torch
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,11 +52,21 @@ _DETECTRON2_NAMES = (
 )
 
 
-def read_weights(path: str | Path) -> Arrays:
-    """Arrays by name of a ``.safetensors``, ``.npz`` or ``.pth`` (the last needs torch).
+class Weights(NamedTuple):
+    """What a file holds: arrays by name, and the names of the classes if it says them, () if not."""
+
+    arrays: Arrays
+    classes: tuple[str, ...] = ()
+
+
+def read_weights(path: str | Path) -> Weights:
+    """The arrays of a ``.safetensors``, ``.npz`` or ``.pth``, and the class names beside them.
+
+    MMDetection writes the names into its files: ``meta["CLASSES"]`` (2.x), ``meta["dataset_meta"]["classes"]`` (3.x).
+    A ``.safetensors`` has them in its metadata as JSON, as `interop.export_torch` writes it.
 
     Raises:
-      UserError: no such file, a broken one, one of another kind, or a pickle with anything but tensors in it.
+      UserError: no such file, a broken one, one of another kind, or anything but tensors where arrays belong.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,42 +77,57 @@ def read_weights(path: str | Path) -> Arrays:
     return readers[path.suffix](path)
 
 
-def _read_npz(path: Path) -> Arrays:
+def _read_npz(path: Path) -> Weights:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            return Weights(dict(file))
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a file of arrays: {error}") from None
 
 
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        with safe_open(path, framework="numpy") as file:
+            classes = json.loads((file.metadata() or {}).get("classes", "[]"))
+            return Weights({name: file.get_tensor(name) for name in file.keys()}, _names(classes))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a file of safetensors: {error}") from None
 
 
-def _read_torch(path: Path) -> Arrays:
+def _read_torch(path: Path) -> Weights:
     try:
-        import torch
-    except ImportError:
-        raise UserError(f"{path}: reading .pth needs PyTorch: pip install torch==2.13.0") from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        content = read_torch(path)
+        whole = content if isinstance(content, Mapping) else {}
+        for key in ("state_dict", "model"):
+            if key in whole and not isinstance(whole[key], str | int | float):
+                content = whole[key]
+                break
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it holds a {getattr(content, 'name', type(content).__name__)}")
+        return Weights(arrays_in(content), _classes_of(whole))
+    except ValueError as error:
         raise UserError(
-            f"{path}: not a state dict of plain tensors ({str(error).splitlines()[0]}); a file with other objects "
-            "inside is not opened, save its state_dict alone"
+            f"{path}: not a state dict of plain tensors: {error}; nothing in it was run. Save the state_dict alone "
+            "with torch.save, or convert it to .safetensors"
         ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: not a state dict, but a {type(content).__name__}")
-    return {name: value.float().numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def _classes_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names that MMDetection keeps beside a state dict."""
+    meta = content.get("meta")
+    for place in (meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None, content.get("dataset_meta")):
+        for key in ("CLASSES", "classes") if isinstance(place, Mapping) else ():
+            if found := _names(place.get(key)):
+                return found
+    return ()
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of texts as a tuple; () for all else."""
+    plain = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return tuple(value) if plain else ()
 
 
 def to_reference_names(arrays: Mapping[str, np.ndarray], *, source: str, pixels: str = "") -> Arrays:

@@ -185,7 +185,7 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
     other = make_config(205).changed({"train.trainable": ()})
     with pytest.raises(UserError, match=r"train\.trainable"):
         loop.train(other, tmp_path / "parts")
-    other = make_config(205).changed({"train.init": ""})
+    other = make_config(205).changed({"train.init": "random"})
     with pytest.raises(UserError, match=r"freeze random weights.*--config\.train\.init"):
         loop.train(other, tmp_path / "none")
 

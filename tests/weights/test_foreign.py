@@ -85,7 +85,7 @@ def fitted(arrays, **options):
 
 def test_a_file_of_the_reference_fills_a_detector(arrays, tmp_path):
     np.savez(tmp_path / "w.npz", **state_dict(arrays), unrelated=np.zeros(3))
-    found = fitted(read_weights(tmp_path / "w.npz"))
+    found = fitted(read_weights(tmp_path / "w.npz").arrays)
     assert set(found.arrays) == set(SHAPES) and found.unexpected == ["unrelated"] and not found.missing
     for name, value in arrays.items():
         np.testing.assert_array_equal(found.arrays[name], value)
