@@ -104,7 +104,7 @@ def train(
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(experiment, state.detector, workdir, done, show=show)
+            results = evaluate(experiment, state.detector, workdir, done, classes=dataset.categories, show=show)
             best.offer(state, done, results)
             return results
 
