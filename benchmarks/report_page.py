@@ -105,7 +105,7 @@ def main() -> None:
     kernel *= length / np.linalg.norm(kernel, axis=0)
     norms = {"": weight_norm_table(np.linalg.norm(kernel, axis=0), dataset.categories)}
     start, page = time.time(), options.folder / "report.html"
-    evaluated = Evaluated(dataset, 180_000, scored, {"": kernel}, norms, page.parent)
+    evaluated = Evaluated(dataset, 180_000, scored, {"": kernel}, norms, page.parent, dataset.categories)
     checkpoint_report(page, load_experiment("maskrcnn_r50_c2am"), evaluated)
     line |= {"report_s": round(time.time() - start, 1), "bytes": page.stat().st_size}
     line["peak_rss_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

@@ -1,8 +1,10 @@
 """What c2am-train and c2am-eval share: flags, a config, help, and one line for wrong flags."""
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -15,7 +17,8 @@ from c2am_jax.errors import UserError, bare, guarded, say
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "Experiment: a name such as glyphs_c2am, or a file; NAME:ARGUMENT where a config takes one. "
+    "Experiment: a name such as glyphs_c2am, a file, or the config.json of a run; NAME:ARGUMENT where a config "
+    "takes one. "
     "--config.KEY=VALUE changes a value of it, such as --config.train.batch_size=8.",
     lock_config=True,
 )
@@ -89,8 +92,21 @@ def _help(usage: str) -> str:
     return "\n".join([*lines, "", "configs:", config_files.listing()])
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
-    arguments = list(arguments)
+def with_config_of_workdir(arguments: Sequence[str]) -> list[str]:
+    """Arguments that name a run by ``--workdir`` alone, with the run's own ``--config`` before the others."""
+    command, *given = arguments
+    named = [argument.lstrip("-").partition("=")[0] if argument.startswith("-") else "" for argument in given]
+    if "workdir" in named and not {"config", "annotations"} & {*named}:  # annotations are scored without any config
+        place = named.index("workdir")
+        _, equals, workdir = given[place].partition("=")
+        file = Path(workdir if equals else "".join(given[place + 1 : place + 2])) / "config.json"
+        if file.is_file():
+            return [command, f"--config={file}", *given]
+    return [command, *given]
+
+
+def _parse(arguments: Sequence[str], complete: Callable[[Sequence[str]], list[str]]) -> list[str]:
+    arguments = complete(arguments)
     for number, argument in enumerate(arguments):
         if argument == "--config" and number + 1 < len(arguments):
             argument = f"--config={arguments.pop(number + 1)}"
@@ -112,12 +128,17 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         sys.exit(say(error))
 
 
-def run(main: Callable[[Sequence[str]], None], usage: str) -> None:
+def run(
+    main: Callable[[Sequence[str]], None],
+    usage: str,
+    complete: Callable[[Sequence[str]], list[str]] = list,
+) -> None:
     """`absl.app.run` of a `guarded` main; wrong flags are one line and exit status 2 too.
 
     Args:
       main: takes the arguments that are no flags.
       usage: printed first by ``--help``.
+      complete: adds to the arguments before they are read, such as `with_config_of_workdir`.
     """
 
     def checked(arguments: Sequence[str]) -> None:
@@ -130,4 +151,4 @@ def run(main: Callable[[Sequence[str]], None], usage: str) -> None:
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
         print(_help(usage))
         return
-    app.run(guarded(checked), flags_parser=_parse)
+    app.run(guarded(checked), flags_parser=functools.partial(_parse, complete=complete))

@@ -15,7 +15,7 @@ from c2am_jax import config_files
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings
+from c2am_jax.experiment import RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
 from c2am_jax.losses.methods import method_parameters
 from c2am_jax.models.architecture import (
     REFERENCE_CASCADE,
@@ -49,6 +49,15 @@ def parse(config: Tree) -> Experiment:
 def tree(experiment: Experiment) -> Tree:
     """Inverse of `parse`: what flags and config files can change."""
     return ConfigDict(experiment.as_dict())
+
+
+def get_config(file: str) -> Tree:
+    """The tree of a run's ``config.json``: what ``--config FILE.json`` stands for, see `config_files.find`.
+
+    Raises:
+      UserError: not such a file, or a damaged one.
+    """
+    return tree(read_experiment(file))
 
 
 def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade: bool = False) -> Tree:

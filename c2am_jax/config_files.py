@@ -34,15 +34,20 @@ def find(argument: str) -> str:
 
     Args:
       argument: a file ("mine.py", "mine.py:v05"), or the name of a config that comes with the package ("glyphs_c2am",
-        "methods/eql:v05"). ``configs/NAME.py`` is also a name where there is no such file.
+        "methods/eql:v05"). ``configs/NAME.py`` is also a name where there is no such file. Or the ``config.json``
+        of a run, which `config.get_config` reads.
 
     Raises:
       UserError: neither a file nor a known name.
     """
+    if argument.endswith(".json") and Path(argument).is_file():
+        return f"{_PACKAGE / 'config.py'}:{argument}"
     file, colon, given = argument.partition(":")
     if Path(file).is_file():
         return argument
     name = file.removeprefix("configs/").removesuffix(".py")
     if FOLDER is not None and name and (FOLDER / f"{name}.py").is_file():
         return f"{FOLDER / name}.py{colon}{given}"
-    raise UserError(f"no config file {file}; give a file or one of these names: {', '.join(names())}")
+    raise UserError(
+        f"no config file {file}; give a file, the config.json of a run or one of these names: {', '.join(names())}"
+    )

@@ -1,12 +1,14 @@
 """Evaluate a checkpoint, or score a LVIS results file.
 
-c2am-eval --config NAME_OR_FILE [--workdir DIR] [--step N] [--config.calibration.name=norcal]
-c2am-eval --config NAME_OR_FILE [--workdir DIR] [--step N] --gather_logits IMAGES
+c2am-eval --workdir DIR [--step N] [--config.calibration.name=norcal] [--config.KEY=VALUE ...] [--classes FILE]
+c2am-eval --workdir DIR [--step N] --gather_logits IMAGES
 c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
-          [--fixed] [--categories table.csv] [--protocol coco] [--images DIR]
+          [--fixed] [--categories table.csv] [--protocol coco] [--images DIR] [--classes FILE]
 
-In a clone: python eval.py. Both forms write a page about it with --report report.html, and compare their numbers with
-those of the public lvis package with --official (exit status 1 if they differ).
+A workdir is enough: its config.json says the rest. --config NAME_OR_FILE evaluates it with another config; results of
+other settings than the run's get a folder of their own. In a clone: python eval.py.
+Both forms write a page about it with --report report.html, and compare their numbers with those of the public lvis
+package with --official (exit status 1 if they differ).
 """
 
 import functools
@@ -23,6 +25,7 @@ from c2am_jax.errors import UserError
 
 if TYPE_CHECKING:
     from c2am_jax.evaluation.evaluate import Evaluated
+    from c2am_jax.evaluation.result_classes import ResultClasses
     from c2am_jax.experiment import Experiment
 
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
@@ -32,6 +35,12 @@ _IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm", "boundary"], 
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as json.")
 _FIXED = flags.DEFINE_bool("fixed", False, "AP-fixed: the 10,000 best of each category count, however many per image.")
 _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
+_CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "What the category ids of --predictions mean, or the detector's classes: a json with categories, or a workdir. "
+    "Classes go by name. Default: classes.json beside the predictions, or the workdir's categories.json.",
+)
 _PROTOCOL = flags.DEFINE_enum("protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for the COCO layout.")
 _REPORT = flags.DEFINE_string("report", None, "Where to write a page with tables, charts and pictures.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images of --annotations, for the pictures of --report.")
@@ -46,20 +55,23 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 
 def score(annotations: str, predictions: str) -> None:
     """Score a results file against annotations: print the tables and write what the flags ask for."""
+    from c2am_jax.evaluation.result_classes import classes_of_results
     from c2am_jax.evaluation.tables import ap_table, threshold_line, write_csv
 
-    kind = _IOU_TYPE.value
+    kind, classes = _IOU_TYPE.value, classes_of_results(predictions, _CLASSES.value)
     if _PROTOCOL.value == "coco":
         if _FIXED.value or _CATEGORIES.value or _REPORT.value:
             raise UserError("--fixed, --categories and --report go with --protocol lvis")
         from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 
-        found = evaluate_coco_file(annotations, predictions, kind)
+        found = evaluate_coco_file(annotations, predictions, kind, classes=classes, show=print)
     else:
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
         wanted = bool(_REPORT.value)
-        scored = evaluate_file(annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted)
+        scored = evaluate_file(
+            annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted, classes=classes, show=print
+        )
         found = scored.metrics()
         if _CATEGORIES.value:
             write_csv(_CATEGORIES.value, scored.category_table())
@@ -74,7 +86,7 @@ def score(annotations: str, predictions: str) -> None:
 
         results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
     if _OFFICIAL.value:
-        _compare(annotations, {kind: (predictions, found)})
+        _compare(annotations, {kind: (predictions, found)}, classes)
 
 
 def _inspect(experiment: "Experiment", evaluated: "Evaluated") -> None:
@@ -89,13 +101,17 @@ def _inspect(experiment: "Experiment", evaluated: "Evaluated") -> None:
         _compare(evaluated.dataset.annotations_path, scored)
 
 
-def _compare(annotations: str | Path, scored: Mapping[str, tuple[str | Path, Mapping[str, float]]]) -> None:
+def _compare(
+    annotations: str | Path,
+    scored: Mapping[str, tuple[str | Path, Mapping[str, float]]],
+    classes: "ResultClasses | None" = None,
+) -> None:
     """Print the lvis package's numbers beside ours, {IoU type: (results file, metrics)}; status 1 if they differ."""
     from c2am_jax.evaluation.official import compare
 
     equal = True
     for kind, (predictions, ours) in scored.items():
-        text, same = compare(annotations, predictions, kind, ours)
+        text, same = compare(annotations, predictions, kind, ours, classes)
         print(f"\n{text}")
         equal = equal and same
     if not equal:
@@ -128,7 +144,12 @@ def main(_) -> None:
     if _ANNOTATIONS.value and _PREDICTIONS.value:
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if command_line.CONFIG.value is None:
-        raise UserError("give --config, or --annotations together with --predictions")
+        if command_line.WORKDIR.value:
+            raise UserError(
+                f"{command_line.WORKDIR.value}: no run there (no config.json); give --workdir DIR of a run that was "
+                "started, or --config as well"
+            )
+        raise UserError("give --workdir DIR of a run, or --annotations together with --predictions")
     from c2am_jax.config import parse
 
     experiment = parse(command_line.given_config())
@@ -140,12 +161,12 @@ def main(_) -> None:
         print(gather_logits(experiment, workdir, _STEP.value, _GATHER_LOGITS.value))
         return
     inspect = functools.partial(_inspect, experiment) if _REPORT.value or _OFFICIAL.value else None
-    evaluate_checkpoint(experiment, workdir, _STEP.value, inspect, show=print)
+    evaluate_checkpoint(experiment, workdir, _STEP.value, inspect, show=print, classes=_CLASSES.value)
 
 
 def run() -> None:
     """The command."""
-    command_line.run(main, __doc__ or "")
+    command_line.run(main, __doc__ or "", command_line.with_config_of_workdir)
 
 
 if __name__ == "__main__":

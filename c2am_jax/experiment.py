@@ -6,6 +6,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from c2am_jax.checks import (
@@ -23,6 +24,7 @@ from c2am_jax.checks import (
     wrong,
 )
 from c2am_jax.data.settings import DataSettings
+from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import checked_parameters, method_parameters
 from c2am_jax.models.architecture import MaskRCNNSettings
@@ -175,6 +177,19 @@ class Experiment(Settings):
                 raise unknown(key, flat(self.as_dict()))
             place[last] = value
         return type(self).from_dict(tree)
+
+
+def read_experiment(file: str | Path) -> Experiment:
+    """The experiment of a ``config.json``, also of an older version. Raises UserError for a damaged or another file."""
+    try:
+        values = json.loads(Path(file).read_text())
+        if not isinstance(values, dict) or "loss" not in values:
+            raise UserError(f"{file}: not the config.json of a run")
+        return Experiment.from_dict(values)
+    except WrongSetting as error:
+        raise UserError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_the_papers_settings():
             "config.eval.batch_size=0: must be a whole number of at least 1",
         ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
-        (("eval.py",), "give --config"),
+        (("eval.py",), "give --workdir DIR of a run"),
         (("eval.py", "--annotations=none.json", "--predictions=none.json"), "none.json: no such file"),
         (("eval.py", "--config=configs/glyphs_c2am.py", "--workdir=/nonexistent"), "no run there"),
     ],

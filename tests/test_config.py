@@ -1,5 +1,6 @@
 """The experiment tree: overrides arrive, and what it does not know is named."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from c2am_jax import config_files
 from c2am_jax.config import glyphs, load_experiment, lvis, method, parse
 from c2am_jax.errors import UserError
 
@@ -118,3 +120,19 @@ def test_the_uniform_preset_leaves_only_the_method_to_differ():
 def test_an_unknown_preset_lists_the_choices(argument):
     with pytest.raises(UserError, match="v1 or v05, as_published or uniform"):
         method("eql", argument)
+
+
+def test_the_config_json_of_a_run_is_a_config_too(tmp_path, parsed):
+    file = tmp_path / "config.json"
+    kept = load_experiment("glyphs_c2am").changed({"train.steps": 7})
+    tree = kept.as_json()
+    tree["loss"]["features"] = 1024  # of an older version
+    file.write_text(json.dumps(tree))
+    assert load_experiment(str(file)) == kept
+    assert parse(parsed(config_files.find(str(file)), "--config.data.test_short_side=96")).data.test_short_side == 96
+    with pytest.raises(AttributeError, match="data.test_shrot_side"):
+        parsed(config_files.find(str(file)), "--config.data.test_shrot_side=96")
+    for content, says in (("[]", "not the config.json of a run"), ("{", "not JSON"), ('{"loss": {}}', "config.json: ")):
+        file.write_text(content)
+        with pytest.raises(UserError, match=says):
+            load_experiment(str(file))

@@ -127,7 +127,7 @@ class _Gatherer:
         self.unusable: set[int] = set()
         self.images: dict[int, ImageEntry] = {}
         self.categories: dict[int, dict[str, Any]] = {}
-        self.training: dict[int, dict[str, Any]] = {}  # category rows of the training file, if needed
+        self.training: dict[str, dict[str, Any]] = {}  # category rows of the training file by name, if needed
         self.verified = {"neg_category_ids": 0, "not_exhaustive_category_ids": 0}  # images that tell
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
@@ -227,7 +227,7 @@ def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | 
     if not found.categories:
         raise AnnotationError(f"{name}: the list 'categories' is empty")
     if training and any(category.get("frequency") is None for category in found.categories.values()):
-        found.training = {row["id"]: row for row in scan(training).categories.as_dicts()}
+        found.training = {row["name"]: row for row in scan(training).categories.as_dicts()}
     return _arranged(found, path, {key: listed[key] for key in LISTS}, sha256)
 
 
@@ -314,10 +314,11 @@ def _completed_categories(
     rows, lacking = [], defaultdict(int)
     for k, category in enumerate(found.categories[i] for i in class_ids):
         counts = {"image_count": int(images[k]), "instance_count": int(instances[k])}
-        row = {"frequency": None, **counts, **found.training.get(category["id"], {})}
+        name = category.get("name", str(category["id"]))
+        row = {"frequency": None, **counts, **found.training.get(name, {})}
         row |= {key: category[key] for key in row if category.get(key) is not None}
         row["frequency"] = row["frequency"] or group_of(row["image_count"])
         for key in ("frequency", "image_count", "instance_count"):
             lacking[key] += category.get(key) is None
-        rows.append({**row, "id": category["id"], "name": category.get("name", str(category["id"]))})
+        rows.append({**row, "id": category["id"], "name": name})
     return category_table(rows), [f"{key} of {count} categories" for key, count in lacking.items() if count]

@@ -2,24 +2,36 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from c2am_jax.data.class_names import categories_in
 from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
+from c2am_jax.evaluation.result_classes import ResultClasses
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100")
 
 
-def evaluate_coco_file(annotations: str | Path, predictions: str | Path, iou_type: str) -> dict[str, float]:
+def evaluate_coco_file(
+    annotations: str | Path,
+    predictions: str | Path,
+    iou_type: str,
+    *,
+    classes: ResultClasses | None = None,
+    show: Callable[[str], None] | None = None,
+) -> dict[str, float]:
     """COCO's twelve numbers of a results file; -1 where nothing counts.
 
     Args:
       annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated).
       predictions: COCO results json, the same as LVIS's.
       iou_type: "bbox" or "segm".
+      classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
+      show: gets what a user should know about that, line by line.
 
     Raises:
       UserError: a file is missing or not what it should be; the text names it.
@@ -31,6 +43,10 @@ def evaluate_coco_file(annotations: str | Path, predictions: str | Path, iou_typ
         raise UserError(f"{annotations}: not a json of the COCO layout")
     if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
         raise UserError(f"{predictions}: not a results file: the top level must be a list of detections")
+    if classes is not None:
+        results, notes = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
+        for line in notes if show else ():
+            show(line)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset

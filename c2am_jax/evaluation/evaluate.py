@@ -10,12 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from c2am_jax.data.class_names import match
 from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.data.prepared import PreparedDataset
-from c2am_jax.errors import UserError
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
+from c2am_jax.evaluation.result_classes import BESIDE, left_out_line
+from c2am_jax.evaluation.settings import FILE as SETTINGS_FILE
+from c2am_jax.evaluation.settings import scored_settings
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
@@ -35,6 +39,7 @@ class Evaluated:
       kernels: of the classifier, [D, C] by stage.
       norms: tables of `weight_norm_table` by stage.
       folder: of the written files.
+      classes: of the detector: row k is its class k, in `kernels` and `norms` too. Ids in `dataset` may be others.
     """
 
     dataset: PreparedDataset
@@ -43,6 +48,7 @@ class Evaluated:
     kernels: dict[str, np.ndarray]
     norms: dict[str, dict[str, Any]]
     folder: Path
+    classes: CategoryTable
 
 
 def evaluate(
@@ -51,32 +57,36 @@ def evaluate(
     workdir: str | Path,
     step: int,
     *,
-    suffix: str = "",
+    classes: CategoryTable,
+    folder: Path | None = None,
     inspect: Callable[[Evaluated], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Predict, score, write ``eval/STEP<suffix>/`` in the workdir; returns the metrics.
+    """Predict, score, write ``eval/STEP/`` in the workdir, or `folder`; returns the metrics.
 
-    With several processes all predict, and the first scores; the others get no metrics.
+    With several processes all predict, and the first scores; the others get no metrics. Classes go by name: those of
+    the detector are `classes`, row k its class k; its detections have the ids that the validation set gives the names.
 
-    Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
-    category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
+    Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each category of the
+    validation set), thresholds.json (precision and recall of score thresholds), weight_norms.json (of `classes`, with
+    their ids), settings.json (what was scored how) and classes.json (what the category ids in the detections mean).
     The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
+
+    Raises:
+      UserError: the validation set is missing, or has no class of the detector.
     """
     dataset = open_dataset(experiment.data, "val")
-    if len(dataset.categories) != experiment.model.num_classes:
-        raise UserError(
-            f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
-            f"{experiment.model.num_classes}"
-        )
+    matched = match(classes, dataset.categories, "the detector", str(dataset.annotations_path))
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
     predict = make_predict(mesh, **experiment.data.pixels)
-    folder = Path(workdir) / "eval" / f"{step}{suffix}"
+    folder = folder or Path(workdir) / "eval" / str(step)
     if jax.process_count() > 1:
         detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process
-    write_predictions(predict, detector, dataset, experiment.data, mesh, folder, batch_size=batch_size)
+    left_out = write_predictions(
+        predict, detector, dataset, experiment.data, mesh, folder, classes=matched, batch_size=batch_size
+    )
     if jax.process_index() > 0:
         return {}
 
@@ -92,19 +102,20 @@ def evaluate(
         thresholds[iou_type] = scored.thresholds()
     best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
     kernels = classifier_kernels(detector.arrays)
-    norms = {
-        stage: weight_norm_table(np.linalg.norm(kernel, axis=0), dataset.categories)
-        for stage, kernel in kernels.items()
-    }
+    norms = {stage: weight_norm_table(np.linalg.norm(kernel, axis=0), classes) for stage, kernel in kernels.items()}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
+    (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
+    (folder / BESIDE).write_text(json.dumps(dataset.categories.as_dicts(), indent=1))
     if show is not None:
+        for line in (*matched.lines(), *left_out_line(left_out)):
+            show(line)
         show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
         for stage, table in norms.items():
             show(norm_table(table, stage))
         show(str(folder))
     if inspect is not None:
-        inspect(Evaluated(dataset, step, results, kernels, norms, folder))
+        inspect(Evaluated(dataset, step, results, kernels, norms, folder, classes))
     return metrics

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from c2am_jax.data.class_names import Match
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.settings import DataSettings
@@ -44,10 +45,13 @@ def write_predictions(
     mesh: Mesh,
     folder: Path,
     *,
+    classes: Match,
     batch_size: int,
     workers: int | None = None,
-) -> None:
+) -> int:
     """Predict every image; write ``detections_bbox.json`` and ``detections_segm.json``.
+
+    Detections of classes that the data set does not have are left out; returns how many these are, of all processes.
 
     Every process of a run predicts its share on its own devices and streams it to files of its own, which the first
     process joins at the end. Masks are pasted and encoded by worker processes while the device predicts on.
@@ -58,6 +62,7 @@ def write_predictions(
       dataset, settings: the images and their pipeline.
       mesh: devices of this process.
       folder: that all processes see.
+      classes: the detector's beside those of the data set.
       batch_size: of this process; a multiple of its devices.
       workers: that encode; default one per core, none for 500 images or fewer.
     """
@@ -77,6 +82,7 @@ def write_predictions(
             tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if process == 0 else True)
         )
         waiting: collections.deque[Any] = collections.deque()
+        left_out, known, category_ids = 0, classes.row >= 0, classes.ids
 
         def write(encoded: tuple[list[str], list[str]]) -> None:
             for kind, lines in zip(KINDS, encoded, strict=True):
@@ -84,16 +90,19 @@ def write_predictions(
             bar.update(processes)
 
         def take(batch: Batch, found: Detections) -> None:
+            nonlocal left_out
             found = jax.tree.map(np.asarray, found)
             for row, image_id in enumerate(batch.image_id.tolist()):
                 if image_id == NO_IMAGE:
                     continue
-                keep = found.valid[row]
+                keep = found.valid[row].copy()
+                keep[keep] = known[found.labels[row][keep]]
+                left_out += int(found.valid[row].sum() - keep.sum())
                 arguments = (
                     image_id,
                     found.boxes[row][keep],
                     found.scores[row][keep],
-                    dataset.categories.ids[found.labels[row][keep]],
+                    category_ids[found.labels[row][keep]],
                     found.masks[row][keep],
                     np.asarray(batch.target_hw[row]),
                     sizes[image_id],
@@ -116,9 +125,11 @@ def write_predictions(
             write(first.result() if pool else first)
     if processes > 1:
         multihost_utils.sync_global_devices(f"predictions in {folder}")
+        left_out = int(np.sum(multihost_utils.process_allgather(np.int32(left_out))))
     if process == 0:
         for kind in KINDS:
             _join([_part(folder, kind, p) for p in range(processes)], folder / f"detections_{kind}.json")
+    return left_out
 
 
 def _part(folder: Path, kind: str, process: int) -> Path:

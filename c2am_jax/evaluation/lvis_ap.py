@@ -7,11 +7,13 @@ bytes per detection; masks are read from the results file when their category is
 import dataclasses
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from c2am_jax.data.class_names import match
 from c2am_jax.data.json_stream import read_list
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
@@ -24,6 +26,7 @@ from c2am_jax.evaluation.ap_matching import (
     evaluate_categories,
 )
 from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, DetectionRows, Truths, stream
+from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
 from c2am_jax.frequency import GROUPS
 from c2am_jax.processes import WorkerPool
 
@@ -133,6 +136,8 @@ def evaluate_file(
     fixed: bool = False,
     workers: int | None = None,
     evidence: bool = False,
+    classes: ResultClasses | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> LVISAP:
     """Score a results file against a LVIS json.
 
@@ -145,6 +150,8 @@ def evaluate_file(
         category over all images count.
       workers: processes; default one per core for large files, none for small ones.
       evidence: keep the objects too, some 75 bytes for each.
+      classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
+      show: gets what a user should know about that, line by line.
 
     Raises:
       UserError: either file is missing or not what it should be; the text names file and entry.
@@ -154,8 +161,12 @@ def evaluate_file(
     truths = Truths(str(annotations))
     stream(annotations, lambda file, path: truths.read(file))
     truths.finish()
-    found = DetectionRows(str(predictions), iou_type, truths)
+    matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
+    found = DetectionRows(str(predictions), iou_type, truths, matched)
     stream(predictions, lambda file, path: read_list(file, path, found.add))
+    if matched and show:
+        for line in (*matched.lines(), *left_out_line(found.left_out)):
+            show(line)
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)
     problem = Problem(

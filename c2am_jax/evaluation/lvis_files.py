@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.data.class_names import Match
 from c2am_jax.data.json_stream import BrokenJson, read_lists
 from c2am_jax.data.lvis import AnnotationError, category_table
 from c2am_jax.data.lvis_scan import open_json
@@ -140,11 +141,19 @@ class Truths:
 
 
 class DetectionRows:
-    """What the results json says, as arrays."""
+    """What the results json says, as arrays.
 
-    def __init__(self, path: str, iou_type: str, truths: Truths):
+    `left_out` counts detections of classes that the annotations do not have.
+    """
+
+    def __init__(self, path: str, iou_type: str, truths: Truths, classes: Match | None = None):
+        """`classes` says what the category ids in the file mean, and which rows of `truths.table` these are."""
         self.path = path
         self._image_of, self._class_of = truths.index_of_image, truths.class_of
+        self._meaning = "the annotations" if classes is None else classes.ours_name
+        if classes is not None:
+            self._class_of = dict(zip(classes.ours.ids.tolist(), classes.row.tolist(), strict=True))
+        self._place, self.left_out = -1, 0
         self._sizes = truths.image_hw.tolist()
         self._field = "bbox" if iou_type == "bbox" else "segmentation"
         self._needed = ("image_id", "category_id", "score", self._field)
@@ -154,12 +163,16 @@ class DetectionRows:
 
     def add(self, entry: Any, offset: int, length: int) -> None:
         """The next detection. Raises UserError unless it is one for these images and categories."""
+        self._place += 1
         self._require(isinstance(entry, dict), f"not an object with {', '.join(self._needed)}")
         for key in self._needed:
             self._require(key in entry, f"no {key!r}, which scoring by {self._field} needs")
         if not self._score:
             self._has_boxes = "bbox" in entry
         image, label = self._known(entry, "image_id", self._image_of), self._known(entry, "category_id", self._class_of)
+        if label < 0:
+            self.left_out += 1
+            return
         score = entry["score"]
         self._require(_is_finite(score), f"score {score!r} is not a finite number")
         if self._has_boxes:
@@ -183,12 +196,17 @@ class DetectionRows:
 
     def _require(self, condition: bool, what: str) -> None:
         if not condition:
-            raise UserError(f"{self.path}: detection {len(self._score)}: {what}")
+            raise self._error(what)
+
+    def _error(self, what: str) -> UserError:
+        return UserError(f"{self.path}: detection {self._place}: {what}")
 
     def _known(self, entry: dict[str, Any], key: str, index: Mapping[int, int]) -> int:
         value = entry[key]
-        found = index.get(value, -1) if isinstance(value, int) else -1
-        self._require(found >= 0, f"{key.replace('_', ' ')} {value} is not in the annotations")
+        found = index.get(value) if isinstance(value, int) else None
+        if found is None:
+            where = self._meaning if key == "category_id" else "the annotations"
+            raise self._error(f"{key.replace('_', ' ')} {value} is not in {where}")
         return found
 
     def best(self, *, fixed: bool) -> np.ndarray:

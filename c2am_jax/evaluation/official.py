@@ -6,17 +6,22 @@ both from here; numpy and OpenCV of this process stay as they are.
 
 import contextlib
 import importlib
+import json
 import logging
 import math
 import sys
+import tempfile
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from c2am_jax.data.class_names import read_categories
+from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
+from c2am_jax.evaluation.result_classes import ResultClasses
 from c2am_jax.evaluation.tables import comparison_table
 
 TOLERANCE = 1e-9  # AP and AR are means of some thousand float64 numbers, added in another order
@@ -50,8 +55,12 @@ def _without_opencv() -> Iterator[None]:
             sys.modules["cv2"] = before
 
 
-def official_metrics(annotations: str | Path, predictions: str | Path, iou_type: str) -> dict[str, float]:
+def official_metrics(
+    annotations: str | Path, predictions: str | Path, iou_type: str, classes: ResultClasses | None = None
+) -> dict[str, float]:
     """What `lvis.LVISEval` says of a results file: the names and units of `LVISAP.metrics`.
+
+    `classes` says what the category ids of the results mean; the package gets them by name.
 
     Raises:
       UserError: the package is missing, has no such iou_type, or does not get through the files.
@@ -59,8 +68,26 @@ def official_metrics(annotations: str | Path, predictions: str | Path, iou_type:
     if iou_type not in IOU_TYPES:
         raise UserError(f"the lvis package scores {' or '.join(IOU_TYPES)}, not {iou_type!r}")
     package = official_package()
+    with _by_name(annotations, predictions, classes) as results:
+        return _run(package, str(annotations), str(results), iou_type)
+
+
+@contextlib.contextmanager
+def _by_name(annotations: str | Path, predictions: str | Path, classes: ResultClasses | None) -> Iterator[str | Path]:
+    """A results file with the ids of the annotations: the given one, or a copy for the time of the context."""
+    if classes is None:
+        yield predictions
+        return
+    renamed, _ = classes.renamed(read_json(predictions), predictions, read_categories(annotations), annotations)
+    with tempfile.TemporaryDirectory(prefix="c2am_official_") as folder:
+        place = Path(folder) / Path(predictions).name
+        place.write_text(json.dumps(renamed))
+        yield place
+
+
+def _run(package: types.ModuleType, annotations: str, predictions: str, iou_type: str) -> dict[str, float]:
     try:
-        scored = package.LVISEval(str(annotations), str(predictions), iou_type)
+        scored = package.LVISEval(annotations, predictions, iou_type)
         scored.run()
     except Exception as error:  # it checks little, so anything can come out of it
         reason = f"{type(error).__name__}: {error}"
@@ -69,11 +96,15 @@ def official_metrics(annotations: str | Path, predictions: str | Path, iou_type:
 
 
 def compare(
-    annotations: str | Path, predictions: str | Path, iou_type: str, ours: Mapping[str, float]
+    annotations: str | Path,
+    predictions: str | Path,
+    iou_type: str,
+    ours: Mapping[str, float],
+    classes: ResultClasses | None = None,
 ) -> tuple[str, bool]:
     """A table of our metrics beside the package's with a line below, and whether all are equal to `TOLERANCE`."""
     _LOG.info("scoring %s with the lvis package, which is several times slower", iou_type)
-    theirs = official_metrics(annotations, predictions, iou_type)
+    theirs = official_metrics(annotations, predictions, iou_type, classes)
     differences = {name: abs(ours[name] - value) for name, value in theirs.items()}
     worst = max(differences, key=lambda name: (math.isnan(differences[name]), differences[name]))
     equal = differences[worst] <= TOLERANCE

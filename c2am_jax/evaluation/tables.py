@@ -52,8 +52,8 @@ def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:
     """The score threshold with the best F1 at IoU 0.5, for who wants to look at detections."""
     best = max(rows, key=lambda row: row["f1"])
     return (
-        f"{iou_type}: best score threshold {best['threshold']:.2f}: precision {100 * best['precision']:.1f}, "
-        f"recall {100 * best['recall']:.1f} at IoU 0.5"
+        f"{iou_type}: best score threshold {best['threshold']:.2f}: precision {100 * best['precision']:.1f} %, "
+        f"recall {100 * best['recall']:.1f} % at IoU 0.5"
     )
 
 

@@ -69,13 +69,13 @@ def load(workdir: str | Path, step: int | None = None) -> list[NormsAndAP]:
     norms, table = _read(folder / "weight_norms.json"), _read(folder / "category_ap.json")
     name = _read(workdir / "config.json")["name"]
     try:
-        precision = {row["id"]: row["AP"] for row in table["segm"]}
+        precision = {row["name"]: row["AP"] for row in table["segm"]}  # a validation json may have ids of its own
         return [
             NormsAndAP(
                 f"{name} {stage}".rstrip(),
                 np.array([row["image_count"] for row in stages["categories"]]),
                 np.array([row["norm"] for row in stages["categories"]]),
-                np.array([_known(precision.get(row["id"])) for row in stages["categories"]]),
+                np.array([_known(precision.get(row["name"])) for row in stages["categories"]]),
             )
             for stage, stages in norms.items()
         ]

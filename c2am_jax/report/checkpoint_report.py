@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from c2am_jax.data.class_names import match
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.environment import made_with
 from c2am_jax.evaluation.evaluate import Evaluated
@@ -19,10 +22,11 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     assert boxes.evidence is not None and masks.evidence is not None
     inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
     loss = experiment.loss.as_dict()
-    data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=evaluated.kernels)
+    kernels = {stage: _columns_of(kernel, evaluated) for stage, kernel in evaluated.kernels.items()}
+    data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=kernels)
     if loss["name"] == "c2am":
         margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}
-        groups = boxes.categories.frequency
+        groups = evaluated.classes.frequency
         data["margins"] = {
             stage: margin_summary(kernel, groups, **margin) for stage, kernel in evaluated.kernels.items()
         }
@@ -36,6 +40,13 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     title = f"{experiment.name}, step {evaluated.step:,}"
     subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
     write(path, render(title, subtitle, data, pictures, experiment.as_dict(), made_with(devices=True)))
+
+
+def _columns_of(kernel: np.ndarray, evaluated: Evaluated) -> np.ndarray:
+    """Columns [D, V] of a kernel for the V categories of the validation set; NaN for those that it does not know."""
+    theirs = evaluated.dataset.categories
+    column = match(evaluated.classes, theirs, "the detector", str(evaluated.dataset.annotations_path)).column
+    return np.where(column < 0, np.nan, kernel[:, column])
 
 
 def record_images(dataset: PreparedDataset) -> ImageReader:

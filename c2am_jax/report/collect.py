@@ -33,8 +33,8 @@ def numbers(
     Args:
       scored: by IoU type, of the same categories.
       inspection: of the same detections.
-      norms: tables of `weight_norm_table` by stage of the classifier.
-      kernels: of the classifier, [D, C] by stage.
+      norms: tables of `weight_norm_table` by stage of the classifier; categories go by name.
+      kernels: of the classifier, [D, V] by stage, a column for each of the V categories.
 
     Returns:
       "metrics", "groups", "categories" (a row per category by column), "calibration", "thresholds", "confusion", and
@@ -82,16 +82,21 @@ def _groups(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str,
 def _categories(
     tables: Mapping[str, Sequence[Mapping[str, Any]]], norms: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    by_stage = {stage: {c["id"]: c["norm"] for c in table["categories"]} for stage, table in norms.items()}
+    by_stage = {stage: _norms_by_name(table["categories"]) for stage, table in norms.items()}
     rows = []
     for same in zip(*tables.values(), strict=True):
         row = {k: same[0][k] for k in ("id", "name", "frequency", "image_count", "instance_count", "ground_truths")}
         for kind, category in zip(tables, same, strict=True):
             row |= {f"{kind}_{score}": rounded(category[score]) for score in SCORES}
         for stage, of in by_stage.items():
-            row[f"norm_{stage}"] = rounded(of[row["id"]])
+            row[f"norm_{stage}"] = rounded(of.get((row["id"], row["name"]), of.get(row["name"])))
         rows.append(row)
     return rows
+
+
+def _norms_by_name(rows: Sequence[Mapping[str, Any]]) -> dict[Any, float]:
+    """Norms by (id, name), which tells categories of one name apart, and by name, for annotations with other ids."""
+    return {c["name"]: c["norm"] for c in rows} | {(c["id"], c["name"]): c["norm"] for c in rows}
 
 
 def _calibration(scored: LVISAP) -> dict[str, Any]:

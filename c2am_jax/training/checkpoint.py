@@ -283,7 +283,7 @@ def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
         if refused:
             raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")
-        if allowed:
+        if allowed and write:  # reading a run for an evaluation is not going on with it
             _LOG.info("%s goes on with another config: %s", workdir, "; ".join(allowed))
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)

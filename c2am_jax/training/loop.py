@@ -110,7 +110,7 @@ def train(
         def score(done: int) -> dict[str, float]:
             asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"
             with stop.nothing_to_save(asked):
-                results = evaluate(experiment, state.detector, workdir, done, show=show)
+                results = evaluate(experiment, state.detector, workdir, done, classes=dataset.categories, show=show)
             best.offer(state, done, results)
             return results
 

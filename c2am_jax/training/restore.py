@@ -1,16 +1,14 @@
 """A trained detector from its workdir."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
-from c2am_jax.checks import WrongSetting
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import Experiment
+from c2am_jax.experiment import Experiment, read_experiment
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
@@ -26,12 +24,7 @@ def experiment_of(workdir: str | Path) -> Experiment:
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir}: no run there; train one with python train.py --config ... --workdir {workdir}")
-    try:
-        return Experiment.from_dict(json.loads(file.read_text()))
-    except WrongSetting as error:
-        raise UserError(f"{file}: {error}") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); checkpoints hold their config too") from None
+    return read_experiment(file)
 
 
 def first_state(experiment: Experiment, mesh: Mesh, statistics: ClassStatistics | None = None) -> TrainState:

@@ -12,9 +12,11 @@ def write_run(folder, name="toy", stages=("",), classes=8, step=5):
     place = folder / "eval" / str(step)
     place.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"name": name}))
-    rows = [{"id": k + 1, "image_count": 100 - k, "norm": float(classes - k)} for k in range(classes)]
+    rows = [{"id": k + 1, "name": f"n{k}", "image_count": 100 - k, "norm": float(classes - k)} for k in range(classes)]
     (place / "weight_norms.json").write_text(json.dumps({stage: {"categories": rows} for stage in stages}))
-    aps = [{"id": k + 1, "AP": (classes - k) / 10 if k < classes - 1 else -1.0} for k in range(classes)]
+    aps = [
+        {"id": 9 - k, "name": f"n{k}", "AP": (classes - k) / 10 if k < classes - 1 else -1.0} for k in range(classes)
+    ]
     (place / "category_ap.json").write_text(json.dumps({"segm": aps[::-1]}))
     return folder
 

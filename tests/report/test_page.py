@@ -101,7 +101,9 @@ def checkpoint(evaluation, tmp_path_factory):
     norms = {s: weight_norm_table(np.linalg.norm(k, axis=0), dataset.categories) for s, k in kernels.items()}
     path = folder / "report.html"
     checkpoint_report(
-        path, load_experiment("glyphs_c2am"), Evaluated(dataset, 1200, scored, kernels, norms, path.parent)
+        path,
+        load_experiment("glyphs_c2am"),
+        Evaluated(dataset, 1200, scored, kernels, norms, path.parent, dataset.categories),
     )
     return path, scored, norms
 

@@ -40,8 +40,8 @@ def calibrated_method(run, monkeypatch, name):
     (config, workdir), seen = run, []
     config = config.changed({"calibration.name": name})
 
-    def evaluate(config, detector, workdir, step, *, suffix="", inspect=None, show=None):
-        seen.append((detector.module().roi_head.classification, f"{step}{suffix}"))
+    def evaluate(config, detector, workdir, step, *, folder, **others):
+        seen.append((detector.module().roi_head.classification, folder.name))
         return {}
 
     monkeypatch.setattr(checkpoint_evaluation, "evaluate", evaluate)

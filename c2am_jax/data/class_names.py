@@ -1,0 +1,160 @@
+"""Classes of one table found in another: by name, whatever their ids are.
+
+Names are compared letter by letter. Names that differ in case, spaces, hyphens or underscores only are two names, but
+are shown side by side, because they mostly are a spelling of one. A category without a name is called by its id.
+"""
+
+import collections
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
+from c2am_jax.errors import UserError
+
+FILE = "categories.json"  # of a workdir: what its detector knows
+SHOWN = 10  # names in one line
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """K classes of "ours" beside the V categories of "theirs".
+
+    Attributes:
+      ours, theirs: the two tables, and `ours_name` and `theirs_name` what a user calls them.
+      row: int64 [K], the row of `theirs` with the name of class k; -1 without one.
+    """
+
+    ours: CategoryTable
+    theirs: CategoryTable
+    ours_name: str
+    theirs_name: str
+    row: np.ndarray
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64 [K], the id that class k has in `theirs`; means nothing where `row` is -1."""
+        return self.theirs.ids[self.row]
+
+    @property
+    def column(self) -> np.ndarray:
+        """int64 [V], the class of ours that has the name of their row v; -1 without one."""
+        found = np.full(len(self.theirs), -1, np.int64)
+        known = np.flatnonzero(self.row >= 0)
+        found[self.row[known]] = known
+        return found
+
+    @property
+    def new_id(self) -> dict[int, int | None]:
+        """Id in `ours` -> id in `theirs`; None for a class that they do not have."""
+        pairs = zip(self.ours.ids.tolist(), self.row.tolist(), strict=True)
+        return {own: None if row < 0 else int(self.theirs.ids[row]) for own, row in pairs}
+
+    @property
+    def same_ids(self) -> bool:
+        """Whether every category of theirs has the id that it has in ours."""
+        return all(new in (None, old) for old, new in self.new_id.items())
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names of theirs that ours lack."""
+        return [self.theirs.names[v] for v in np.flatnonzero(self.column < 0)]
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of ours that theirs lack."""
+        return [self.ours.names[k] for k in np.flatnonzero(self.row < 0)]
+
+    def lines(self) -> list[str]:
+        """What a user should know, a line each; nothing where both have the same classes under the same ids."""
+        found = []
+        if self.unknown:
+            found.append(
+                f"{_count(len(self.unknown), 'class', 'classes')} of {self.theirs_name} {_are(self.unknown)} unknown "
+                f"to {self.ours_name} and can only score 0: {listed(self.unknown)}{_hint(self.unknown, self.missing)}"
+            )
+        if self.missing:
+            found.append(
+                f"{self.theirs_name} has {len(self.ours) - len(self.missing)} of the {len(self.ours)} classes of "
+                f"{self.ours_name}: detections of the others do not count"
+            )
+        if not self.same_ids:
+            found.append(f"{self.theirs_name} has other category ids than {self.ours_name}: classes go by name")
+        return found
+
+
+def match(ours: CategoryTable, theirs: CategoryTable, ours_name: str, theirs_name: str) -> Match:
+    """Find the K classes of `ours` among the V of `theirs`; the names of both tables are for texts.
+
+    Raises:
+      UserError: a name twice in a table (unless both tables are the same), or no name that both have.
+    """
+    if np.array_equal(ours.ids, theirs.ids) and ours.names == theirs.names:
+        return Match(ours, theirs, ours_name, theirs_name, np.arange(len(ours)))
+    for table, name in ((ours, ours_name), (theirs, theirs_name)):
+        twice = [found for found, count in collections.Counter(table.names).items() if count > 1]
+        if twice:
+            raise UserError(f"{name}: categories go by name, but more than one is called {listed(twice)}; rename them")
+    place = {name: v for v, name in enumerate(theirs.names)}
+    found = Match(
+        ours, theirs, ours_name, theirs_name, np.array([place.get(name, -1) for name in ours.names], np.int64)
+    )
+    if (found.row < 0).all():
+        raise UserError(
+            f"{theirs_name} and {ours_name} have no class name in common: {listed(theirs.names, 5)} there, "
+            f"{listed(ours.names, 5)} here{_hint(found.unknown, found.missing)}; names are compared letter by letter"
+        )
+    return found
+
+
+def read_categories(path: str | Path) -> CategoryTable:
+    """Categories of a ``categories.json``, or of a json in the LVIS or COCO layout.
+
+    Raises:
+      AnnotationError: no such file, or no list of categories in it.
+    """
+    return categories_in(read_json(path), path)
+
+
+def categories_in(content: Any, path: str | Path) -> CategoryTable:
+    """`read_categories` of the content of a json file, whose name is for texts."""
+    entries = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise AnnotationError(f"{path}: neither a list of categories nor a json that has one")
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+            raise AnnotationError(f"{path}: category {entry!r:.80} has no integer id")
+    return category_table(entries)
+
+
+def read_classes(path: str | Path) -> CategoryTable:
+    """`read_categories` of a file, or of a workdir's ``categories.json``."""
+    return read_categories(Path(path) / FILE if Path(path).is_dir() else path)
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = SHOWN) -> str:
+    """Names in quotes with commas, the first ones of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more
+
+
+def _hint(unknown: list[str], missing: list[str]) -> str:
+    """Names that differ in spelling only, as the end of a line."""
+    known = {_plain(name): name for name in missing}
+    pairs = [f"{name!r} may be {known[_plain(name)]!r}" for name in unknown if _plain(name) in known]
+    return f" ({', '.join(pairs[:SHOWN])}: rename it)" if pairs else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", str(name)).casefold()
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -1,0 +1,77 @@
+"""Which settings decide what an evaluation scores, and the folder that keeps results of other settings apart."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from c2am_jax.experiment import Experiment, flat
+
+FILE = "settings.json"  # of an evaluation's folder
+TRAINING_ONLY = frozenset(
+    {
+        "annotations",
+        "images",
+        "max_instances",
+        "sampler",
+        "repeat_threshold",
+        "held_out",
+        "short_sides",
+        "flip_probability",
+        "scale_jitter",
+        "copy_paste",
+        "color_jitter",
+        "workers",
+    }
+)  # of `config.data`
+INFERENCE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "calibration.")
+
+
+def scored_settings(experiment: Experiment) -> dict[str, Any]:
+    """What decides the scores of a checkpoint, by dotted key: validation data, sizes, thresholds, calibration."""
+    settings = flat(experiment.as_json())
+    settings["data.val_images"] = settings["data.val_images"] or settings["data.images"]
+    return {
+        key: value
+        for key, value in settings.items()
+        if key.startswith(INFERENCE) or (key.startswith("data.") and key.removeprefix("data.") not in TRAINING_ONLY)
+    }
+
+
+def differences(run: Experiment, given: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Scored settings in which `given` is not as the `run`, by key: (the run's, the given)."""
+    there, here = scored_settings(run), scored_settings(given)
+    return {key: (there[key], here[key]) for key in here if there[key] != here[key]}
+
+
+def differences_line(found: dict[str, tuple[Any, Any]]) -> str:
+    """`differences` as a line to print."""
+    changes = "; ".join(f"{key} {_shown(there)} -> {_shown(here)}" for key, (there, here) in found.items())
+    return f"scored with other settings than the run: {changes}"
+
+
+def results_folder(workdir: str | Path, step: int, run: Experiment, given: Experiment) -> Path:
+    """Where results of `given` go: ``eval/STEP`` for the run's own settings, else a folder for these settings alone.
+
+    A calibration is in the folder's name; other settings are a number made of all of them, and ``settings.json`` there
+    tells which. Results of earlier settings, such as of a run that went on with others, are not overwritten either.
+    """
+    changed, name = differences(run, given), given.calibration.name
+    folder = Path(workdir) / "eval" / (f"{step}" if name == "none" else f"{step}-{name}")
+    settings = scored_settings(given)
+    if set(changed) <= {"calibration.name"} and _settings_of(folder) in (None, settings):
+        return folder
+    number = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return folder.with_name(f"{folder.name}-{number}")
+
+
+def _settings_of(folder: Path) -> dict[str, Any] | None:
+    """What an earlier evaluation wrote there; None without one, and for one of a version that wrote no settings."""
+    try:
+        return json.loads((folder / FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if value in ("", [], None) or " " in str(value) else str(value)
