@@ -8,7 +8,7 @@ import c2am_jax
 
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
-    ("errors", "files", "frequency", "structures"),
+    ("errors", "files", "frequency", "progress", "structures"),
     ("checks", "config_files", "environment"),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),

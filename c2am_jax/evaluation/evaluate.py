@@ -16,6 +16,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
+from c2am_jax.evaluation.pictures import write_pictures
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
@@ -60,7 +61,8 @@ def evaluate(
     With several processes all predict, and the first scores; the others get no metrics.
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each
-    category), thresholds.json (precision and recall of score thresholds) and weight_norms.json.
+    category), thresholds.json (precision and recall of score thresholds), weight_norms.json, and pictures.jpg (a few
+    images, annotations beside detections).
     The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
     """
     dataset = open_dataset(experiment.data, "val")
@@ -100,6 +102,7 @@ def evaluate(
     (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
+    write_pictures(dataset, folder, thresholds["segm"])
     if show is not None:
         show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
         for stage, table in norms.items():

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
 from c2am_jax.data.prepared import PreparedDataset
@@ -21,6 +20,7 @@ from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
+from c2am_jax.progress import Counter
 from c2am_jax.structures import Batch, Detections
 
 KINDS = ("bbox", "segm")
@@ -75,9 +75,7 @@ def write_predictions(
         files = {kind: stack.enter_context(_part(folder, kind, process).open("w")) for kind in KINDS}
         context = multiprocessing.get_context("spawn")  # threads of JAX do not survive a fork
         pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context)) if workers else None
-        bar = stack.enter_context(
-            tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if process == 0 else True)
-        )
+        bar = stack.enter_context(Counter(len(dataset), "evaluate", "image", shown=process == 0))
         waiting: collections.deque[Any] = collections.deque()
 
         def write(encoded: tuple[list[str], list[str]]) -> None:

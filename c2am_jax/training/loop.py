@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,13 +11,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import epoch_length, train_batches
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.classifier_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.evaluation.evaluate import evaluate
+from c2am_jax.evaluation.pictures import pictures_of
 from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.structures import Batch
@@ -26,10 +25,11 @@ from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.initial import initial_weights
-from c2am_jax.training.metrics import MetricWriter
+from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import learning_rate, make_optimizer, total_steps
 from c2am_jax.training.profiling import StepTrace
+from c2am_jax.training.progress import Progress
 from c2am_jax.training.state import build_detector, class_statistics, init_state
 from c2am_jax.training.step import configured_step
 from c2am_jax.training.stopping import StopRequest, Watchdog
@@ -90,6 +90,7 @@ def train(
         start = int(state.step)
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
+        progress = stack.enter_context(Progress(start, last_step, schedule.batch_size, shown=is_first))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
 
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
@@ -104,27 +105,30 @@ def train(
             )
 
         def score(done: int) -> dict[str, float]:
-            results = evaluate(experiment, state.detector, workdir, done, show=show)
+            with progress.evaluation(done, state) as found:
+                results = evaluate(experiment, state.detector, workdir, done, show=show)
+                found(results)
+            if writer is not None:
+                writer.write_evaluation(done, results, pictures_of(workdir, done))
             best.offer(state, done, results)
             return results
 
         # Loop
         stream = _ahead(batches(start), mesh)
         results, evaluated, seen = {}, -1, set()
-        recent, clock = _Recent(), time.perf_counter()
-        bar = tqdm(
-            range(start, last_step), initial=start, total=last_step, desc="train", disable=None if is_first else True
-        )
-        for step in bar:
+        recent = _Recent()
+        for step in range(start, last_step):
             bucket, batch, image_ids = next(stream)
             with trace.step(step):
-                state, metrics = step_function(state, batch, bucket)
+                state, metrics = progress.call(step_function, state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
             epoch_over = finish_epoch is not None and done % steps_per_epoch == 0
             if epoch_over:
-                state = finish_epoch(state)
+                with progress.pause(state):
+                    state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
+            progress.step()
             stopping = stop.reached(done)
             log = done % schedule.log_every == 0 or done == last_step
             save = done % schedule.checkpoint_every == 0 or done == last_step or stopping
@@ -133,23 +137,21 @@ def train(
                 if bad is not None:
                     raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
             if log:
-                values = {name: float(value) for name, value in metrics.items()}
+                values = means(recent.fetched())
                 values |= _weight_norms(state.detector.arrays, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
-                now = time.perf_counter()
-                values["images_per_sec"] = len(recent) * schedule.batch_size / (now - clock)
+                rate_now = progress.images_per_sec(done)
+                values |= {} if rate_now is None else {"images_per_sec": rate_now}
                 if writer is not None:
                     writer.write(done, values)
-                recent, clock = _Recent(), now
-                bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{values['lr']:.2e}")
+                recent = _Recent()
+                progress.logged(done, values)
             if save:
                 checkpoints.save(state, done)
             if stopping and done != last_step:
                 raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; the same command goes on")
             if schedule.eval_every > 0 and done % schedule.eval_every == 0:
-                began = time.perf_counter()
                 results, evaluated = score(done), done
-                clock += time.perf_counter() - began
             watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
             seen.add(bucket)
         if schedule.eval_every and evaluated != last_step:
@@ -198,21 +200,26 @@ class _BadStep(NamedTuple):
 
 
 class _Recent:
-    """Losses and gradient norms (still on the device) and image ids since the last log line."""
+    """Metrics and image ids of the steps since the last log line; they stay on the device until they are asked for."""
 
     def __init__(self):
-        self._steps: list[tuple[int, dict[str, Any], np.ndarray]] = []
-
-    def __len__(self) -> int:
-        return len(self._steps)
+        self._steps: list[tuple[int, np.ndarray]] = []
+        self._metrics: list[dict[str, Any]] = []
+        self._fetched: list[dict[str, np.ndarray]] = []
 
     def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
-        kept = {name: value for name, value in metrics.items() if name in CHECKED or name.startswith("loss/")}
-        self._steps.append((step, kept, image_ids))
+        self._steps.append((step, image_ids))
+        self._metrics.append(metrics)
+
+    def fetched(self) -> list[dict[str, np.ndarray]]:
+        """The metrics of each step, waiting for all of them to be done."""
+        self._fetched += jax.device_get(self._metrics)
+        self._metrics = []
+        return self._fetched
 
     def not_finite(self) -> "_BadStep | None":
-        """The first step whose loss or gradient is no number, waiting for all of them to be done."""
-        for step, metrics, image_ids in self._steps:
+        """The first step whose loss or gradient is no number."""
+        for (step, image_ids), metrics in zip(self._steps, self.fetched(), strict=True):
             wrong = [name for name in CHECKED if not np.isfinite(float(metrics[name]))]
             if wrong:
                 parts = {n.removeprefix("loss/"): float(v) for n, v in metrics.items() if n.startswith("loss/")}
