@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from c2am_jax.files import replace_text
 
 EVALUATION = "eval/"  # in front of the names of an evaluation's metrics
+FLUSH_S = 10  # after which an event is on disk
 _RGB = 3  # the colour space, in an event file
 
 
@@ -43,8 +45,14 @@ class MetricWriter:
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start_step]
             replace_text(self.path, "".join(f"{line}\n" for line in kept))
             self._evaluated = {line for line in kept if f'"{EVALUATION}' in line}
-        # From step 0 on too: TensorBoard drops steps at the second mark of a start in a folder, never at the first.
-        self._events = SummaryWriter(str(workdir), purge_step=start_step + 1)
+        self._events = SummaryWriter(
+            str(workdir),
+            # From step 0 on too: TensorBoard drops steps at the second mark of a start in a folder, never at the first.
+            purge_step=start_step + 1,
+            flush_secs=FLUSH_S,
+            # Names count seconds: a second start within one would write over the first one's file.
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Add the scalars of `step` to both places; what is not finite is left out, for JSON has no such number."""
