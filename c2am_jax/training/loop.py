@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -199,34 +200,42 @@ class _BadStep(NamedTuple):
     text: str
 
 
+@jax.jit
+def _one_array(metrics: dict[str, jax.Array]) -> jax.Array:
+    """The scalars in the order of their names: to fetch one array a step takes a tenth of what each alone takes."""
+    return jnp.stack([metrics[name].astype(jnp.float32) for name in sorted(metrics)])
+
+
 class _Recent:
     """Metrics and image ids of the steps since the last log line; they stay on the device until they are asked for."""
 
     def __init__(self):
         self._steps: list[tuple[int, np.ndarray]] = []
-        self._metrics: list[dict[str, Any]] = []
-        self._fetched: list[dict[str, np.ndarray]] = []
+        self._rows: list[tuple[list[str], jax.Array]] = []
+        self._fetched: list[dict[str, float]] = []
 
     def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
         self._steps.append((step, image_ids))
-        self._metrics.append(metrics)
+        self._rows.append((sorted(metrics), _one_array(metrics)))
 
-    def fetched(self) -> list[dict[str, np.ndarray]]:
+    def fetched(self) -> list[dict[str, float]]:
         """The metrics of each step, waiting for all of them to be done."""
-        self._fetched += jax.device_get(self._metrics)
-        self._metrics = []
+        rows = jax.device_get([row for _, row in self._rows])
+        named = zip(self._rows, rows, strict=True)
+        self._fetched += [dict(zip(names, row.tolist(), strict=True)) for (names, _), row in named]
+        self._rows = []
         return self._fetched
 
     def not_finite(self) -> "_BadStep | None":
         """The first step whose loss or gradient is no number."""
         for (step, image_ids), metrics in zip(self._steps, self.fetched(), strict=True):
-            wrong = [name for name in CHECKED if not np.isfinite(float(metrics[name]))]
+            wrong = [name for name in CHECKED if not np.isfinite(metrics[name])]
             if wrong:
-                parts = {n.removeprefix("loss/"): float(v) for n, v in metrics.items() if n.startswith("loss/")}
+                parts = {n.removeprefix("loss/"): v for n, v in metrics.items() if n.startswith("loss/")}
                 listed = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
                 return _BadStep(
                     step,
-                    f"the {wrong[0]} is {float(metrics[wrong[0]])} at step {step}, images {image_ids.tolist()}, losses "
+                    f"the {wrong[0]} is {metrics[wrong[0]]} at step {step}, images {image_ids.tolist()}, losses "
                     f"{listed}: lower config.train.base_lr or lengthen config.train.warmup_steps; checkpoints are "
                     "unharmed",
                 )

@@ -30,7 +30,7 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_and_started_again(glyp
     workdir, cache = tmp_path / "run", tmp_path / "cache"
     with (tmp_path / "log1").open("w") as log:
         process = start(workdir, glyph_folder, log, cache)
-        until = time.monotonic() + 300
+        until = time.monotonic() + 500
         while process.poll() is None and time.monotonic() < until:
             if (workdir / "metrics.jsonl").exists() and len(lines(workdir)) >= 3:
                 break  # it evaluates step 3
