@@ -58,8 +58,8 @@ class Counter:
         self._bar = tqdm(
             initial=initial, total=total, desc=what, unit=unit, file=self._file, disable=not (shown and terminal)
         )
-        self._done, self._initial, self._begun = initial, initial, now()
-        self._said = self._begun
+        self._done, self._said = initial, now()
+        self._first: tuple[int, float] | None = None  # done, and when; the rate counts from here
 
     def __enter__(self) -> "Counter":
         """Its `update` may be called until the context ends."""
@@ -74,13 +74,15 @@ class Counter:
         self._done = min(self._done + count, self._total)
         self._bar.update(count)
         now = self._now()
-        new = self._done - self._initial
+        if self._first is None:  # before it workers started, or a program was compiled
+            self._first = self._done, now
+        new = self._done - self._first[0]
         if self._lines and new and now - self._said >= self._every:
             self._said = now
-            rate = new / (now - self._begun)
+            rate = new / (now - self._first[1])
             left = (self._total - self._done) / rate
             print(
-                f"{self._what} {self._done}/{self._total}  {rate:.1f} {self._unit}s/s  ETA {spoken(left)}",
+                f"{self._what} {self._done}/{self._total}  {rate:.3g} {self._unit}s/s  ETA {spoken(left)}",
                 file=self._file,
                 flush=True,
             )

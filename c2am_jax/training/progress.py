@@ -142,7 +142,7 @@ class Progress:
         self._said, self._said_at = mark, self._now()
         parts = [f"step {done}/{self._last_step}", f"loss {values['loss']:.3f}", f"lr {values['lr']:.2g}"]
         if rate is not None:
-            parts.append(f"{rate:.1f} images/s")
+            parts.append(f"{rate:.3g} images/s")
             if done < self._last_step:
                 parts.append(f"ETA {spoken((self._last_step - done) * self._batch_size / rate)}")
         self.say("  ".join(parts))

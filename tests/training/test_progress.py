@@ -42,14 +42,14 @@ def test_rate_and_time_left_are_those_of_training_alone():
         "... compiled, and a first step done, in 50 s",
         "compiling the training step for images padded to 64x96 (height x width) ...",
         "... compiled, and a first step done, in 50 s",
-        "step 10/100  loss 0.100  lr 0.013  2.0 images/s  ETA 3 min",
-        "step 30/100  loss 0.033  lr 0.013  2.0 images/s  ETA 2 min",
-        "step 50/100  loss 0.020  lr 0.013  2.0 images/s  ETA 2 min",
+        "step 10/100  loss 0.100  lr 0.013  2 images/s  ETA 3 min",
+        "step 30/100  loss 0.033  lr 0.013  2 images/s  ETA 2 min",
+        "step 50/100  loss 0.020  lr 0.013  2 images/s  ETA 2 min",
         "evaluating step 50 ...",
         "... evaluated in 5 min  bbox/AP 12.3",
-        "step 60/100  loss 0.017  lr 0.013  2.0 images/s  ETA 80 s",
-        "step 80/100  loss 0.013  lr 0.013  2.0 images/s  ETA 40 s",
-        "step 100/100  loss 0.010  lr 0.013  2.0 images/s",
+        "step 60/100  loss 0.017  lr 0.013  2 images/s  ETA 80 s",
+        "step 80/100  loss 0.013  lr 0.013  2 images/s  ETA 40 s",
+        "step 100/100  loss 0.010  lr 0.013  2 images/s",
     ]
 
 
