@@ -38,6 +38,7 @@ from c2am_jax.training.stopping import StopRequest, Watchdog
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
+AHEAD = 2  # steps that wait for the devices: they never idle, and a request to stop or a hanging step is soon noticed
 
 
 def train(
@@ -217,6 +218,8 @@ class _Recent:
     def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
         self._steps.append((step, image_ids))
         self._rows.append((sorted(metrics), _one_array(metrics)))
+        if len(self._rows) > AHEAD:  # else all steps up to the next log line are given to the devices within a second
+            self._rows[-1 - AHEAD][1].block_until_ready()
 
     def fetched(self) -> list[dict[str, float]]:
         """The metrics of each step, waiting for all of them to be done."""
