@@ -54,7 +54,8 @@ def losses(workdir: Path) -> dict[int, float]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # being written
-        found[entry["step"]] = entry["loss"]
+        if "loss" in entry:  # no evaluation
+            found[entry["step"]] = entry["loss"]
     return found
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.progress import Counter
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -136,14 +136,16 @@ def predict(
     def pictures() -> Iterator[tuple[tuple[Source, np.ndarray], np.ndarray]]:
         from c2am_jax.data.pictures import read_picture
 
-        for source in tqdm(sources, desc="predict", unit="picture", disable=None):
-            try:
-                pixels = read_picture(source.path)
-                detect.bucket((pixels.shape[0], pixels.shape[1]))
-            except (ImageFault, OSError, UserError) as error:
-                faults.append(f"{source.path}: {error}")
-                continue
-            yield (source, pixels), pixels
+        with Counter(len(sources), "predict", "picture") as bar:
+            for source in sources:
+                bar.update()
+                try:
+                    pixels = read_picture(source.path)
+                    detect.bucket((pixels.shape[0], pixels.shape[1]))
+                except (ImageFault, OSError, UserError) as error:
+                    faults.append(f"{source.path}: {error}")
+                    continue
+                yield (source, pixels), pixels
 
     done: dict[int, list[dict[str, Any]]] = {}
     for (source, pixels), found in detect(pictures()):

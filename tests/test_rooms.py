@@ -8,7 +8,7 @@ import c2am_jax
 
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
-    ("errors", "files", "frequency", "processes", "structures"),
+    ("errors", "files", "frequency", "processes", "progress", "structures"),
     ("checks", "config_files", "environment"),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),

@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
-from tqdm import tqdm
 
 from c2am_jax.data.box_masks import MASK_SIZE, BadMask, box_mask, pack
 from c2am_jax.data.cluster import run_on_cluster
@@ -32,6 +31,7 @@ from c2am_jax.data.storage import StorageError, is_remote, storage_errors
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
 from c2am_jax.processes import CONTEXT, WorkerPool
+from c2am_jax.progress import Counter
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
@@ -296,7 +296,7 @@ def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[s
     if beam is not None:
         run_on_cluster(_write_alone, todo, beam)
         return [Summary.read(part.summary) for part in parts]
-    with tqdm(total=total, initial=done, desc=f"prepare {name}", unit="image", disable=None) as bar:
+    with Counter(total, f"prepare {name}", "image", initial=done) as bar:
         if min(workers, len(todo)) > 1:
             _write_in_pool(todo, min(workers, len(todo)), bar)
         else:
@@ -311,7 +311,7 @@ def _write_alone(part: Part) -> None:
         write_shard(part, lambda: None)
 
 
-def _write_in_pool(todo: list[Part], workers: int, bar: tqdm) -> None:
+def _write_in_pool(todo: list[Part], workers: int, bar: Counter) -> None:
     shared = _Shared(CONTEXT)
     with WorkerPool(workers, _start_worker, (shared,)) as pool:
         waiting = {pool.submit(_write_in_worker, part) for part in todo}

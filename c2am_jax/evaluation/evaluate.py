@@ -17,9 +17,10 @@ from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
+from c2am_jax.evaluation.picture_grid import write_pictures
 from c2am_jax.evaluation.result_classes import BESIDE, left_out_line
-from c2am_jax.evaluation.settings import FILE as SETTINGS_FILE
-from c2am_jax.evaluation.settings import scored_settings
+from c2am_jax.evaluation.results_folder import FILE as SETTINGS_FILE
+from c2am_jax.evaluation.results_folder import scored_settings
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import data_mesh
@@ -69,7 +70,8 @@ def evaluate(
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each category of the
     validation set), thresholds.json (precision and recall of score thresholds), weight_norms.json (of `classes`, with
-    their ids), settings.json (what was scored how) and classes.json (what the category ids in the detections mean).
+    their ids), settings.json (what was scored how), classes.json (what the category ids in the detections mean) and
+    pictures.jpg (a few images, annotations beside detections).
     The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
 
     Raises:
@@ -109,6 +111,7 @@ def evaluate(
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
     (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
     (folder / BESIDE).write_text(json.dumps(dataset.categories.as_dicts(), indent=1))
+    write_pictures(dataset, folder, thresholds["segm"])
     if show is not None:
         for line in (*matched.lines(), *left_out_line(left_out)):
             show(line)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from c2am_jax.data.class_names import Match
 from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
@@ -21,6 +20,7 @@ from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.processes import WorkerPool
+from c2am_jax.progress import Counter
 from c2am_jax.structures import Batch, Detections
 
 KINDS = ("bbox", "segm")
@@ -78,9 +78,7 @@ def write_predictions(
     with contextlib.ExitStack() as stack:
         files = {kind: stack.enter_context(_part(folder, kind, process).open("w")) for kind in KINDS}
         pool = stack.enter_context(WorkerPool(workers)) if workers else None
-        bar = stack.enter_context(
-            tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if process == 0 else True)
-        )
+        bar = stack.enter_context(Counter(len(dataset), "evaluate", "image", shown=process == 0))
         waiting: collections.deque[Any] = collections.deque()
         left_out, known, category_ids = 0, classes.row >= 0, classes.ids
 

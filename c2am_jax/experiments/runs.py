@@ -80,10 +80,11 @@ class PlannedRun:
             return None  # half-written (the run was killed there), or of another version: training tells
 
     def seconds_per_step(self) -> float | None:
-        """Median over the log, None without one; the first line holds compilation."""
+        """Median over the log, None without one; the first line's steps are few, and evaluations have none."""
         file = self.workdir / "metrics.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
-        rates = [json.loads(line)["images_per_sec"] for line in lines[1:] if line.endswith("}")]
+        values = [json.loads(line) for line in lines[1:] if line.endswith("}")]
+        rates = [line["images_per_sec"] for line in values if "images_per_sec" in line]
         return float(self.experiment().train.batch_size / np.median(rates)) if rates else None
 
     def execute(self, devices: str | None = None) -> int:

@@ -9,7 +9,7 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.evaluate import Evaluated, evaluate
-from c2am_jax.evaluation.settings import differences, differences_line, results_folder
+from c2am_jax.evaluation.results_folder import differences, differences_line, results_folder
 from c2am_jax.experiment import Experiment
 from c2am_jax.losses.calibration import calibrated
 from c2am_jax.losses.classification import Classification

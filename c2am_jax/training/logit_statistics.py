@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import train_batches
@@ -23,6 +22,7 @@ from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
+from c2am_jax.progress import Counter
 from c2am_jax.structures import Proposals
 
 
@@ -54,10 +54,12 @@ def gather(experiment: Experiment, detector: Detector, mesh: Mesh, *, images: in
     detector = jax.device_put(detector, replicated(mesh))
     count, total, square = 0.0, np.zeros(()), np.zeros(())
     batches = train_batches(dataset, experiment.data, batch_size=size, seed=schedule.seed)
-    steps = tqdm(itertools.islice(batches, -(-images // size)), desc="gather logits", total=-(-images // size))
-    for number, (bucket, batch) in enumerate(steps):
-        found = [np.asarray(part, np.float64) for part in sums((detector, number), on_devices(batch, mesh), bucket)]
-        count, total, square = (a + b for a, b in zip((count, total, square), found, strict=True))
+    steps = -(-images // size)
+    with Counter(steps * size, "gather logits", "image") as bar:
+        for number, (bucket, batch) in enumerate(itertools.islice(batches, steps)):
+            found = [np.asarray(part, np.float64) for part in sums((detector, number), on_devices(batch, mesh), bucket)]
+            count, total, square = (a + b for a, b in zip((count, total, square), found, strict=True))
+            bar.update(size)
     mean = total / count
     return LogitStatistics(mean, np.sqrt(np.maximum(square / count - mean**2, 0)))
 

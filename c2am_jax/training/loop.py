@@ -3,21 +3,21 @@
 import collections
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from c2am_jax.data.pipeline import epoch_length, train_batches
 from c2am_jax.errors import Stopped, UserError
 from c2am_jax.evaluation.classifier_norms import background_norm, classifier_norms, group_quantiles
 from c2am_jax.evaluation.evaluate import evaluate
+from c2am_jax.evaluation.picture_grid import pictures_of
 from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.structures import Batch
@@ -25,7 +25,7 @@ from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.initial import check_start, initial_weights
-from c2am_jax.training.metrics import MetricWriter
+from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.ownership import Ownership
@@ -34,12 +34,14 @@ from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, class_statistics, init_state
 from c2am_jax.training.step import configured_step
+from c2am_jax.training.step_progress import Progress
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
 AGAIN = "run the same command again to go on"
+AHEAD = 2  # steps that wait for the devices: they never idle, and a request to stop or a hanging step is soon noticed
 
 
 def train(
@@ -55,9 +57,9 @@ def train(
         fix. What can be known at the start is said before the first step.
       Stopped: the machine (SIGTERM) or the user (Ctrl-C) asked to stop; the state is saved, the same call resumes.
     """
-    workdir, train, mesh = Path(workdir), experiment.train, data_mesh()
+    workdir, settings, mesh = Path(workdir), experiment.train, data_mesh()
     refuse_calibration(experiment)
-    check_batch_size(train, mesh)
+    check_batch_size(settings, mesh)
     check_start(experiment, workdir)
     is_first = jax.process_index() == 0
 
@@ -69,39 +71,40 @@ def train(
         check_config(workdir, experiment, write=is_first)
         if is_first:
             write_categories(workdir, dataset.categories)
-        schedule = Schedule(train, epoch_length(dataset, experiment.data, train.batch_size))
+        schedule = Schedule(settings, epoch_length(dataset, experiment.data, settings.batch_size))
 
         # Detector, and its state: first or resumed
         detector, loss_state = build_detector(experiment, class_statistics(dataset))
         finish_epoch = epoch_end(experiment, detector, dataset, mesh)
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=train.keep, experiment=experiment))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep, experiment=experiment))
         best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
             check_first_start(workdir)
-            detector = initial_weights(train, detector, dataset.categories.names)
-        first = init_state(detector, loss_state, make_optimizer(train, schedule.rate))
-        state, weights = jax.device_put(first, replicated(mesh)), f"weights from {train.init}"
+            detector = initial_weights(settings, detector, dataset.categories.names)
+        first = init_state(detector, loss_state, make_optimizer(settings, schedule.rate))
+        state, weights = jax.device_put(first, replicated(mesh)), f"weights from {settings.init}"
         if checkpoints.steps:
             state = checkpoints.load(state)
             weights = f"resumed from step {int(state.step)}"
             schedule = resumed(schedule, checkpoints, int(state.step), dataset, experiment)
         check_space(workdir, state, schedule)
         start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
-        step_function = configured_step(experiment, make_optimizer(train, rate), mesh)
+        step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:
             length = f"{len(dataset.categories)} classes, {len(dataset)} images, {schedule.text()}"
             (show or _LOG.info)(f"{length}, {weights}, workdir {workdir}")
 
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
+        progress = stack.enter_context(Progress(start, last_step, settings.batch_size, shown=is_first))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
 
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
             return train_batches(
                 dataset,
                 experiment.data,
-                batch_size=train.batch_size,
-                seed=train.seed,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
                 start_step=from_step + schedule.offset,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
@@ -109,60 +112,60 @@ def train(
 
         def score(done: int) -> dict[str, float]:
             asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"
-            with stop.nothing_to_save(asked):
+            with stop.nothing_to_save(asked), progress.evaluation(done, state) as found:
                 results = evaluate(experiment, state.detector, workdir, done, classes=dataset.categories, show=show)
+                found(results)
+            if writer is not None:
+                writer.write_evaluation(done, results, pictures_of(workdir, done))
             best.offer(state, done, results)
             return results
 
         # Loop
         stream = _ahead(batches(start), mesh)
         results, evaluated, seen = {}, -1, set()
-        recent, clock = _Recent(), time.perf_counter()
-        bar = tqdm(
-            range(start, last_step), initial=start, total=last_step, desc="train", disable=None if is_first else True
-        )
-        for step in bar:
+        recent = _Recent()
+        for step in range(start, last_step):
             bucket, batch, image_ids = next(stream)
             with trace.step(step):
-                state, metrics = step_function(state, batch, bucket)
+                state, metrics = progress.call(step_function, state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
             epoch_over = finish_epoch is not None and schedule.ends_epoch(done)
             if epoch_over:
-                state = finish_epoch(state)
+                with progress.pause(state):
+                    state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
+            progress.step()
             stopping = stop.reached(done)
             last = done == last_step
-            evaluating = train.eval_every > 0 and done % train.eval_every == 0
-            log = done % train.log_every == 0 or last
-            save = done % train.checkpoint_every == 0 or last or stopping or evaluating
+            evaluating = settings.eval_every > 0 and done % settings.eval_every == 0
+            log = done % settings.log_every == 0 or last
+            save = done % settings.checkpoint_every == 0 or last or stopping or evaluating
             if log or save:
                 owner.check()
                 bad = recent.not_finite()  # before a save: a checkpoint never holds what a bad step made
                 if bad is not None:
                     raise UserError(f"{bad.text}; {write_batch(workdir, bad.step, batches(bad.step - 1))}")
             if log:
-                values = {name: float(value) for name, value in metrics.items()}
+                values = means(recent.fetched())
                 values |= _weight_norms(state.detector.arrays, dataset.categories)
                 values["lr"] = float(np.asarray(rate(step)))
-                now = time.perf_counter()
-                values["images_per_sec"] = len(recent) * train.batch_size / (now - clock)
+                rate_now = progress.images_per_sec(done)
+                values |= {} if rate_now is None else {"images_per_sec": rate_now}
                 if writer is not None:
                     writer.write(done, values)
-                recent, clock = _Recent(), now
-                bar.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{values['lr']:.2e}")
+                recent = _Recent()
+                progress.logged(done, values)
             if save:
                 place = {"position": done + schedule.offset, "steps_per_epoch": schedule.steps_per_epoch}
                 checkpoints.save(state, done, place)
             if stopping and not last:
                 raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}")
             if evaluating:
-                began = time.perf_counter()
                 results, evaluated = score(done), done
-                clock += time.perf_counter() - began
             watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
             seen.add(bucket)
-        if train.eval_every and evaluated != last_step:
+        if settings.eval_every and evaluated != last_step:
             results = score(int(state.step))
     return results
 
@@ -207,29 +210,44 @@ class _BadStep(NamedTuple):
     text: str
 
 
+@jax.jit
+def _one_array(metrics: dict[str, jax.Array]) -> jax.Array:
+    """The scalars in the order of their names: to fetch one array a step takes a tenth of what each alone takes."""
+    return jnp.stack([metrics[name].astype(jnp.float32) for name in sorted(metrics)])
+
+
 class _Recent:
-    """Losses and gradient norms (still on the device) and image ids since the last log line."""
+    """Metrics and image ids of the steps since the last log line; they stay on the device until they are asked for."""
 
     def __init__(self):
-        self._steps: list[tuple[int, dict[str, Any], np.ndarray]] = []
-
-    def __len__(self) -> int:
-        return len(self._steps)
+        self._steps: list[tuple[int, np.ndarray]] = []
+        self._rows: list[tuple[list[str], jax.Array]] = []
+        self._fetched: list[dict[str, float]] = []
 
     def add(self, step: int, metrics: dict[str, Any], image_ids: np.ndarray) -> None:
-        kept = {name: value for name, value in metrics.items() if name in CHECKED or name.startswith("loss/")}
-        self._steps.append((step, kept, image_ids))
+        self._steps.append((step, image_ids))
+        self._rows.append((sorted(metrics), _one_array(metrics)))
+        if len(self._rows) > AHEAD:  # else all steps up to the next log line are given to the devices within a second
+            self._rows[-1 - AHEAD][1].block_until_ready()
+
+    def fetched(self) -> list[dict[str, float]]:
+        """The metrics of each step, waiting for all of them to be done."""
+        rows = jax.device_get([row for _, row in self._rows])
+        named = zip(self._rows, rows, strict=True)
+        self._fetched += [dict(zip(names, row.tolist(), strict=True)) for (names, _), row in named]
+        self._rows = []
+        return self._fetched
 
     def not_finite(self) -> "_BadStep | None":
-        """The first step whose loss or gradient is no number, waiting for all of them to be done."""
-        for step, metrics, image_ids in self._steps:
-            wrong = [name for name in CHECKED if not np.isfinite(float(metrics[name]))]
+        """The first step whose loss or gradient is no number."""
+        for (step, image_ids), metrics in zip(self._steps, self.fetched(), strict=True):
+            wrong = [name for name in CHECKED if not np.isfinite(metrics[name])]
             if wrong:
-                parts = {n.removeprefix("loss/"): float(v) for n, v in metrics.items() if n.startswith("loss/")}
+                parts = {n.removeprefix("loss/"): v for n, v in metrics.items() if n.startswith("loss/")}
                 listed = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
                 return _BadStep(
                     step,
-                    f"the {wrong[0]} is {float(metrics[wrong[0]])} at step {step}, images {image_ids.tolist()}, losses "
+                    f"the {wrong[0]} is {metrics[wrong[0]]} at step {step}, images {image_ids.tolist()}, losses "
                     f"{listed}: lower config.train.base_lr or lengthen config.train.warmup_steps; checkpoints are "
                     "unharmed",
                 )

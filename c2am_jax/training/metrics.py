@@ -1,38 +1,108 @@
 """Where numbers of a run go: metrics.jsonl and TensorBoard event files."""
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from c2am_jax.files import replace_text
+
+EVALUATION = "eval/"  # in front of the names of an evaluation's metrics
+FLUSH_S = 10  # after which an event is on disk
+_RGB = 3  # the colour space, in an event file
+
+
+def means(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each scalar over the steps that have it as a finite number; none for a name without any.
+
+    Args:
+      steps: of each, scalars by name.
+    """
+    found: dict[str, list[float]] = {}
+    for values in steps:
+        for name, value in values.items():
+            number = float(value)
+            if math.isfinite(number):
+                found.setdefault(name, []).append(number)
+    return {name: float(np.mean(numbers)) for name, numbers in found.items()}
 
 
 class MetricWriter:
     """Writes scalars of a step to ``metrics.jsonl`` (one object a line) and to event files in `workdir`."""
 
     def __init__(self, workdir: Path, *, start_step: int = 0):
-        """Lines behind `start_step` come from a run that is being repeated and are dropped."""
+        """What is behind `start_step` comes from a run that is being repeated: dropped, by TensorBoard too."""
         self.path = Path(workdir) / "metrics.jsonl"
+        self._evaluated: set[str] = set()
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start_step]
             replace_text(self.path, "".join(f"{line}\n" for line in kept))
-        self._events = SummaryWriter(str(workdir), purge_step=start_step + 1 if start_step else None)
+            self._evaluated = {line for line in kept if f'"{EVALUATION}' in line}
+        self._events = SummaryWriter(
+            str(workdir),
+            # From step 0 on too: TensorBoard drops steps at the second mark of a start in a folder, never at the first.
+            purge_step=start_step + 1,
+            flush_secs=FLUSH_S,
+            # Names count seconds: a second start within one would write over the first one's file.
+            filename_suffix=f".{time.time_ns()}",
+        )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add the scalars of `step` to both places; they are on disk when this returns."""
-        numbers = {name: float(value) for name, value in values.items()}
+        """Add the scalars of `step` to both places; what is not finite is left out, for JSON has no such number."""
+        self._add(step, _finite(values))
+        self._events.flush()
+
+    def write_evaluation(self, step: int, metrics: Mapping[str, float], pictures: Path | None = None) -> None:
+        """Add the metrics of an evaluation after `step`, as "eval/NAME", in a line of their own.
+
+        One that is there already with the same numbers is not added again: a finished run that is started again
+        evaluates its last step.
+
+        Args:
+          step: of the detector.
+          metrics: from `evaluate`; those of -1, which have nothing to count, are left out.
+          pictures: a JPEG that goes to TensorBoard, if it exists.
+        """
+        numbers = {f"{EVALUATION}{name}": value for name, value in _finite(metrics).items() if value != -1}
+        if not numbers or _line(step, numbers) in self._evaluated:
+            return
+        self._add(step, numbers)
+        if pictures is not None and pictures.is_file():
+            with Image.open(pictures) as picture:
+                width, height = picture.size
+            # As it is: SummaryWriter.add_image would make a PNG of it, several times as large.
+            image = Summary.Image(
+                height=height, width=width, colorspace=_RGB, encoded_image_string=pictures.read_bytes()
+            )
+            summary = Summary(value=[Summary.Value(tag=f"{EVALUATION}{pictures.stem}", image=image)])
+            self._events.file_writer.add_summary(summary, step)
+        self._events.flush()
+
+    def _add(self, step: int, numbers: Mapping[str, float]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
+            file.write(_line(step, numbers) + "\n")
         for name, value in numbers.items():
             self._events.add_scalar(name, value, step)
-        self._events.flush()
 
     def close(self) -> None:
         """Close the event file."""
         self._events.close()
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {name: float(value) for name, value in values.items()}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _line(step: int, numbers: Mapping[str, float]) -> str:
+    return json.dumps({"step": step, **numbers})
 
 
 def _step_of(line: str) -> float:

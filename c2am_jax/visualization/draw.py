@@ -26,14 +26,15 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
+    """Of names on pictures and captions above them."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), FONT_SIZE)
 
 
-def _fitting(text: str, ending: str, width: int) -> str:
+def fitting(text: str, ending: str, width: int) -> str:
     """`text` and `ending`, the text shortened until both are at most `width` pixels wide."""
     whole = f"{text} {ending}".strip()
-    while text and _font().getlength(whole) > width:
+    while text and font().getlength(whole) > width:
         text = text[:-1]
         whole = f"{text.rstrip()}… {ending}".strip()
     return whole
@@ -100,8 +101,8 @@ def draw(
     for index, (label, corner) in enumerate(zip(labels, corners, strict=True)):
         name = str(label) if names is None else names[label]
         room = max(corner[2] - corner[0], NAME_SHARE * width) - 2 * PADDING
-        text = _fitting(name, "" if scores is None else f"{float(scores[index]):.2f}", round(room))
-        plates.append(_plate(pen.textlength(text, font=_font()), corner, canvas.size, plates))
+        text = fitting(name, "" if scores is None else f"{float(scores[index]):.2f}", round(room))
+        plates.append(_plate(pen.textlength(text, font=font()), corner, canvas.size, plates))
         _write(pen, text, plates[-1], class_colour(label))
     return np.asarray(canvas)
 
@@ -127,4 +128,4 @@ def _write(pen: ImageDraw.ImageDraw, text: str, plate: _Rectangle, colour: tuple
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
     pen.rectangle(plate, fill=colour)
     middle = (plate[1] + plate[3]) / 2
-    pen.text((plate[0] + PADDING, middle), text, font=_font(), fill=DARK if bright else WHITE, anchor="lm")
+    pen.text((plate[0] + PADDING, middle), text, font=font(), fill=DARK if bright else WHITE, anchor="lm")

@@ -7,7 +7,7 @@ import pytest
 
 from c2am_jax.config import load_experiment
 from c2am_jax.data.settings import DataSettings
-from c2am_jax.evaluation.settings import (
+from c2am_jax.evaluation.results_folder import (
     FILE,
     TRAINING_ONLY,
     differences,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from c2am_jax.visualization.draw import _fitting, _font, _overlap, _plate, class_colour, draw
+from c2am_jax.visualization.draw import _overlap, _plate, class_colour, draw, fitting, font
 
 GREY = np.full((60, 90, 3), 100, np.uint8)
 
@@ -45,9 +45,9 @@ def test_names_keep_out_of_each_others_way_and_inside_the_picture():
 
 
 def test_long_names_are_shortened_and_keep_their_score():
-    assert _fitting("cat", "0.90", 200) == "cat 0.90"
-    short = _fitting("a rather long name of a thing", "0.90", 100)
-    assert short.startswith("a rat") and short.endswith("… 0.90") and _font().getlength(short) <= 100
+    assert fitting("cat", "0.90", 200) == "cat 0.90"
+    short = fitting("a rather long name of a thing", "0.90", 100)
+    assert short.startswith("a rat") and short.endswith("… 0.90") and font().getlength(short) <= 100
 
 
 def test_small_pictures_are_enlarged_and_boxes_beyond_the_border_are_clipped():
