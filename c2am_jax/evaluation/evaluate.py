@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from c2am_jax.data.class_names import match
-from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
@@ -78,7 +78,7 @@ def evaluate(
       UserError: the validation set is missing, or has no class of the detector.
     """
     dataset = open_dataset(experiment.data, "val")
-    matched = match(classes, dataset.categories, "the detector", str(dataset.annotations_path))
+    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, "val")))
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size

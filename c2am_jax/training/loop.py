@@ -67,7 +67,7 @@ def train(
         owner = stack.enter_context(Ownership(workdir))
 
         # Data
-        dataset, _ = _first_then_others(lambda: open_splits(experiment))
+        dataset, notes = _first_then_others(lambda: open_splits(experiment))
         check_config(workdir, experiment, write=is_first)
         if is_first:
             write_categories(workdir, dataset.categories)
@@ -92,7 +92,8 @@ def train(
         step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:
             length = f"{len(dataset.categories)} classes, {len(dataset)} images, {schedule.text()}"
-            (show or _LOG.info)(f"{length}, {weights}, workdir {workdir}")
+            for line in (f"{length}, {weights}, workdir {workdir}", *notes):
+                (show or _LOG.info)(line)
 
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))

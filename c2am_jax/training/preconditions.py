@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from c2am_jax.data.class_names import match
 from c2am_jax.data.datasets import check_there, open_dataset, source_of
 from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import PreparedDataset
@@ -16,8 +17,10 @@ from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.schedule import Schedule
 
 
-def open_splits(experiment: Experiment) -> tuple[PreparedDataset, PreparedDataset | None]:
-    """The training set, and the validation set if the run evaluates; prepared on first use, the smaller one first.
+def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
+    """The training set, and what a user should know of the validation set's classes if the run evaluates.
+
+    Both are prepared on first use, the smaller one first.
 
     Raises:
       UserError: files that are missing, broken or of other classes than the detector; the text names the user's own.
@@ -37,7 +40,10 @@ def open_splits(experiment: Experiment) -> tuple[PreparedDataset, PreparedDatase
             f"config.model.num_classes={experiment.model.num_classes}, but {source_of(data, 'train')} has {classes} "
             f"categories: set --config.model.num_classes={classes}"
         )
-    return training, validation
+    if validation is None:
+        return training, []
+    matched = match(training.categories, validation.categories, "the training set", str(source_of(data, "val")))
+    return training, matched.lines()
 
 
 def _check_evaluation(experiment: Experiment, validation: PreparedDataset) -> None:
