@@ -32,7 +32,7 @@ def check_start(experiment: Experiment, workdir: str | Path) -> None:
     Raises:
       UserError: an unknown name, no such file or workdir, or random weights of which some would be frozen.
     """
-    if any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*")):
+    if _resumes(workdir):
         return
     schedule, frozen = experiment.train, experiment.model.backbone.frozen_stages
     if schedule.init != RANDOM:
@@ -41,6 +41,16 @@ def check_start(experiment: Experiment, workdir: str | Path) -> None:
         raise _frozen_random(schedule, "config.train.trainable")
     elif frozen >= 0:
         raise _frozen_random(schedule, f"config.model.backbone.frozen_stages={frozen}")
+
+
+def fetch(schedule: TrainSettings, workdir: str | Path) -> None:
+    """Download what a first start in `workdir` needs, before any long work. Raises UserError as `load`."""
+    if schedule.init != RANDOM and not _resumes(workdir):
+        local_copy(schedule.init)
+
+
+def _resumes(workdir: str | Path) -> bool:
+    return any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
 
 
 def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequence[str] = ()) -> Detector:

@@ -24,12 +24,12 @@ from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
-from c2am_jax.training.initial import check_start, initial_weights
+from c2am_jax.training.initial import check_start, fetch, initial_weights
 from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.ownership import Ownership
-from c2am_jax.training.preconditions import check_first_start, check_space, open_splits, resumed
+from c2am_jax.training.preconditions import check_files, check_first_start, check_space, open_splits, resumed
 from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, class_statistics, init_state
@@ -67,6 +67,8 @@ def train(
         owner = stack.enter_context(Ownership(workdir))
 
         # Data
+        check_files(experiment)
+        fetch(settings, workdir)
         dataset, notes = _first_then_others(lambda: open_splits(experiment))
         check_config(workdir, experiment, write=is_first)
         if is_first:

@@ -17,6 +17,16 @@ from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.schedule import Schedule
 
 
+def _splits(experiment: Experiment) -> tuple[str, ...]:
+    return ("train", "val") if experiment.train.eval_every else ("train",)
+
+
+def check_files(experiment: Experiment) -> None:
+    """Raises MissingDataset, before any preparation, for a split that the run needs and whose files are not there."""
+    for split in _splits(experiment):
+        check_there(experiment.data, split)
+
+
 def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
     """The training set, and what a user should know of the validation set's classes if the run evaluates.
 
@@ -25,12 +35,8 @@ def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
     Raises:
       UserError: files that are missing, broken or of other classes than the detector; the text names the user's own.
     """
-    data = experiment.data
-    splits = ("train", "val") if experiment.train.eval_every else ("train",)
-    for split in splits:
-        check_there(data, split)
-    validation = None
-    if "val" in splits:
+    data, validation = experiment.data, None
+    if "val" in _splits(experiment):
         validation = open_dataset(data, "val")
         _check_evaluation(experiment, validation)
     training = open_dataset(data, "train")
