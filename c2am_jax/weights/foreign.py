@@ -117,10 +117,12 @@ def _read_torch(path: Path) -> Weights:
 def _classes_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The class names that MMDetection keeps beside a state dict."""
     meta = content.get("meta")
-    for place in (meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None, content.get("dataset_meta")):
-        for key in ("CLASSES", "classes") if isinstance(place, Mapping) else ():
-            if found := _names(place.get(key)):
-                return found
+    inner = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    for place in (meta, inner, content.get("dataset_meta")):
+        if isinstance(place, Mapping):
+            for key in ("CLASSES", "classes"):
+                if found := _names(place.get(key)):
+                    return found
     return ()
 
 
