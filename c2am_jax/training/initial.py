@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from c2am_jax.data.class_names import FILE, read_categories
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import RANDOM, Experiment, TrainSettings
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
-from c2am_jax.training.categories import FILE, read_categories
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.weights.classes import by_name
 from c2am_jax.weights.download import local_copy
