@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from c2am_jax.progress import Counter, spoken
+from c2am_jax.progress import Counter, per_second, spoken
 
 
 class Terminal(io.StringIO):
@@ -18,6 +18,14 @@ class Terminal(io.StringIO):
 )
 def test_durations_read_as_people_say_them(seconds, text):
     assert spoken(seconds) == text
+
+
+def test_rates_read_as_people_say_them():
+    assert [per_second(rate, "image") for rate in (0.0412, 12.345, 1234.5)] == [
+        "0.0412 images/s",
+        "12.3 images/s",
+        "1234 images/s",
+    ]
 
 
 def test_a_line_every_so_often(capsys):
