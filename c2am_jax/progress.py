@@ -80,7 +80,7 @@ class Counter:
         self._bar.update(count)
         now = self._now()
         if self._first is None:  # before it workers started, or a program was compiled
-            self._first = self._done, now
+            self._first, self._said = (self._done, now), now
         new = self._done - self._first[0]
         if self._lines and new and now - self._said >= self._every:
             self._said = now

@@ -34,8 +34,8 @@ def test_a_line_every_so_often(capsys):
         for _ in range(8):
             counter.update()
     assert file.getvalue().splitlines() == [
-        "evaluate 3/8  0.1 images/s  ETA 50 s",
-        "evaluate 6/8  0.1 images/s  ETA 20 s",
+        "evaluate 4/8  0.1 images/s  ETA 40 s",
+        "evaluate 7/8  0.1 images/s  ETA 10 s",
     ]
 
 
