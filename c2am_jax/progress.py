@@ -24,6 +24,11 @@ def spoken(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def per_second(rate: float, unit: str) -> str:
+    """A rate in three digits or whole numbers: "0.412 images/s", "1234 images/s"."""
+    return f"{rate:.0f} {unit}s/s" if rate >= 100 else f"{rate:.3g} {unit}s/s"
+
+
 class Counter:
     """Counts what is done of a known total; a context manager."""
 
@@ -75,14 +80,14 @@ class Counter:
         self._bar.update(count)
         now = self._now()
         if self._first is None:  # before it workers started, or a program was compiled
-            self._first = self._done, now
+            self._first, self._said = (self._done, now), now
         new = self._done - self._first[0]
         if self._lines and new and now - self._said >= self._every:
             self._said = now
             rate = new / (now - self._first[1])
             left = (self._total - self._done) / rate
             print(
-                f"{self._what} {self._done}/{self._total}  {rate:.3g} {self._unit}s/s  ETA {spoken(left)}",
+                f"{self._what} {self._done}/{self._total}  {per_second(rate, self._unit)}  ETA {spoken(left)}",
                 file=self._file,
                 flush=True,
             )

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from c2am_jax.progress import Counter, spoken
+from c2am_jax.progress import Counter, per_second, spoken
 
 
 class Terminal(io.StringIO):
@@ -20,14 +20,22 @@ def test_durations_read_as_people_say_them(seconds, text):
     assert spoken(seconds) == text
 
 
+def test_rates_read_as_people_say_them():
+    assert [per_second(rate, "image") for rate in (0.0412, 12.345, 1234.5)] == [
+        "0.0412 images/s",
+        "12.3 images/s",
+        "1234 images/s",
+    ]
+
+
 def test_a_line_every_so_often(capsys):
     file, clock = io.StringIO(), iter(range(0, 1000, 10))
     with Counter(8, "evaluate", "image", every_s=30, file=file, now=lambda: next(clock)) as counter:
         for _ in range(8):
             counter.update()
     assert file.getvalue().splitlines() == [
-        "evaluate 3/8  0.1 images/s  ETA 50 s",
-        "evaluate 6/8  0.1 images/s  ETA 20 s",
+        "evaluate 4/8  0.1 images/s  ETA 40 s",
+        "evaluate 7/8  0.1 images/s  ETA 10 s",
     ]
 
 

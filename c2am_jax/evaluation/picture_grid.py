@@ -22,7 +22,7 @@ NAME = "pictures.jpg"
 IMAGES = 8
 PAIRS = 2  # beside each other
 SIDE = 480  # longest side of a picture; smaller ones are enlarged by a whole factor
-MOST = 20  # detections drawn on an image, the best
+MOST = 10  # detections drawn on an image, the best
 NOTHING_RIGHT = 0.5  # the lowest score drawn while no threshold finds anything
 QUALITY = 88
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import jax
 from tqdm import tqdm
 
-from c2am_jax.progress import EVERY_S, spoken
+from c2am_jax.progress import EVERY_S, per_second, spoken
 
 SHOWN_AP = ("bbox/AP", "segm/AP")  # in the line after an evaluation, in per cent
 T, R = TypeVar("T"), TypeVar("R")
@@ -142,7 +142,7 @@ class Progress:
         self._said, self._said_at = mark, self._now()
         parts = [f"step {done}/{self._last_step}", f"loss {values['loss']:.3f}", f"lr {values['lr']:.2g}"]
         if rate is not None:
-            parts.append(f"{rate:.3g} images/s")
+            parts.append(per_second(rate, "image"))
             if done < self._last_step:
                 parts.append(f"ETA {spoken((self._last_step - done) * self._batch_size / rate)}")
         self.say("  ".join(parts))

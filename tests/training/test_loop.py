@@ -62,7 +62,8 @@ def test_a_run_that_was_killed_continues_bit_for_bit(glyph_folder, tmp_path, mon
     whole, parts = lines(tmp_path / "whole"), lines(tmp_path / "parts")
     assert [line["step"] for line in parts] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(whole, parts, strict=True):
-        a.pop("images_per_sec"), b.pop("images_per_sec")
+        for line in (a, b):
+            line.pop("images_per_sec", None)  # a first step after a start has none: it compiles
         assert a == b
     assert len({line["loss"] for line in whole}) == 6
     keys = {f"loss/{part}" for part in ("rpn_cls", "rpn_box", "cls", "box", "mask")}
