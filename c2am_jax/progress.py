@@ -25,16 +25,17 @@ def spoken(seconds: float) -> str:
 
 
 def per_second(rate: float, unit: str) -> str:
-    """A rate in three digits or whole numbers: "0.412 images/s", "1234 images/s"."""
-    return f"{rate:.0f} {unit}s/s" if rate >= 100 else f"{rate:.3g} {unit}s/s"
+    """A rate in three digits or whole numbers: "0.412 images/s", "1234 images/s", "12 MB/s"."""
+    several = f"{unit}s" if unit.islower() else unit
+    return f"{rate:.0f} {several}/s" if rate >= 100 else f"{rate:.3g} {several}/s"
 
 
 class Counter:
-    """Counts what is done of a known total; a context manager."""
+    """Counts what is done; a context manager."""
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         what: str,
         unit: str,
         *,
@@ -47,9 +48,9 @@ class Counter:
         """Counting starts at `initial`.
 
         Args:
-          total: of all.
+          total: of all; None if nobody knows.
           what: is done, for the front of the line: "evaluate".
-          unit: of what is counted, one of them: "image".
+          unit: of what is counted, one of them ("image"), or a sign ("MB").
           initial: how many are done already.
           shown: False for a process that leaves it to another one.
           every_s: seconds between lines where `file` is no terminal; work that is shorter has none.
@@ -76,7 +77,7 @@ class Counter:
 
     def update(self, count: int = 1) -> None:
         """`count` more are done."""
-        self._done = min(self._done + count, self._total)
+        self._done += count
         self._bar.update(count)
         now = self._now()
         if self._first is None:  # before it workers started, or a program was compiled
@@ -85,9 +86,9 @@ class Counter:
         if self._lines and new and now - self._said >= self._every:
             self._said = now
             rate = new / (now - self._first[1])
-            left = (self._total - self._done) / rate
-            print(
-                f"{self._what} {self._done}/{self._total}  {per_second(rate, self._unit)}  ETA {spoken(left)}",
-                file=self._file,
-                flush=True,
-            )
+            parts = [f"{self._what} {self._done}", per_second(rate, self._unit)]
+            if self._total is not None:
+                done = min(self._done, self._total)
+                left = (self._total - done) / rate
+                parts = [f"{self._what} {done}/{self._total}", parts[1], f"ETA {spoken(left)}"]
+            print("  ".join(parts), file=self._file, flush=True)

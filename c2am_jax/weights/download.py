@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,16 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
+from c2am_jax.progress import Counter
 from c2am_jax.weights.sources import RemoteFile, Source, find, is_remote
 
 _LOG = logging.getLogger(__name__)
 PAUSES = (1.0, 3.0, 10.0)  # seconds before each further try of a download that was cut off
 TIMEOUT = 30.0  # seconds without a byte
-PROGRESS_EVERY = 10.0  # seconds between lines where output is no terminal
+MB = 10**6
 _BLOCK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -125,7 +123,7 @@ def _download(source: Source, file: RemoteFile, folder: Path) -> Path:
             break
         except _Cut as cut:
             if pause is None:
-                raise _Failed(f"{cut}, {tries + 1} times; the same command goes on from there") from None
+                raise _Failed(f"{cut}, {tries + 1} times; run the same command again to go on from there") from None
             _LOG.warning("%s: %s; trying again in %g s", file.url, cut, pause)
             time.sleep(pause)
     found, expected = _sha256(partial), file.sha256 or said
@@ -181,12 +179,13 @@ def _receive(source: Source, file: RemoteFile, partial: Path) -> str:
         went_on = f", from {begin / 1e6:.0f} MB on" if begin else ""
         licence = f", licence {source.licence}" if source.licence else ""
         _LOG.info("%s: %s from %s to %s%s%s", source.name, megabytes, file.url, partial.parent, went_on, licence)
-        done = begin
-        with partial.open("ab" if begin else "wb") as out, _Progress(source.name, begin, size) as progress:
+        done, total = begin, -(-size // MB) if size else None
+        what = f"download {source.name}"
+        with partial.open("ab" if begin else "wb") as out, Counter(total, what, "MB", initial=begin // MB) as counter:
             while block := _next_block(response, done):
                 out.write(block)
+                counter.update((done + len(block)) // MB - done // MB)
                 done += len(block)
-                progress.show(done)
     if answer.size is not None and done != answer.size:
         raise _Cut(f"cut off after {done} of {answer.size} bytes")
     return answer.sha256
@@ -238,32 +237,6 @@ def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
 def _version_of(partial: Path) -> Path:
     """Where the server's name for the version of a partial file stands (its ETag or date)."""
     return partial.with_name(f"{partial.name}.version")
-
-
-class _Progress:
-    """A bar on a terminal, else a line every few seconds."""
-
-    def __init__(self, name: str, begin: int, size: int | None):
-        """`begin` and `size` in bytes."""
-        self._bar = tqdm(total=size, initial=begin, unit="B", unit_scale=True, desc=name, disable=None)
-        self._name, self._size, self._done, self._said = name, size, begin, time.monotonic()
-
-    def __enter__(self) -> "_Progress":
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        """The bar ends."""
-        self._bar.close()
-
-    def show(self, done: int) -> None:
-        """So many bytes are there."""
-        self._bar.update(done - self._done)
-        self._done = done
-        if time.monotonic() - self._said >= PROGRESS_EVERY and not sys.stderr.isatty():
-            self._said = time.monotonic()
-            of = f" of {self._size / 1e6:.0f}" if self._size else ""
-            _LOG.info("%s: %.0f%s MB", self._name, done / 1e6, of)
 
 
 def _enough_space(folder: Path, missing: int, name: str) -> None:

@@ -132,10 +132,10 @@ def test_a_full_disk_is_one_line_before_and_while_writing(named, cache, monkeypa
         fetch("my:weights")
     monkeypatch.setattr(download.shutil, "disk_usage", usage)
 
-    def full(self, done):
+    def full(self, count):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download._Progress, "show", full)
+    monkeypatch.setattr(download.Counter, "update", full)
     with pytest.raises(UserError, match=rf"{cache}: the disk is full \(No space left on device\): free some space"):
         fetch("my:weights")
 
@@ -184,11 +184,12 @@ def test_two_processes_download_once(named, site, cache, monkeypatch):
     assert len(site.requests) == 1
 
 
-def test_progress_is_a_line_every_so_often(named, caplog, monkeypatch):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(download, "PROGRESS_EVERY", 0.0)
+def test_progress_is_told_in_megabytes(named, monkeypatch):
+    counted = []
+    monkeypatch.setattr(download, "MB", 1000)
+    monkeypatch.setattr(download.Counter, "update", lambda self, count: counted.append(count))
     fetch("my:weights")
-    assert caplog.text.count("my:weights: 0 of 0 MB") >= 10
+    assert len(counted) >= 10 and sum(counted) == 300
 
 
 def test_what_is_no_name_and_no_http_address_is_refused(named, tmp_path, monkeypatch):
