@@ -74,7 +74,7 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(named, site):
 
 def test_a_killed_download_goes_on_in_the_next_run(named, site, cache, monkeypatch):
     site.cut = [10_000] * 3
-    with pytest.raises(UserError, match=r"cut off after 30000 of 300000 bytes, 3 times; the same command goes on"):
+    with pytest.raises(UserError, match=r"cut off after 30000 of 300000 bytes, 3 times; run the same command again"):
         fetch("my:weights")
     assert fetch("my:weights").read_bytes() == CONTENT
     assert site.requests[-1][1]["Range"] == "bytes=30000-"
