@@ -15,7 +15,7 @@ from c2am_jax import config_files
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
+from c2am_jax.experiment import IMAGENET, RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
 from c2am_jax.losses.methods import method_parameters
 from c2am_jax.models.architecture import (
     REFERENCE_CASCADE,
@@ -77,7 +77,7 @@ def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade:
     settings = detector(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
     suffix = "" if version == "v1" else f"_{version}"
     data = DataSettings(name=f"lvis_{version}")
-    train = TrainSettings(init=f"imagenet:resnet{depth}")
+    train = TrainSettings(init=IMAGENET)
     return tree(Experiment(name + suffix, LossSettings(method), settings, data, train))
 
 

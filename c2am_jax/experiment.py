@@ -38,6 +38,7 @@ RENAMED = {
     "are (0.6667, 0.9167)"
 }
 RANDOM = "random"  # `train.init`: no weights of others
+IMAGENET = "imagenet"  # `train.init`: ImageNet's of the backbone's depth
 
 _SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)
 _EVAL_EVERY = Allowed("a number of steps, 0 (never) or -1 (once at the end)", lambda steps: steps >= -1)
@@ -65,8 +66,8 @@ class TrainSettings(Settings):
       log_every, checkpoint_every: in steps.
       eval_every: in steps; -1 once at the end, 0 never.
       keep: checkpoints that stay.
-      init: initial weights: "random", a name ("imagenet:resnet50"), a URL, a file or a workdir, see `training.initial`;
-        "" of older versions is read as "random".
+      init: initial weights: "random", "imagenet" (those of the backbone's depth), another name, a URL, a file or a
+        workdir, see `training.initial`; "" of older versions is read as "random".
       reset_classifier: let classes that `init` does not have, and classifiers of another class count, start random.
       reset: names of arrays that start again though `init` has them, as patterns: ``("*.fc_cls.*",)``.
       trainable: names of the parameters that train, as patterns; all others stay as `init` has them. () trains all.

@@ -150,7 +150,7 @@ def test_defaults_stand_at_their_fields_alone():
         DataSettings(),
         TrainSettings(),
     )
-    assert parse(lvis("x", "c2am")) == experiment.changed({"train.init": "imagenet:resnet50"})
+    assert parse(lvis("x", "c2am")) == experiment.changed({"train.init": "imagenet"})
     assert experiment.loss.parameters["scale"] == 30.0
 
 

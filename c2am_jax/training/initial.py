@@ -1,5 +1,6 @@
 """Initial weights: published ones by name or address, a file, or another run (`config.train.init`)."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Collection, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from c2am_jax.data.class_names import FILE, read_categories
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import RANDOM, Experiment, TrainSettings
+from c2am_jax.experiment import IMAGENET, RANDOM, Experiment, TrainSettings
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.checkpoint import Checkpoints
@@ -24,6 +25,13 @@ _LOG = logging.getLogger(__name__)
 IMPORTED = "import.json"  # what `interop.import_torch` writes beside a checkpoint
 
 
+def settings_of(experiment: Experiment) -> TrainSettings:
+    """`config.train`, with the name of the weights that "imagenet" stands for."""
+    if experiment.train.init != IMAGENET:
+        return experiment.train
+    return dataclasses.replace(experiment.train, init=f"{IMAGENET}:resnet{experiment.model.backbone.depth}")
+
+
 def check_start(experiment: Experiment, workdir: str | Path) -> None:
     """What can be said of `config.train.init` before data and detector are there; nothing is downloaded.
 
@@ -34,7 +42,7 @@ def check_start(experiment: Experiment, workdir: str | Path) -> None:
     """
     if _resumes(workdir):
         return
-    schedule, frozen = experiment.train, experiment.model.backbone.frozen_stages
+    schedule, frozen = settings_of(experiment), experiment.model.backbone.frozen_stages
     if schedule.init != RANDOM:
         _known(schedule.init)
     elif schedule.trainable:
@@ -87,7 +95,7 @@ def _frozen_random(schedule: TrainSettings, what: str) -> UserError:
         fix = "name the first stage's workdir with --config.train.init=WORKDIR"
     else:
         fix = (
-            "name weights with --config.train.init (imagenet:resnet50, a file, a URL or a workdir), or let all of the "
+            "name weights with --config.train.init (imagenet, a file, a URL or a workdir), or let all of the "
             "backbone train with --config.model.backbone.frozen_stages=-1"
         )
     return UserError(f"config.train.init={RANDOM}: {what} would freeze random weights: {fix}")

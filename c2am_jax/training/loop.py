@@ -24,7 +24,7 @@ from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
-from c2am_jax.training.initial import check_start, fetch, initial_weights
+from c2am_jax.training.initial import check_start, fetch, initial_weights, settings_of
 from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
@@ -57,7 +57,7 @@ def train(
         fix. What can be known at the start is said before the first step.
       Stopped: the machine (SIGTERM) or the user (Ctrl-C) asked to stop; the state is saved, the same call resumes.
     """
-    workdir, settings, mesh = Path(workdir), experiment.train, data_mesh()
+    workdir, settings, mesh = Path(workdir), settings_of(experiment), data_mesh()
     refuse_calibration(experiment)
     check_batch_size(settings, mesh)
     check_start(experiment, workdir)

@@ -20,7 +20,7 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.mesh import ImageProgram, LocalImages, data_mesh, on_devices
 from c2am_jax.training.checkpoint import Checkpoints
-from c2am_jax.training.initial import initial_weights
+from c2am_jax.training.initial import initial_weights, settings_of
 from c2am_jax.training.nonfinite import read_batch
 from c2am_jax.training.restore import experiment_of, first_state
 from c2am_jax.training.state import TrainState, class_statistics
@@ -38,7 +38,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     if not (workdir / "config.json").is_file():
         raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
     experiment = experiment_of(workdir)
-    schedule = experiment.train
+    schedule = settings_of(experiment)
     dataset = open_dataset(experiment.data, "train")
     mesh = data_mesh(jax.devices()[:1])
     state = first_state(experiment, mesh, class_statistics(dataset))

@@ -16,6 +16,7 @@ from c2am_jax.experiment import flat
 from c2am_jax.experiments import runs
 from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
 from c2am_jax.experiments.table import main, planned_run
+from c2am_jax.training.initial import settings_of
 
 ROOT = Path(__file__).parents[2]
 STEPS = ["--override", "train.steps=4", "--first", "train.steps=4"]
@@ -208,7 +209,8 @@ def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
         for row in rows_of(number, data):
             run = planned_run(number, row, data, 0, Path("runs"), {}, {})
             published = f"imagenet:resnet{run.experiment().model.backbone.depth}" if data != "glyphs" else "random"
-            assert run.experiment().train.init == (str(run.first.workdir) if run.first else published)
+            start = settings_of(run.experiment()).init
+            assert start == (str(run.first.workdir) if run.first else published)
             for key, value in ({} if row.first else start_of(number, row, data)[1] | row.overrides).items():
                 assert flat(run.experiment().as_dict())[key] == value
 

@@ -15,7 +15,7 @@ from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.interop import export_torch, import_torch
-from c2am_jax.training.initial import check_start, initial_weights, load_initial_weights
+from c2am_jax.training.initial import check_start, initial_weights, load_initial_weights, settings_of
 from c2am_jax.training.loop import train
 from c2am_jax.training.state import build_detector
 
@@ -44,7 +44,9 @@ def test_every_lvis_config_starts_from_imagenet_by_its_depth():
         ("methods/crt", "random"),
         ("methods/loce:v05", "random"),
     ):
-        assert load_experiment(config).train.init == init, config
+        assert settings_of(load_experiment(config)).init == init, config
+    deeper = load_experiment("maskrcnn_r50_c2am").changed({"model.backbone.depth": 101})
+    assert settings_of(deeper).init == "imagenet:resnet101"
 
 
 def test_an_empty_init_of_older_versions_is_random():
