@@ -107,6 +107,7 @@ def train(
             )
 
         def score(done: int) -> dict[str, float]:
+            watchdog.pause()
             with progress.evaluation(done, state) as found:
                 results = evaluate(experiment, state.detector, workdir, done, show=show)
                 found(results)
@@ -117,16 +118,18 @@ def train(
 
         # Loop
         stream = _ahead(batches(start), mesh)
-        results, evaluated, seen = {}, -1, set()
+        results, evaluated = {}, -1
         recent = _Recent()
         for step in range(start, last_step):
             bucket, batch, image_ids = next(stream)
+            if progress.compiles(bucket):
+                watchdog.pause()
             with trace.step(step):
                 state, metrics = progress.call(step_function, state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
-            epoch_over = finish_epoch is not None and done % steps_per_epoch == 0
-            if epoch_over:
+            if finish_epoch is not None and done % steps_per_epoch == 0:
+                watchdog.pause()
                 with progress.pause(state):
                     state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
@@ -154,8 +157,7 @@ def train(
                 raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; the same command goes on")
             if schedule.eval_every > 0 and done % schedule.eval_every == 0:
                 results, evaluated = score(done), done
-            watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
-            seen.add(bucket)
+            watchdog.beat()
         if schedule.eval_every and evaluated != last_step:
             results = score(int(state.step))
     return results
