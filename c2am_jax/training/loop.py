@@ -115,6 +115,7 @@ def train(
 
         def score(done: int) -> dict[str, float]:
             asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"
+            watchdog.pause()
             with stop.nothing_to_save(asked), progress.evaluation(done, state) as found:
                 results = evaluate(experiment, state.detector, workdir, done, classes=dataset.categories, show=show)
                 found(results)
@@ -125,16 +126,18 @@ def train(
 
         # Loop
         stream = _ahead(batches(start), mesh)
-        results, evaluated, seen = {}, -1, set()
+        results, evaluated = {}, -1
         recent = _Recent()
         for step in range(start, last_step):
             bucket, batch, image_ids = next(stream)
+            if progress.compiles(bucket):
+                watchdog.pause()
             with trace.step(step):
                 state, metrics = progress.call(step_function, state, batch, bucket)
             trace.taken(step, metrics)
             done = step + 1
-            epoch_over = finish_epoch is not None and schedule.ends_epoch(done)
-            if epoch_over:
+            if finish_epoch is not None and schedule.ends_epoch(done):
+                watchdog.pause()
                 with progress.pause(state):
                     state = finish_epoch(state)
             recent.add(done, metrics, image_ids)
@@ -166,8 +169,7 @@ def train(
                 raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}")
             if evaluating:
                 results, evaluated = score(done), done
-            watchdog.beat(counts=bucket in seen and evaluated != done and not epoch_over)
-            seen.add(bucket)
+            watchdog.beat()
         if settings.eval_every and evaluated != last_step:
             results = score(int(state.step))
     return results

@@ -89,9 +89,13 @@ class Progress:
             self._left_out += self._now() - begun
             self._bar.unpause()
 
+    def compiles(self, bucket: Any) -> bool:
+        """Whether a `call` with images padded to `bucket` (H, W) is the first of that shape."""
+        return bucket not in self._buckets
+
     def call(self, step_function: Callable[[T, Any, tuple[int, int]], R], state: T, batch: Any, bucket: Any) -> R:
         """``step_function(state, batch, bucket)``; the first of each padded shape compiles, which is said and timed."""
-        if bucket in self._buckets:
+        if not self.compiles(bucket):
             return step_function(state, batch, bucket)
         height, width = bucket
         self.say(f"compiling the training step for images padded to {height}x{width} (height x width) ...")

@@ -106,10 +106,14 @@ class Watchdog:
         self._closed.set()
         self._thread.join()
 
-    def beat(self, *, counts: bool = True) -> None:
-        """A step is done; `counts` False for one that did other work too (a compilation, an evaluation)."""
+    def pause(self) -> None:
+        """Other work than a usual step begins (a compilation, an evaluation): no watch until the next beat."""
+        self._last = None
+
+    def beat(self) -> None:
+        """A step is done."""
         now = time.monotonic()
-        if self._last is not None and counts:
+        if self._last is not None:
             self._seconds.append(now - self._last)
         self._last, self._warned = now, False
 

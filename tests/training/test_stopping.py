@@ -32,9 +32,14 @@ def test_a_step_that_takes_long_is_warned_about_once(caplog):
         watchdog.beat()
 
 
-def test_steps_that_did_other_work_do_not_count_as_usual(caplog):
+def test_other_work_is_not_watched_and_does_not_count_as_a_usual_step(caplog):
     with Watchdog(factor=5, at_least_s=0.2) as watchdog:
         for _ in range(5):
-            watchdog.beat(counts=False)
-        time.sleep(0.5)
-    assert not caplog.text
+            watchdog.beat()
+            time.sleep(0.01)
+        watchdog.pause()  # an evaluation
+        time.sleep(0.6)
+        watchdog.beat()
+        assert not caplog.text
+        time.sleep(0.6)
+        assert caplog.text.count("a step takes") == 1
