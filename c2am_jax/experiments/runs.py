@@ -20,6 +20,7 @@ from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import is_prepared
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, flat
+from c2am_jax.training.ownership import refuse_living_owner
 from c2am_jax.training.schedule import Schedule
 
 # Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
@@ -90,8 +91,10 @@ class PlannedRun:
     def execute(self, devices: str | None = None) -> int:
         """Train, or go on; output is appended to ``train.log`` of the workdir. Returns the exit status.
 
-        A workdir in which another process trains is refused by train.py.
+        Raises:
+          UserError: another process trains there, one that outlived a killed table command, say.
         """
+        refuse_living_owner(self.workdir)
         self.workdir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": devices} if devices is not None else {})
         with (self.workdir / "train.log").open("a") as log:

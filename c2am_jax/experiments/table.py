@@ -108,6 +108,7 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
     """Run what is not finished, first stages before what starts from them; returns the workdirs that failed.
 
     Raises:
+      UserError: another process trains in a workdir.
       SystemExit: a run was asked to stop (status 75); the same command goes on.
     """
     missing = [run for _, runs in planned for run in runs if run.metrics() is None]

@@ -69,6 +69,28 @@ class Claim:
         return _started(self.process) == self.started
 
 
+def refuse_living_owner(workdir: Path) -> None:
+    """Raises UserError if a training is known to run in `workdir`: one of this machine."""
+    owner = _read(workdir / FILE)
+    if owner is not None and owner.alive():
+        raise _refusal(workdir, owner)
+
+
+def _read(file: Path) -> Claim | None:
+    try:
+        return Claim(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Claim("an unknown host", "", 0, "", "an unknown time", "")
+
+
+def _refusal(workdir: Path, owner: Claim) -> UserError:
+    return UserError(
+        f"{workdir}: another training runs there ({owner.text}): wait for it, stop it, or take another --workdir"
+    )
+
+
 class Ownership:
     """The claim of this run on a workdir; a context manager, in which it is renewed."""
 
@@ -113,7 +135,7 @@ class Ownership:
         if self._thread.is_alive():
             self._thread.join()
             with contextlib.suppress(OSError, ValueError):
-                if self._read() == self._claim:
+                if _read(self._file) == self._claim:
                     self._file.unlink()
 
     def check(self) -> None:
@@ -126,32 +148,18 @@ class Ownership:
                 f"{LAPSE_S:.0f} s; nothing more is written, and that run goes on from the last checkpoint"
             )
 
-    def _read(self) -> Claim | None:
-        try:
-            return Claim(**json.loads(self._file.read_text()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            return Claim("an unknown host", "", 0, "", "an unknown time", "")
-
     def _take(self) -> None:
         while True:
             with self._turn():
-                owner = self._read()
+                owner = _read(self._file)
                 if owner is None or owner.alive() is False:
                     if owner is not None:
                         _LOG.info("%s: its last owner is gone (%s)", self._workdir, owner.text)
                     return replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
                 if owner.alive():
-                    raise self._refusal(owner)
+                    raise _refusal(self._workdir, owner)
             if not self._lapses(owner):
-                raise self._refusal(owner)
-
-    def _refusal(self, owner: Claim) -> UserError:
-        return UserError(
-            f"{self._workdir}: another training runs there ({owner.text}): wait for it, stop it, or take another "
-            "--workdir"
-        )
+                raise _refusal(self._workdir, owner)
 
     def _lapses(self, owner: Claim) -> bool:
         """Wait for a sign of life of an owner on another machine; without one the claim is deleted: True."""
@@ -165,9 +173,9 @@ class Ownership:
         while time.monotonic() < until:
             time.sleep(min(1.0, BEAT_S / 4))
             if self._renewed() != seen:
-                return self._read() != owner  # gone or of another now: look again
+                return _read(self._file) != owner  # gone or of another now: look again
         with self._turn():
-            if self._read() == owner and self._renewed() == seen:
+            if _read(self._file) == owner and self._renewed() == seen:
                 self._file.unlink(missing_ok=True)
         return True
 
@@ -186,7 +194,7 @@ class Ownership:
             yield
 
     def _look(self) -> None:
-        there = self._read()
+        there = _read(self._file)
         if there is None:
             replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
         elif there != self._claim:

@@ -38,6 +38,8 @@ for step in range(done + 1, 5):
     with (workdir / "metrics.jsonl").open("a") as file:
         print(json.dumps({"step": step, "images_per_sec": 4.0}), file=file)
     if step == 2 and os.environ.get("FAKE_HANGS"):
+        from c2am_jax.training.ownership import FILE, Claim
+        (workdir / FILE).write_text(json.dumps(vars(Claim.mine())))
         pathlib.Path("hanging").touch()
         time.sleep(60)
 (workdir / "eval/4").mkdir(parents=True)
