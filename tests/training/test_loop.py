@@ -79,7 +79,10 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
     config = configured(glyph_folder, 2, eval_every=-1)
     shown = []
     metrics = train(config, tmp_path, show=shown.append)
-    assert "bbox" in shown[0] and "weight norm" in shown[1] and shown[2] == str(tmp_path / "eval" / "2")
+    start, table, norms, place = shown
+    assert start.startswith("100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1 and 2")
+    assert start.endswith(f"weights from random, workdir {tmp_path}")
+    assert "bbox" in table and "weight norm" in norms and place == str(tmp_path / "eval" / "2")
     folder = tmp_path / "eval" / "2"
     names = {"detections_bbox.json", "detections_segm.json", "metrics.json", "weight_norms.json", "category_ap.json"}
     assert names <= {path.name for path in folder.iterdir()}
