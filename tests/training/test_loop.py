@@ -80,7 +80,7 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
     shown = []
     metrics = train(config, tmp_path, show=shown.append)
     start, table, norms, place = shown
-    assert start.startswith("100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1 and 2")
+    assert start.startswith("100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1, learning rate 0.03")
     assert start.endswith(f"weights from random, workdir {tmp_path}")
     assert "bbox" in table and "weight norm" in norms and place == str(tmp_path / "eval" / "2")
     folder = tmp_path / "eval" / "2"
@@ -133,6 +133,7 @@ def test_a_step_that_is_not_finite_is_named_before_anything_is_saved(
 
 def test_a_replayed_step_has_the_losses_of_the_step(glyph_folder, tmp_path, monkeypatch):
     start = {"seed": 1, "init": str(untrained_run(tmp_path / "first"))}
+    (tmp_path / "first" / "categories.json").unlink()  # without names, classes go by their order
     config = configured(glyph_folder, 2, "balanced_softmax", batch_size=1, **start)  # which counts classes
     make, found = loop.configured_step, {}
 
