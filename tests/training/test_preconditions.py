@@ -28,7 +28,9 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(loop.StopRequest, "reached", lambda self, done: done == step)
 
 
-@pytest.mark.parametrize(("before", "stopped", "after", "last"), [(8, 3, 16, 9), (16, 2, 8, 11)])
+@pytest.mark.parametrize(
+    ("before", "stopped", "after", "last"), [(8, 3, 16, 9), pytest.param(16, 2, 8, 11, marks=pytest.mark.slow)]
+)
 def test_another_batch_size_ends_after_the_same_epochs(
     glyph_folder, tmp_path, monkeypatch, before, stopped, after, last
 ):
