@@ -117,7 +117,7 @@ def test_an_installed_config_goes_by_name_and_one_of_the_user_by_file(installed)
         text = run("c2am-train", "--config", name, "--config.train.stepz=1", status=2)
         assert "no such key" in text and "stepz" in text and "Traceback" not in text
     text = run("c2am-train", "--config=nothing", status=2)
-    assert "no config file nothing; give a file or one of these names: cascade_r101_c2am" in text
+    assert "give a file, the config.json of a run or one of these names: cascade_r101_c2am" in text
 
 
 def test_installed_scoring_and_tables_need_no_repository(installed, scoring_files):

@@ -1,5 +1,6 @@
 """What is known at the start is said at the start; and a run goes on where it was, or is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -95,16 +96,22 @@ def test_the_users_own_file_is_named(glyph_folder, tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_pictures_that_can_not_be_evaluated_are_said_before_the_first_step(glyph_folder, tmp_path):
-    config = configured(glyph_folder, steps=1, eval_every=-1)
-    config = config.changed({"data.test_short_side": 32, "data.short_sides": (32,), "data.buckets": ((32, 32),)})
-    with pytest.raises(UserError, match=r"data.buckets"):
-        train(config.changed({"data.max_side": 512, "data.test_short_side": 32}), tmp_path)
+def test_pictures_that_can_not_be_evaluated_are_said_before_the_first_step(glyph_folder, tmp_path, monkeypatch):
+    opened = preconditions.open_dataset
+
+    def wide(data, split):
+        found = opened(data, split)
+        return dataclasses.replace(found, image_hw=found.image_hw * [1, 4]) if split == "val" else found
+
+    monkeypatch.setattr(preconditions, "open_dataset", wide)
+    config = configured(glyph_folder, steps=1, eval_every=-1).changed({"data.max_side": 512})
+    with pytest.raises(UserError, match=r"data.buckets: none of the padded shapes .* holds an image resized to"):
+        train(config, tmp_path)
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_named(glyph_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(preconditions.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    with pytest.raises(UserError, match=r"0.00 GB are free, but the checkpoints of this run need .* train.keep=3"):
+    monkeypatch.setattr(preconditions.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"0.00 GB are free, but the checkpoints of this run need .*train.keep=3"):
         train(configured(glyph_folder, steps=1), tmp_path)
 
 
