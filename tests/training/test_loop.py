@@ -80,7 +80,9 @@ def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyp
     shown = []
     metrics = train(config, tmp_path, show=shown.append)
     start, table, norms, place = shown
-    assert start.startswith("100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1, learning rate 0.03")
+    assert start.startswith(
+        "100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1, learning rate 0.03"
+    )
     assert start.endswith(f"weights from random, workdir {tmp_path}")
     assert "bbox" in table and "weight norm" in norms and place == str(tmp_path / "eval" / "2")
     folder = tmp_path / "eval" / "2"
