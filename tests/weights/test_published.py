@@ -72,16 +72,17 @@ sys.modules["torch"] = None  # an import of it fails
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 import numpy as np
 from c2am_jax.config import load_experiment
-from c2am_jax.training.initial import check_start, initial_weights
+from c2am_jax.training.initial import check_start, initial_weights, settings_of
 from c2am_jax.training.state import build_detector
 
 experiment = load_experiment("configs/maskrcnn_r50_c2am.py")
 check_start(experiment, "no/workdir")
 detector, _ = build_detector(experiment)
-start = initial_weights(experiment.train, detector, ["a"] * 1203)
+settings = settings_of(experiment)
+start = initial_weights(settings, detector, ["a"] * 1203)
 backbone = {n: float(np.ptp(v)) for n, v in start.arrays.items() if n.startswith("backbone.")}
 first = start.arrays["backbone.conv1.kernel"][0, 0, 0, 0]
-print(json.dumps([experiment.train.init, len(backbone), max(backbone.values()), float(first)]))
+print(json.dumps([settings.init, len(backbone), max(backbone.values()), float(first)]))
 """
 
 
