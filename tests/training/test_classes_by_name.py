@@ -22,7 +22,8 @@ from c2am_jax.training import checkpoint_evaluation
 from c2am_jax.training.categories import categories_of_run, write_categories
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint
-from c2am_jax.training.optimizer import learning_rate, make_optimizer
+from c2am_jax.training.optimizer import make_optimizer
+from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def run(glyph_folder, tmp_path_factory):
     (folder / "equal.json").write_text(json.dumps(truths))
     names = {"data.name": "equal", "data.dir": str(folder / "data"), "data.val_annotations": str(folder / "equal.json")}
     config, workdir = config.changed(names), folder / "run"
-    state = init_state(detector, loss_state, make_optimizer(config.train, learning_rate(config.train, 1)))
+    state = init_state(detector, loss_state, make_optimizer(config.train, Schedule(config.train, 1).rate))
     check_config(workdir, config)
     write_categories(workdir, dataset.categories)
     with Checkpoints(workdir, experiment=config) as checkpoints:

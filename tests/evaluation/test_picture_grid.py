@@ -8,7 +8,7 @@ from PIL import Image
 
 from c2am_jax.data.lvis import read_json
 from c2am_jax.data.prepared import load
-from c2am_jax.evaluation import pictures
+from c2am_jax.evaluation import picture_grid
 from c2am_jax.evaluation.lvis_ap import evaluate_file
 from c2am_jax.evaluation.picture_grid import shown_images, write_pictures
 from c2am_jax.visualization.grid import CAPTION, GAP, Captioned, grid
@@ -47,7 +47,7 @@ def halves(path, side):
 
 def test_a_perfect_detector_draws_the_annotations(glyphs, tmp_path, monkeypatch):
     detect_truths(glyphs, tmp_path, 0.75)
-    monkeypatch.setattr(pictures, "QUALITY", 100)
+    monkeypatch.setattr(picture_grid, "QUALITY", 100)
     thresholds = evaluate_file(glyphs.annotations_path, tmp_path / "detections_segm.json", "segm").thresholds()
     path = write_pictures(glyphs, tmp_path, thresholds)
     assert path == tmp_path / "pictures.jpg" and {p.name for p in tmp_path.glob("pic*")} == {"pictures.jpg"}
@@ -69,11 +69,11 @@ def test_the_same_images_every_time_and_nothing_drawn_of_what_is_below_the_thres
         scored.append(None if scores is None else len(scores))
         return picture
 
-    monkeypatch.setattr(pictures, "draw", note)
+    monkeypatch.setattr(picture_grid, "draw", note)
     for row, drawn in (({"threshold": 0.2, "f1": 0.1}, True), ({"threshold": 0.0, "f1": 0.0}, False)):
         scored.clear()
         write_pictures(glyphs, tmp_path, [row])
-        expected = [min(len(glyphs.labels_of(i)), pictures.MOST) if drawn else 0 for i in chosen]
+        expected = [min(len(glyphs.labels_of(i)), picture_grid.MOST) if drawn else 0 for i in chosen]
         assert scored == [value for count in expected for value in (None, count)]
 
 
