@@ -47,10 +47,10 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_and_started_again(glyp
     expected = [
         r"compiling the training step for images padded to 64x64 \(height x width\) \.\.\.",
         r"\.\.\. compiled, and a first step done, in \d+ s",
-        r"step 3/6  loss \d+\.\d{3}  lr [\d.]+  [\d.]+ images/s  ETA \d+ s",
+        r"step 3/6  loss \d+\.\d{3}  lr [\d.e-]+  [\d.]+ images/s  ETA \d+ s",
         r"evaluating step 3 \.\.\.",
         r"\.\.\. evaluated in \d+ s  bbox/AP \d+\.\d  segm/AP \d+\.\d",
-        r"step 6/6  loss \d+\.\d{3}  lr [\d.]+  [\d.]+ images/s",
+        r"step 6/6  loss \d+\.\d{3}  lr [\d.e-]+  [\d.]+ images/s",
         r"evaluating step 6 \.\.\.",
     ]
     found = [line for line in printed.splitlines() if any(re.fullmatch(text, line) for text in expected)]
