@@ -109,7 +109,7 @@ def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
 
     Raises:
       UserError: another process trains in a workdir.
-      SystemExit: a run was asked to stop (status 75); the same command goes on.
+      SystemExit: a run was asked to stop (status 75); the same command resumes.
     """
     missing = [run for _, runs in planned for run in runs if run.metrics() is None]
     first = {run.first.workdir: run.first for run in missing if run.first and run.first.metrics() is None}

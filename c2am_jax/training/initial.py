@@ -70,7 +70,7 @@ def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequen
       classes: names of the training set's classes in its order.
 
     Raises:
-      UserError: as `load_initial_weights`; or weights that are frozen would be random.
+      UserError: as `load`; or weights that are frozen would be random.
     """
     if schedule.init == RANDOM:
         taken = Loaded(detector)
@@ -106,18 +106,6 @@ class Loaded(NamedTuple):
 
     detector: Detector
     given: Collection[str] = frozenset()
-
-
-def load_initial_weights(
-    source: str,
-    detector: Detector,
-    *,
-    classes: Sequence[str] = (),
-    reset_classifier: bool = False,
-    reset: Sequence[str] = (),
-) -> Detector:
-    """`load` without the list of arrays."""
-    return load(source, detector, classes=classes, reset_classifier=reset_classifier, reset=reset).detector
 
 
 def load(

@@ -17,7 +17,7 @@ from c2am_jax.interop import import_torch
 from c2am_jax.interop.export_torch import export_weights, write_weights
 from c2am_jax.interop.export_torch import main as export_main
 from c2am_jax.interop.import_torch import import_weights
-from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
+from c2am_jax.training.initial import load, weights_of_workdir
 from c2am_jax.training.state import build_detector
 from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
 from c2am_jax.weights.names import state_dict
@@ -80,7 +80,7 @@ def test_training_starts_from_the_imported_weights(tiny, tmp_path):
     import_weights(tmp_path / "w.safetensors", tiny_config(), tmp_path / "run")
     detector, _ = build_detector(tiny_config())
     for source in (tmp_path / "run", tmp_path / "w.safetensors"):
-        started = load_initial_weights(str(source), detector)
+        started = load(str(source), detector).detector
         for name, value in tiny.items():
             np.testing.assert_array_equal(started.arrays[name], value)
 

@@ -12,7 +12,7 @@ from tiny import tiny_config
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
-from c2am_jax.training.initial import load_initial_weights, weights_of_workdir
+from c2am_jax.training.initial import load, weights_of_workdir
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
@@ -119,14 +119,14 @@ def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):
     bare = {name.removeprefix("backbone."): value for name, value in state_dict(backbone).items()}
     bare["layer1.0.conv1.weight"] = np.full((8, 8, 3, 3), 0.5, np.float32)
     np.savez(tmp_path / "weights.npz", **bare, **{"fc.weight": np.zeros((3, 3))})
-    params = load_initial_weights(str(tmp_path / "weights.npz"), state.detector).params
+    params = load(str(tmp_path / "weights.npz"), state.detector).detector.params
     assert (params["backbone.layer1.0.conv1.kernel"] == 0.5).all()
     np.testing.assert_array_equal(params["neck.fpn_convs.0.conv.kernel"], state.params["neck.fpn_convs.0.conv.kernel"])
 
     with Checkpoints(tmp_path / "run") as checkpoints:
         checkpoints.save(state, 1)
     zeros = jax.tree.map(np.zeros_like, state.detector)
-    found = load_initial_weights(str(tmp_path / "run"), zeros)
+    found = load(str(tmp_path / "run"), zeros).detector
     for name, value in state.detector.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], value, err_msg=name)
 
@@ -135,7 +135,7 @@ def test_initial_weights_come_from_files_and_workdirs(state, tmp_path):
 def test_broken_initial_weights_are_named(state, tmp_path, content):
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(UserError, match="bad.npz"):
-        load_initial_weights(str(tmp_path / "bad.npz"), state.detector)
+        load(str(tmp_path / "bad.npz"), state.detector)
 
 
 def test_metric_lines_behind_the_restored_step_are_dropped(tmp_path):
@@ -216,8 +216,8 @@ def test_starting_from_a_damaged_run_is_refused(state, tmp_path):
     saved(state, tmp_path)
     flip_a_byte(largest_file(tmp_path / "checkpoints" / "2"), np.random.default_rng(0))
     with pytest.raises(UserError, match=r"checkpoints/2 is damaged \(.* differs .*\); checkpoints there: 1, 2"):
-        load_initial_weights(str(tmp_path), state.detector)
-    load_initial_weights(str(tmp_path / "checkpoints" / "1"), state.detector)
+        load(str(tmp_path), state.detector)
+    load(str(tmp_path / "checkpoints" / "1"), state.detector)
 
 
 @pytest.mark.parametrize("config", [None, tiny_config()], ids=["a reader", "a run"])

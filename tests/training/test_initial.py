@@ -15,7 +15,7 @@ from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, TrainSettings
 from c2am_jax.interop import export_torch, import_torch
-from c2am_jax.training.initial import check_start, initial_weights, load_initial_weights, settings_of
+from c2am_jax.training.initial import check_start, initial_weights, load, settings_of
 from c2am_jax.training.loop import train
 from c2am_jax.training.state import build_detector
 
@@ -100,21 +100,21 @@ def test_a_classifier_that_starts_again_or_has_rows_at_random_cannot_be_frozen(f
 def test_rows_of_another_runs_classes_go_by_name(first, caplog):
     caplog.set_level(logging.INFO)
     detector, _ = build_detector(tiny_config(train__seed=5))
-    straight = load_initial_weights(str(first), detector, classes=CATEGORIES.names).params[KERNEL]
-    backwards = load_initial_weights(str(first), detector, classes=CATEGORIES.names[::-1]).params[KERNEL]
+    straight = load(str(first), detector, classes=CATEGORIES.names).detector.params[KERNEL]
+    backwards = load(str(first), detector, classes=CATEGORIES.names[::-1]).detector.params[KERNEL]
     np.testing.assert_array_equal(backwards[:, :100], straight[:, 99::-1])
     np.testing.assert_array_equal(backwards[:, 100], straight[:, 100])
     assert "100 of 100 classes are among its 100, their rows are taken by name" in caplog.text
     other = [f"photo {k}" for k in range(100)]
     with pytest.raises(UserError, match=rf"{first}: 100 of this run's 100 classes are not .*photo 0, photo 1"):
-        load_initial_weights(str(first), detector, classes=other)
-    mixed = load_initial_weights(
+        load(str(first), detector, classes=other)
+    mixed = load(
         str(first), detector, classes=[*CATEGORIES.names[50:], *other[50:]], reset_classifier=True
-    ).params[KERNEL]
+    ).detector.params[KERNEL]
     np.testing.assert_array_equal(mixed[:, :50], straight[:, 50:100])
     np.testing.assert_array_equal(mixed[:, 50:100], detector.params[KERNEL][:, 50:100])
     few, _ = build_detector(tiny_config(model__num_classes=7))
-    part = load_initial_weights(str(first), few, classes=CATEGORIES.names[3:10]).params[KERNEL]
+    part = load(str(first), few, classes=CATEGORIES.names[3:10]).detector.params[KERNEL]
     np.testing.assert_array_equal(part[:, :7], straight[:, 3:10])
 
 
@@ -133,9 +133,7 @@ def test_names_travel_through_exported_and_imported_files(first, tmp_path, monke
     assert import_torch.main([str(file), "--config", "tiny", "--out", str(out)]) == 0
     assert tuple(json.loads((out / "import.json").read_text())["classes"]) == CATEGORIES.names
     detector, _ = build_detector(tiny_config(train__seed=5))
-    found = [
-        load_initial_weights(str(source), detector, classes=CATEGORIES.names[::-1]) for source in (first, file, out)
-    ]
+    found = [load(str(source), detector, classes=CATEGORIES.names[::-1]).detector for source in (first, file, out)]
     for other in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, other.arrays, found[0].arrays)
 
@@ -168,6 +166,6 @@ def test_a_url_is_downloaded_like_a_name(first, tmp_path, monkeypatch):
     export_torch.export_weights(first, file)
     detector, _ = build_detector(tiny_config(train__seed=5))
     with Site({"/w.safetensors": file.read_bytes()}).served() as address:
-        found = load_initial_weights(f"{address}/w.safetensors", detector, classes=CATEGORIES.names)
-    expected = load_initial_weights(str(first), detector, classes=CATEGORIES.names)
+        found = load(f"{address}/w.safetensors", detector, classes=CATEGORIES.names).detector
+    expected = load(str(first), detector, classes=CATEGORIES.names).detector
     jax.tree.map(np.testing.assert_array_equal, found.arrays, expected.arrays)

@@ -12,7 +12,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
 from c2am_jax.training.checkpoint import Checkpoints, check_config
-from c2am_jax.training.initial import load_initial_weights
+from c2am_jax.training.initial import load
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import experiment_of, first_state, restore
 from c2am_jax.training.schedule import Schedule
@@ -96,7 +96,7 @@ def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
     detector, _ = build_detector(second_stage_config("lws", seed=9), STATISTICS)
     starts = {"": 2.0, "checkpoints": 2.0, "checkpoints/1": 1.0, "best": 5.0}
     for part, expected in starts.items():
-        new = load_initial_weights(str(tmp_path / part), detector)
+        new = load(str(tmp_path / part), detector).detector
         np.testing.assert_array_equal(new.rest["roi_head.bbox_head.fc_cls.bias"], expected)
         np.testing.assert_array_equal(new.rest[KERNEL], first[KERNEL])
         np.testing.assert_array_equal(new.params[EXTRA + "factor"], 1.0)
@@ -105,18 +105,18 @@ def test_a_second_stage_starts_from_any_checkpoint_of_a_run(tmp_path):
 def test_a_classifier_starts_anew_only_where_the_config_says_so(tmp_path):
     first = save_first_stage(tmp_path)
     detector, _ = build_detector(second_stage_config("crt", seed=9), STATISTICS)
-    new = load_initial_weights(str(tmp_path), detector, reset=("*.fc_cls.*",))
+    new = load(str(tmp_path), detector, reset=("*.fc_cls.*",)).detector
     np.testing.assert_array_equal(new.params[KERNEL], detector.params[KERNEL])
-    taken = load_initial_weights(str(tmp_path), detector)
+    taken = load(str(tmp_path), detector).detector
     np.testing.assert_array_equal(taken.params[KERNEL], first[KERNEL])
     detector, _ = build_detector(second_stage_config("bags"), STATISTICS)  # another shape
     with pytest.raises(UserError, match="detector of other classes"):
-        load_initial_weights(str(tmp_path), detector)
-    new = load_initial_weights(str(tmp_path), detector, reset=("*.fc_cls.*",))
+        load(str(tmp_path), detector)
+    new = load(str(tmp_path), detector, reset=("*.fc_cls.*",)).detector
     np.testing.assert_array_equal(new.params[KERNEL], detector.params[KERNEL])
     np.testing.assert_array_equal(new.rest[EXTRA + "group"], detector.rest[EXTRA + "group"])
     with pytest.raises(UserError, match=r"config\.train\.reset: '\*\.fc_clas' matches no array"):
-        load_initial_weights(str(tmp_path), detector, reset=("*.fc_clas",))
+        load(str(tmp_path), detector, reset=("*.fc_clas",))
 
 
 @pytest.mark.parametrize("method", ["loce", "fasa"])
