@@ -96,8 +96,7 @@ def prepare(
 def _prepare(
     found: Scan, images: str, name: str, folder: epath.Path, workers: int | None, beam: Sequence[str] | None
 ) -> dict[str, Any]:
-    if not found.images:
-        raise PreparationError(f"{found.name}: the list 'images' is empty or has no usable entry")
+    found.require_images()
     _make_folder(folder, found, images)
     parts = shards.parts_of(found, images, folder)
     summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
@@ -196,7 +195,7 @@ def _report(
         "in_the_file": counts,
         "published": name in published.PUBLISHED,
         "unlike_published": published.differences(name, counts),
-        "added_for_evaluation": found.additions,
+        "added_for_evaluation": found.completed,
         "noted": noted.counts,
         "noted_entries": noted.entries,
         "skipped": skipped.counts,

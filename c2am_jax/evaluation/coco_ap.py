@@ -38,15 +38,17 @@ def evaluate_coco_file(
     """
     if iou_type not in ("bbox", "segm"):
         raise UserError(f"iou_type must be bbox or segm for COCO AP, not {iou_type!r}")
-    dataset, results = read_json(annotations), read_json(predictions)
-    if not isinstance(dataset, dict) or not isinstance(dataset.get("annotations"), list):
-        raise UserError(f"{annotations}: not a json of the COCO layout")
-    if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
-        raise UserError(f"{predictions}: not a results file: the top level must be a list of detections")
+    truths = read_truths(annotations)
+    matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
+    rows = DetectionRows(str(predictions), iou_type, truths, matched)
+    rows.read()  # checks each entry: pycocotools does not
+    with safe_copy(annotations, iou_type) as copy:
+        dataset = read_json(copy)
+    results = read_json(predictions)
     if classes is not None:
-        results, notes = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
-        for line in notes if show else ():
-            show(line)
+        results, _ = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
+    for line in (*truths.notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
+        show(line)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset

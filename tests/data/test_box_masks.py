@@ -31,7 +31,7 @@ def test_boxes_at_the_border_stay_inside_the_raster():
     ("segmentation", "reason"),
     [
         ([[1.0, 2.0, 3.0, 4.0]], "3 points"),
-        ([], "3 points"),
+        ([], "no mask"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0]], "odd"),
         ([[1.0, 2.0, 3.0, float("nan"), 5.0, 6.0]], "non-finite"),
         ([[1.0, 2.0, 3.0, True, 5.0, 6.0]], "not a list of numbers"),
@@ -53,7 +53,9 @@ def test_boxes_at_the_border_stay_inside_the_raster():
         ({"size": [10, 10], "counts": "Ö1"}, "wrong character"),
         ({"size": [10, 10], "counts": "oooooooooooo0"}, "no count of pixels"),
         ("polygon", "neither"),
-        (None, "neither"),
+        (None, "no mask"),
+        ({}, "no mask"),
+        ({"size": [10, 10], "counts": "b'PPP1'"}, "decode them"),
     ],
 )
 def test_what_cannot_be_rasterised_says_why(segmentation, reason):
