@@ -93,7 +93,8 @@ def check_compressed(texts: Sequence[str], pixels: Sequence[int]) -> None:
 
 def _check_runs(lengths: np.ndarray, starts: np.ndarray, pixels: np.ndarray) -> None:
     """Raise BadMask unless the runs from each start on are counts and sum to the pixels."""
-    if len(starts) == 1 and len(lengths) and lengths.min() >= 0 and lengths.max() <= pixels[0] and lengths.sum() == pixels[0]:
+    alone = len(starts) == 1 and len(lengths) > 0
+    if alone and lengths.min() >= 0 and lengths.max() <= pixels[0] and lengths.sum() == pixels[0]:
         return
     mask = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(lengths)))
     outside = (lengths < 0) | (lengths > pixels[mask])
@@ -199,10 +200,15 @@ def rasterise(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
 
 
 def box_mask(segmentation: Any, box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """`box_frame` of the raster of an annotation, of which only the pixels under the box are made.
+    """`mask_of_runs` of an annotation's polygons or RLE. BadMask as `run_lengths` and `mask_of_runs`."""
+    return mask_of_runs(run_lengths(segmentation, hw), box, hw)
+
+
+def mask_of_runs(lengths: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """`box_frame` of a raster, of which only the pixels under the box are made.
 
     Args:
-      segmentation: polygons or RLE.
+      lengths: of its runs, see `run_lengths`.
       box: xyxy in pixels, inside the image.
       hw: of the image.
 
@@ -210,15 +216,26 @@ def box_mask(segmentation: Any, box: np.ndarray, hw: tuple[int, int]) -> np.ndar
       uint8 [MASK_SIZE, MASK_SIZE].
 
     Raises:
-      BadMask: as `run_lengths`, or the mask covers no pixel of the image.
+      BadMask: the mask covers no pixel of the image.
     """
-    lengths = run_lengths(segmentation, hw)
     if not lengths[1::2].any():
         raise BadMask("mask lies outside the image")
     left, top = np.floor(box[:2]).astype(int)
     right, bottom = np.ceil(box[2:]).astype(int)
     touched = _expanded(lengths, hw, left, right)[:, top:bottom].T
     return box_frame(np.ascontiguousarray(touched), box - np.array([left, top, left, top], np.float64))
+
+
+def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """The box around a mask with these runs, xyxy in pixels, int64 [4]; the mask has a pixel."""
+    height = hw[0]
+    ends = np.cumsum(lengths)[1::2]
+    some = lengths[1::2] > 0
+    last, first = ends[some] - 1, (ends - lengths[1::2])[some]
+    columns = first // height, last // height
+    whole = bool((columns[0] != columns[1]).any())  # a run that goes on in the next column has both borders
+    top, bottom = (0, height) if whole else ((first % height).min(), (last % height).max() + 1)
+    return np.array([columns[0].min(), top, columns[1].max() + 1, bottom])
 
 
 def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.ndarray:

@@ -52,9 +52,9 @@ def image_fault(image: Any) -> str:
     for key in ("height", "width"):
         if type(image.get(key)) is not int or not 0 < image[key] < 2**31:
             return f"{key} {image[key]!r:.40} is no positive integer" if key in image else f"no {key}"
-    names = [image.get(key) or "" for key in ("file_name", "coco_url")]
-    if not all(isinstance(name, str) for name in names) or not any(names):
-        return "neither 'file_name' nor 'coco_url' says where its file is"
+    for key in ("file_name", "coco_url"):
+        if not isinstance(image.get(key) or "", str):
+            return f"{key} {image[key]!r:.40} is no text"
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         if not isinstance(image.get(key, []), list) or not all(map(is_id, image.get(key, []))):
             return f"{key!r} is no list of ids"

@@ -1,8 +1,11 @@
 """The annotation json that evaluation reads: a scanned one with its faults left out and its gaps filled."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from etils import epath
@@ -30,6 +33,23 @@ def write_evaluation_json(found: Scan, target: epath.Path, *, masks: bool = Fals
         if found.complete and not masks:
             return shutil.copyfileobj(source, file, 1 << 20)
         _Completion(found, file, masks, ids).write(source)
+
+
+@contextlib.contextmanager
+def public_copy(found: Scan, *, masks: bool) -> Iterator[Path]:
+    """A file that public evaluators can be given, for the time of the context: the scanned one or a copy.
+
+    Args:
+      found: the scanned file.
+      masks: whether they will hand its masks to C code, which checks nothing.
+    """
+    if found.complete and not masks:
+        yield Path(found.path)
+        return
+    with tempfile.TemporaryDirectory(prefix="c2am_annotations_") as folder:
+        place = Path(folder) / Path(found.path).name
+        write_evaluation_json(found, epath.Path(place), masks=masks, ids=False)
+        yield place
 
 
 class _Completion:

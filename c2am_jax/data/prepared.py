@@ -67,6 +67,14 @@ class PreparedDataset:
         """The json that the evaluator reads."""
         return self.folder / "annotations.json"
 
+    @property
+    def nothing_trains(self) -> str:
+        """Why no image can train, for a message: what preparation left out of the user's file."""
+        report = json.loads((self.folder / "report.json").read_text())
+        reasons = [f"{count} x {reason}" for reason, count in report["skipped"].items()]
+        left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
+        return f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
+
     def labels_of(self, index: int) -> np.ndarray:
         """Classes of the instances of image `index`."""
         return self.label[self.label_offset[index] : self.label_offset[index + 1]]

@@ -8,10 +8,13 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from c2am_jax.data.class_names import categories_in
+from c2am_jax.data.class_names import categories_in, match
+from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.result_classes import ResultClasses
+from c2am_jax.evaluation.detection_rows import DetectionRows
+from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
+from c2am_jax.evaluation.truths import read_truths
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100")
 
@@ -27,7 +30,8 @@ def evaluate_coco_file(
     """COCO's twelve numbers of a results file; -1 where nothing counts.
 
     Args:
-      annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated).
+      annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated). What `entries`
+        finds unusable is left out; a mask that is none is one without a pixel.
       predictions: COCO results json, the same as LVIS's.
       iou_type: "bbox" or "segm".
       classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
@@ -42,7 +46,7 @@ def evaluate_coco_file(
     matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
     rows = DetectionRows(str(predictions), iou_type, truths, matched)
     rows.read()  # checks each entry: pycocotools does not
-    with safe_copy(annotations, iou_type) as copy:
+    with public_copy(truths.found, masks=iou_type == "segm") as copy:
         dataset = read_json(copy)
     results = read_json(predictions)
     if classes is not None:

@@ -16,7 +16,7 @@ class Truths:
     """What an annotation json says, for scoring. Codes are ``image * K + class``; images go by their ids in order.
 
     Attributes:
-      path: of the file.
+      found: the scanned file.
       table: categories, row k is class k.
       image_ids: int64 [images].
       image_hw: int64 [images, 2].
@@ -28,7 +28,7 @@ class Truths:
       notes: what a user should know of the file, a line each.
     """
 
-    path: str
+    found: Scan
     table: CategoryTable
     image_ids: np.ndarray
     image_hw: np.ndarray
@@ -87,7 +87,7 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None) -> Truths
         length=truths.length[rows],
     )
     return Truths(
-        path=str(path),
+        found=found,
         table=found.categories if groups is None else with_groups(found.categories, groups),
         image_ids=ids[by_id],
         image_hw=np.array([(image.height, image.width) for image in found.images], np.int64).reshape(-1, 2)[by_id],

@@ -70,8 +70,8 @@ def skip(content, what):
         del images[2]["height"]
     elif what == "flat image":
         images[2]["height"] = 0
-    elif what == "no place":
-        del images[2]["coco_url"]
+    elif what == "odd place":
+        images[2]["coco_url"] = 7
     elif what == "image twice":
         images.append(images[2])
 
@@ -92,7 +92,7 @@ def skip(content, what):
         ("crowd", "crowd region, evaluation ignores it", "annotation 1 of image 1"),
         ("no height", "image entry unusable", "image 3 at byte "),
         ("flat image", "image entry unusable", "height 0 is no positive integer"),
-        ("no place", "image entry unusable", "neither 'file_name' nor 'coco_url'"),
+        ("odd place", "image entry unusable", "coco_url 7 is no text"),
         ("image twice", "image listed twice", "image 3 at byte "),
     ],
 )

@@ -34,8 +34,8 @@ def test_every_recorded_number(name, shared, tmp_path):
 
 
 def random_set(folder, seed):
-    """Empty images, unverified and incompletely annotated categories, ignored boxes, crowds, objects and masks of area 0,
-    masks that are none, more detections than count, ties at the cut too, an annotation id 0.
+    """Empty images, unverified and incompletely annotated categories, ignored boxes, crowds, objects and masks of area
+    0, masks that are none, more detections than count, ties at the cut too, an annotation id 0.
     """
     rng = np.random.default_rng(seed)
     classes, hw = 6, (60, 80)
