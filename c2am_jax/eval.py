@@ -33,7 +33,9 @@ _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score agai
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "LVIS results json to score.")
 _IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm", "boundary"], "Boxes, masks or contours overlap.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as json.")
-_FIXED = flags.DEFINE_bool("fixed", False, "AP-fixed: the 10,000 best of each category count, however many per image.")
+_FIXED = flags.DEFINE_bool(
+    "fixed", False, "AP-fixed and AP-pool: the 10,000 best of each category count, however many per image."
+)
 _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
 _CLASSES = flags.DEFINE_string(
     "classes",
@@ -56,7 +58,7 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 def score(annotations: str, predictions: str) -> None:
     """Score a results file against annotations: print the tables and write what the flags ask for."""
     from c2am_jax.evaluation.result_classes import classes_of_results
-    from c2am_jax.evaluation.tables import ap_table, threshold_line, write_csv
+    from c2am_jax.evaluation.tables import ap_table, pool_line, threshold_line, write_csv
 
     kind, classes = _IOU_TYPE.value, classes_of_results(predictions, _CLASSES.value)
     if _PROTOCOL.value == "coco":
@@ -72,12 +74,14 @@ def score(annotations: str, predictions: str) -> None:
         scored = evaluate_file(
             annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted, classes=classes, show=print
         )
-        found = scored.metrics()
+        found = scored.metrics() | (scored.pooled() if _FIXED.value else {})
         if _CATEGORIES.value:
             write_csv(_CATEGORIES.value, scored.category_table())
     metrics = {f"{kind}/{name}": value for name, value in found.items()}
     print(ap_table(metrics))
     if _PROTOCOL.value == "lvis":
+        if _FIXED.value:
+            print(pool_line(found, kind))
         print(threshold_line(scored.thresholds(), kind))
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))

@@ -127,8 +127,8 @@ class FoundImage(NamedTuple):
 def find_image(image: Mapping[str, Any], folder: str | os.PathLike) -> FoundImage:
     """Where an image's file is: `file_name` or the last two parts of `coco_url`, with or without its folders.
 
-    Backslashes are separators; of a path with ".." what stands behind it. Names that differ in the case of the suffix or in how accents are written are looked
-    for after those as given.
+    Backslashes are separators; of a path with ".." what stands behind it counts. Names that differ in the case of the
+    suffix or in how accents are written are looked for after those as given.
 
     Args:
       image: "id" and one of "file_name" and "coco_url".

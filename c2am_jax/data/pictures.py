@@ -103,10 +103,13 @@ def stored(content: bytes, hw: tuple[int, int]) -> Stored:
       ImageFault: no picture, truncated, too large, or of another size.
     """
     with opened(content) as picture:
+        check_size((picture.height, picture.width))
+        jpeg = picture.format in ("JPEG", "MPO")  # MPO: a camera's JPEG with another picture behind it
+        if not jpeg:
+            picture.load()  # which already turns TIFFs
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         orientation = orientation if orientation in range(1, 9) else 1
         size, notes = (picture.height, picture.width), []
-        check_size(size)
         if orientation != 1:
             if (size[::-1] if orientation >= 5 else size) == hw:
                 notes.append("picture turned as its EXIF orientation says")
@@ -115,10 +118,9 @@ def stored(content: bytes, hw: tuple[int, int]) -> Stored:
                 notes.append("picture not turned as its EXIF orientation says: only as stored it has the json's size")
         if (size[::-1] if orientation >= 5 else size) != hw:
             raise ImageFault("image of another size", f"is {size[0]}x{size[1]}, the json says {hw[0]}x{hw[1]}")
-        if picture.format in ("JPEG", "MPO"):  # MPO: a camera's JPEG with another picture behind it
+        if jpeg:
             check_jpeg(content)
             return Stored(content, orientation, notes)
-        picture.load()
         pixels = upright(np.asarray(_rgb(picture)), orientation)
         notes.append(f"picture of the format {picture.format}, stored as PNG")
     stream = io.BytesIO()

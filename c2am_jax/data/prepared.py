@@ -73,7 +73,9 @@ class PreparedDataset:
         report = json.loads((self.folder / "report.json").read_text())
         reasons = [f"{count} x {reason}" for reason, count in report["skipped"].items()]
         left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
-        return f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
+        return (
+            f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
+        )
 
     def labels_of(self, index: int) -> np.ndarray:
         """Classes of the instances of image `index`."""

@@ -98,6 +98,8 @@ class CategoryResult:
       recall: [IoU threshold, area range]; -1 where nothing counts.
       scores, hits: of detections of any size that count at IoU 0.5, and whether they hit; for calibration.
       ground_truths: that count, of any size.
+      pooled: scores of all detections of any size, [D], and what each is at each IoU threshold, uint8 [T, D]: 0 does
+        not count, 1 false, 2 a hit.
     """
 
     precision: np.ndarray
@@ -105,6 +107,7 @@ class CategoryResult:
     scores: np.ndarray
     hits: np.ndarray
     ground_truths: int
+    pooled: tuple[np.ndarray, np.ndarray]
 
 
 def evaluate_categories(problem: Problem, categories: Sequence[int]) -> Iterator[CategoryResult]:
@@ -197,6 +200,7 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
     order = np.argsort(-score, kind="stable")
     counts = ~ignored[0, 0][order]
     scores, hits = score[order][counts], matched[0, 0][order][counts]
+    pooled = score, np.where(ignored[0], 0, 1 + matched[0]).astype(np.uint8)
     for area, total in enumerate(truths):
         if not total or not present:
             continue
@@ -210,7 +214,27 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
         for t in range(len(IOU_THRESHOLDS)):
             reached = np.searchsorted(recalls[t], RECALL_THRESHOLDS, side="left")
             precision[t, :, area] = np.append(precisions[t], 0.0)[reached]
-    return CategoryResult(precision, recall, scores, hits, int(truths[0]))
+    return CategoryResult(precision, recall, scores, hits, int(truths[0]), pooled)
+
+
+def pooled_ap(results: Sequence[CategoryResult]) -> float:
+    """AP-pool of some categories, 0 to 1: their detections in one ranking by score; -1 without ground truths.
+
+    It tells how comparable the scores of different categories are (Dave et al., "Evaluating Large-Vocabulary Object
+    Detectors: The Devil is in the Details", 2021); each object counts alike, whatever its category.
+    """
+    total = sum(result.ground_truths for result in results)
+    if not total:
+        return -1.0
+    score = np.concatenate([result.pooled[0] for result in results])
+    kind = np.concatenate([result.pooled[1] for result in results], 1)[:, np.argsort(-score, kind="stable")]
+    found = []
+    for row in kind:
+        hit = row[row > 0] == 2
+        recall, precision = np.cumsum(hit) / total, np.cumsum(hit) / (np.arange(len(hit)) + 1)
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        found.append(np.append(best, 0.0)[np.searchsorted(recall, RECALL_THRESHOLDS, side="left")].mean())
+    return float(np.mean(found))
 
 
 def _masks(problem: Problem, objects: ObjectTable, rows: slice, file) -> list[dict]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from c2am_jax.data.class_names import match
+from c2am_jax.data.class_names import match, with_groups
 from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.data.prepared import PreparedDataset
@@ -67,6 +67,7 @@ def evaluate(
 
     With several processes all predict, and the first scores; the others get no metrics. Classes go by name: those of
     the detector are `classes`, row k its class k; its detections have the ids that the validation set gives the names.
+    Rare, common and frequent are theirs too, those of the training set.
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each category of the
     validation set), thresholds.json (precision and recall of score thresholds), weight_norms.json (of `classes`, with
@@ -96,7 +97,7 @@ def evaluate(
     for iou_type in IOU_TYPES:
         _LOG.info("scoring %s", iou_type)
         path = folder / f"detections_{iou_type}.json"
-        scored = evaluate_file(dataset.annotations_path, path, iou_type, evidence=inspect is not None)
+        scored = evaluate_file(dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes)
         if inspect is not None:
             results[iou_type] = scored
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
@@ -110,7 +111,7 @@ def evaluate(
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
     (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
-    (folder / BESIDE).write_text(json.dumps(dataset.categories.as_dicts(), indent=1))
+    (folder / BESIDE).write_text(json.dumps(with_groups(dataset.categories, classes).as_dicts(), indent=1))
     write_pictures(dataset, folder, thresholds["segm"])
     if show is not None:
         for line in (*matched.lines(), *left_out_line(left_out)):

@@ -23,6 +23,7 @@ from c2am_jax.evaluation.ap_matching import (
     ObjectTable,
     Problem,
     evaluate_categories,
+    pooled_ap,
 )
 from c2am_jax.evaluation.detection_rows import MAX_DETECTIONS, DetectionRows
 from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
@@ -83,6 +84,11 @@ class LVISAP:
         return {
             name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in found.items()
         }
+
+    def pooled(self) -> dict[str, float]:
+        """AP-pool of all categories, APpool, and of rare, common and frequent ones, APpoolr/c/f; see `pooled_ap`."""
+        groups = {"": range(len(self.results)), **{letter: self.categories.group(letter) for letter in GROUPS}}
+        return {f"APpool{name}": pooled_ap([self.results[k] for k in group]) for name, group in groups.items()}
 
     def category_ap(self) -> np.ndarray:
         """AP of each category in id order; -1 for those without ground truth."""

@@ -43,7 +43,11 @@ def base():
         | {"segmentation": polygon(box)}
         for n, (i, c, box) in enumerate(BOXES, 1)
     ]
-    return {"images": images, "annotations": annotations, "categories": [{"id": i, "name": "abc"[i - 1]} for i in (1, 2, 3)]}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": "abc"[i - 1]} for i in (1, 2, 3)],
+    }
 
 
 def results(content, *keys):

@@ -375,3 +375,31 @@ def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, t
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130 and said.decode().splitlines()[-1].startswith("interrupted: start again")
     assert b"Traceback" not in said and not any(map(alive, workers))
+
+
+def test_boxes_that_look_like_corners_are_told(tiny, tmp_path):
+    for entry in tiny[0]["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [x, y, x + w, y + h]
+    tiny[0]["annotations"][3]["bbox"] = [30.0, 20.0, 60.0, 60.0]
+    report, _ = prepare_tiny(tiny, tmp_path)
+    assert report["suspicious"] == [
+        "2 of 4 boxes reach outside their picture, and 4 would be boxes if they were x1, y1, x2, y2: bbox has to be x, "
+        "y, width, height"
+    ]
+
+
+def test_boxes_that_do_not_fit_their_masks_and_reach_outside_are_told(tiny, tmp_path):
+    tiny[0]["annotations"][0]["bbox"] = [4.0, 6.0, 50.0, 40.0]
+    tiny[0]["annotations"][1]["bbox"] = [30.0, 10.0, 10.0, 60.0]
+    report, _ = prepare_tiny(tiny, tmp_path)
+    assert report["noted_entries"]["box that does not fit its mask"] == ["annotation 1 of image 1"]
+    assert report["suspicious"] == ["1 of 4 boxes reach outside their picture: they are cut off at its border"]
+
+
+def test_a_record_of_an_older_version_has_no_orientation_and_is_read(tiny, tmp_path):
+    _, dataset = prepare_tiny(tiny, tmp_path)
+    record = tf.train.Example.FromString(dataset.read(0))
+    del record.features.feature["orientation"]
+    pixels, image_id, _ = parse_record(record.SerializeToString())
+    assert int(image_id) == 1 and (pixels.numpy() == parse_record(dataset.read(0))[0].numpy()).all()

@@ -170,7 +170,10 @@ def test_backslashes_separate_folders(cases, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("string_ids", "image '1' .*id '1' is text; ids must be integers"), ("float_sizes", "image 1 .*height 96.0 is no positive")],
+    [
+        ("string_ids", "image '1' .*id '1' is text; ids must be integers"),
+        ("float_sizes", "image 1 .*height 96.0 is no positive"),
+    ],
 )
 def test_the_first_reason_is_told_of_a_file_without_one_usable_image(cases, name, why, tmp_path):
     for run in (

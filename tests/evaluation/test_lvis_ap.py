@@ -9,6 +9,7 @@ from etils import epath
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data.evaluation_json import write_evaluation_json
+from c2am_jax.data.lvis import category_table
 from c2am_jax.data.lvis_scan import scan
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import boundary
@@ -166,6 +167,21 @@ def test_ap_fixed_has_no_limit_for_images_but_one_for_categories(files, monkeypa
     assert evaluate_file(ground_truth, first, "bbox", fixed=True).metrics()["APf"] == 0
 
 
+def test_ap_pool_ranks_the_detections_of_all_categories_together(files):
+    ground_truth, write = files
+    detections = [
+        detection(1, 3, [5, 5, 50, 50], 0.9),  # hit, rare
+        detection(1, 2, [0, 0, 9, 9], 0.8),  # false: category 2 is known to be absent there
+        detection(1, 1, [0, 0, 40, 40], 0.7),  # hit, frequent
+        detection(2, 2, [0, 0, 20, 20], 0.6),  # hit, common
+    ]
+    found = evaluate_file(ground_truth, write(detections), "bbox", fixed=True).pooled()
+    # 5 objects; hits at ranks 1, 3, 4: precision 1 up to recall 1/5, then 3/4 up to 3/5; on 101 recall points.
+    assert found["APpool"] == pytest.approx((21 + 40 * 0.75) / 101)
+    assert found["APpoolr"] == 1 and found["APpoolc"] == pytest.approx(0.5)
+    assert found["APpoolf"] == pytest.approx(34 / 101)
+
+
 def test_boundary_ap_is_stricter_than_mask_ap_and_one_for_exact_masks(files):
     ground_truth, write = files
     exact = [
@@ -204,6 +220,18 @@ def test_thresholds_tell_precision_and_recall_of_what_counts(files):
     rows = {row["threshold"]: row for row in evaluate_file(ground_truth, path, "bbox").thresholds()}
     assert rows[0.7]["precision"] == 1 and rows[0.7]["recall"] == pytest.approx(1 / 5)
     assert rows[0.5]["precision"] == pytest.approx(0.5) and rows[0.95]["precision"] == 0
+
+
+def test_groups_are_those_of_the_training_set(files):
+    ground_truth, write = files
+    predictions = write([detection(1, 3, [5, 5, 50, 50], 0.9)])
+    training = [{"id": 10 + i, "name": str(i), "frequency": f, "image_count": 9} for i, f in enumerate("rrcc", 1)]
+    own, theirs = (
+        evaluate_file(ground_truth, predictions, "bbox", groups=groups) for groups in (None, category_table(training))
+    )
+    assert own.metrics()["APr"] > 0.99 and theirs.metrics()["APr"] == 0 and theirs.metrics()["APc"] > 0.99
+    assert theirs.metrics()["APf"] == -1 and own.metrics()["AP"] == theirs.metrics()["AP"]
+    assert [row["id"] for row in theirs.category_table()] == [1, 2, 3, 4]
 
 
 def test_the_table_of_categories(files):
