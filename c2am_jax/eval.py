@@ -156,7 +156,7 @@ def main(_) -> None:
         raise UserError("give --workdir DIR of a run, or --annotations together with --predictions")
     from c2am_jax.config import parse
 
-    experiment = parse(command_line.given_config())
+    experiment = parse(command_line.given_config(), show=print)
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 

@@ -136,9 +136,15 @@ class LossSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings(Settings):
-    """`config.eval`. `batch_size` is of all processes, and rounded up to their devices."""
+    """`config.eval`.
+
+    Attributes:
+      batch_size: of all processes, rounded up to their devices.
+      split: what eval.py evaluates on: "val", or "test" (`data.test_annotations`); training uses "val".
+    """
 
     batch_size: Count = 8
+    split: Annotated[str, one_of("val", "test")] = "val"
 
 
 @dataclasses.dataclass(frozen=True)

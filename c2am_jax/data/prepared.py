@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from c2am_jax.data import lvis, shards
+from c2am_jax.data.shards import NO_MASKS
 from c2am_jax.data.storage import is_remote
 from c2am_jax.errors import UserError
 
@@ -73,6 +74,8 @@ class PreparedDataset:
         report = json.loads((self.folder / "report.json").read_text())
         reasons = [f"{count} x {reason}" for reason, count in report["skipped"].items()]
         left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
+        if NO_MASKS in report["skipped"]:
+            left_out += "; the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
         return (
             f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
         )

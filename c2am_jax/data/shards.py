@@ -38,6 +38,7 @@ from c2am_jax.progress import Counter
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
+NO_MASKS = "annotation without a mask"  # a reason of the report
 _MAY_APPEAR = ("image file missing", "image file unreadable")
 
 
@@ -249,7 +250,7 @@ def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -
             runs = run_lengths(annotation.get("segmentation"), hw)
             mask = mask_of_runs(runs, box, hw)
         except BadMask as error:
-            reason = "mask unusable" if has_mask(annotation) else "annotation without a mask"
+            reason = "mask unusable" if has_mask(annotation) else NO_MASKS
             summary.skipped.add(reason, f"{name}: {error}")
             continue
         if not mask.any():

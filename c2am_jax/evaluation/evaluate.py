@@ -63,7 +63,7 @@ def evaluate(
     inspect: Callable[[Evaluated], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Predict, score, write ``eval/STEP/`` in the workdir, or `folder`; returns the metrics.
+    """Predict `eval.split`, score, write ``eval/STEP/`` in the workdir, or `folder`; returns the metrics.
 
     With several processes all predict, and the first scores; the others get no metrics. Classes go by name: those of
     the detector are `classes`, row k its class k; its detections have the ids that the validation set gives the names.
@@ -78,8 +78,9 @@ def evaluate(
     Raises:
       UserError: the validation set is missing, or has no class of the detector.
     """
-    dataset = open_dataset(experiment.data, "val")
-    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, "val")))
+    split = experiment.eval.split
+    dataset = open_dataset(experiment.data, split)
+    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, split)))
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size

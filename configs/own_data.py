@@ -1,0 +1,15 @@
+"""Mask R-CNN R50-FPN on pictures of your own: a COCO json for training, one for validation, a folder of pictures.
+
+python train.py --config configs/own_data.py --config.data.annotations=TRAIN.json --config.data.val_annotations=VAL.json
+--config.data.images=DIR
+
+Or one flag for a folder in a usual layout: --config.data.folder=DIR. What follows from the data (classes, sizes,
+length) is derived and printed; --config.KEY=VALUE sets another value. Another method: --config configs/own_data.py:softmax
+"""
+
+from c2am_jax.config import own_data
+
+
+def get_config(method: str = ""):
+    """`method`: a name of `losses.methods`, c2am if empty."""
+    return own_data(method=method or "c2am")
