@@ -4,7 +4,8 @@ python train.py --config configs/own_data.py --config.data.annotations=TRAIN.jso
 --config.data.images=DIR
 
 Or one flag for a folder in a usual layout: --config.data.folder=DIR. What follows from the data (classes, sizes,
-length) is derived and printed; --config.KEY=VALUE sets another value. Another method: --config configs/own_data.py:softmax
+length) is derived and printed; --config.KEY=VALUE sets another value. Another method:
+--config configs/own_data.py:softmax
 """
 
 from c2am_jax.config import own_data
