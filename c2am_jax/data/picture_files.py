@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from c2am_jax.data.entries import image_fault
 from c2am_jax.data.json_stream import BrokenJson, read_lists
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
-from c2am_jax.data.lvis_scan import _image_fault as image_fault
 from c2am_jax.data.lvis_scan import open_json
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
