@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from c2am_jax.data.jpeg import ImageFault
-from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures
+from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures, read_listed
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.progress import Counter
 
@@ -99,8 +99,7 @@ def predict(
             for source in sources:
                 bar.update()
                 try:
-                    pixels = read_picture(source.path)
-                    _check_size(pixels, source.hw)
+                    pixels = read_listed(source.path, source.hw) if source.hw else read_picture(source.path)
                     detect.bucket((pixels.shape[0], pixels.shape[1]))
                 except (ImageFault, OSError, UserError) as error:
                     faults.append(f"{source.path}: {error}")
@@ -152,13 +151,6 @@ def _nothing(faults: Sequence[str]) -> str:
     """The first faults and how many more there are, as one line."""
     more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
     return "; ".join(faults[:NAMED]) + more
-
-
-def _check_size(pixels: np.ndarray, hw: tuple[int, int] | None) -> None:
-    """Raise ImageFault unless the picture has the size that the json says, by which its masks are scored."""
-    height, width = pixels.shape[:2]
-    if hw is not None and (height, width) != hw:
-        raise ImageFault("image of another size", f"is {height}x{width}, the json says {hw[0]}x{hw[1]}")
 
 
 def _too_high(threshold: float, pictures: int, best: tuple[float, int, Path], names: Sequence[str]) -> str:
