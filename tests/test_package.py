@@ -104,7 +104,12 @@ def test_installed_commands_show_their_flags(installed):
         assert flag in text
     for flag in ("--annotations", "--predictions", "--report", "--gather_logits", "--workdir", "--step"):
         assert flag in run("c2am-eval", "--help")
-    for command, flag in (("c2am-predict", "--threshold"), ("c2am-export", "--platforms"), ("c2am-prepare", "--beam")):
+    for command, flag in (
+        ("c2am-predict", "--threshold"),
+        ("c2am-export", "--platforms"),
+        ("c2am-prepare", "--beam"),
+        ("c2am-download", "--keep_archives"),
+    ):
         assert flag in run(command, "--help")
 
 
