@@ -100,6 +100,7 @@ COMMANDS = {
         ("--annotations=none.json", "--images={tmp}", "--name=a_train", "--out={tmp}"),
         "none.json: no such file",
     ),
+    "data.download": (("lvis_v1", "--images=/none", "--out={tmp}"), "--images /none: no folder /none/train2017"),
     "data.stats": (("none.json",), "none.json: no such file"),
     "interop.import_torch": (
         ("none.npz", "--config=configs/glyphs_ce.py", "--out={tmp}/run"),

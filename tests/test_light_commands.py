@@ -85,7 +85,7 @@ def test_the_modules_that_score_and_report():
     without_them(f"for name in {modules}: importlib.import_module('c2am_jax.' + name)")
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "predict", "export", "data.prepare", "data.browse"])
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "export", "data.prepare", "data.browse", "data.download"])
 def test_help(name):
     printed = without_them(f"sys.argv[1:] = ['--help']; runpy.run_module('c2am_jax.{name}', run_name='__main__')")
     assert any(flag in printed for flag in ("--workdir", "--annotations", "--images"))

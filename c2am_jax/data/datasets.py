@@ -9,10 +9,15 @@ from c2am_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 # Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
-STANDARD_ANNOTATIONS = {"lvis_v1": "lvis_v1_{split}.json", "lvis_v05": "lvis_v0.5_{split}.json"}
+STANDARD_ANNOTATIONS = {
+    "lvis_v1": "lvis_v1_{split}.json",
+    "lvis_v05": "lvis_v0.5_{split}.json",
+    "coco": "instances_{split}2017.json",
+}
 DOWNLOADS = {
     "lvis_v1": "lvis_v1_train.json.zip and lvis_v1_val.json.zip from https://www.lvisdataset.org/dataset",
     "lvis_v05": "lvis_v0.5_train.json.zip and lvis_v0.5_val.json.zip from https://www.lvisdataset.org/dataset",
+    "coco": "annotations_trainval2017.zip from https://cocodataset.org/#download",
 }
 IMAGES = "train2017.zip and val2017.zip from http://images.cocodataset.org/zips/"
 
@@ -92,8 +97,11 @@ def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
     lacking = annotations if not annotations.is_file() else images
     key = "" if split == "train" else f"{split}_"
     what = DOWNLOADS.get(name, "a json in the LVIS layout")
+    command, standard = "Download", STANDARD_ANNOTATIONS.get(name, "").format(split=split)
+    if standard and annotations.parts[-2:] == (name, standard):  # where the command puts it
+        command = f"Run python -m c2am_jax.data.download {name} --out {annotations.parent.parent}, or download"
     return (
-        f"{lacking} does not exist. Download {what} and unpack it so that {annotations} exists; download {IMAGES} and "
+        f"{lacking} does not exist. {command} {what} and unpack it so that {annotations} exists; download {IMAGES} and "
         f"unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE --config.data.{key}images=DIR. "
         "Without any download, configs/glyphs_c2am.py trains on the built-in data."
     )

@@ -1,6 +1,6 @@
 """Annotation json and JPEGs -> records. What is skipped is counted, listed, and explained in docs/data.md.
 
-python -m c2am_jax.data.prepare lvis_v1 --out DIR       (or lvis_v05; files in DIR/lvis_v1, or --annotations, --images)
+python -m c2am_jax.data.prepare lvis_v1 --out DIR   (lvis_v05, coco; files in DIR/lvis_v1, or --annotations, --images)
 python -m c2am_jax.data.prepare --annotations A.json --images DIR --name NAME --out DIR   (LVIS or COCO layout)
 """
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", nargs="?", choices=("lvis_v1", "lvis_v05"), help="a published set")
+    parser.add_argument("dataset", nargs="?", choices=("lvis_v1", "lvis_v05", "coco"), help="a published set")
     parser.add_argument("--split", choices=("train", "val"), help="of the published set; default: both")
     parser.add_argument("--annotations", help="json in the LVIS or COCO layout, local or gs://")
     parser.add_argument("--images", help="folder of its pictures (searched by file_name or coco_url), local or gs://")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from loopback import Site
 
+from c2am_jax import downloads
 from c2am_jax.errors import UserError
-from c2am_jax.weights import download
 from c2am_jax.weights.download import cache_folder, fetch
 from c2am_jax.weights.sources import table
 
@@ -25,8 +25,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def cache(tmp_path, monkeypatch):
     """An empty cache; no pauses, no proxies."""
     monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(download, "_BLOCK", 10_000)
+    monkeypatch.setattr(downloads, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(downloads, "_BLOCK", 10_000)
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "cache" / "weights"
 
@@ -126,16 +126,16 @@ def test_a_busy_server_is_asked_again(named, site, caplog):
 
 
 def test_a_full_disk_is_one_line_before_and_while_writing(named, cache, monkeypatch):
-    usage = download.shutil.disk_usage
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=1000))
+    usage = downloads.shutil.disk_usage
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=1000))
     with pytest.raises(UserError, match=r"the disk is full \(my:weights needs 0 MB more .* set C2AM_CACHE"):
         fetch("my:weights")
-    monkeypatch.setattr(download.shutil, "disk_usage", usage)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", usage)
 
     def full(self, count):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download.Counter, "update", full)
+    monkeypatch.setattr(downloads.Counter, "update", full)
     with pytest.raises(UserError, match=rf"{cache}: the disk is full \(No space left on device\): free some space"):
         fetch("my:weights")
 
@@ -186,8 +186,8 @@ def test_two_processes_download_once(named, site, cache, monkeypatch):
 
 def test_progress_is_told_in_megabytes(named, monkeypatch):
     counted = []
-    monkeypatch.setattr(download, "MB", 1000)
-    monkeypatch.setattr(download.Counter, "update", lambda self, count: counted.append(count))
+    monkeypatch.setattr(downloads, "MB", 1000)
+    monkeypatch.setattr(downloads.Counter, "update", lambda self, count: counted.append(count))
     fetch("my:weights")
     assert len(counted) >= 10 and sum(counted) == 300
 
