@@ -14,7 +14,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -137,6 +137,11 @@ class Truths:
     length: np.ndarray
     negative: np.ndarray | None
     not_exhaustive: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> "Truths":
+        """Some of the annotations: bool [T]."""
+        names = ("image", "label", "id", "box", "area", "ignore", "offset", "length")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
 
 # What an annotation is as a crowd.

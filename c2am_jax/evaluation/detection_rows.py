@@ -35,6 +35,7 @@ class DetectionRows:
         self.path = path
         self._image_of = {image: n for n, image in enumerate(truths.image_ids.tolist())}
         self._class_of = truths.table.class_of
+        self._outside = {self._image_of[image] for image in truths.outside.tolist()}
         self._meaning = "the annotations" if classes is None else classes.ours_name
         if classes is not None:
             self._class_of = dict(zip(classes.ours.ids.tolist(), classes.row.tolist(), strict=True))
@@ -80,6 +81,8 @@ class DetectionRows:
         if not self._score:
             self._has_boxes = "bbox" in entry
         image, label = self._known(entry, "image_id", self._image_of), self._known(entry, "category_id", self._class_of)
+        if image in self._outside:
+            return
         if label < 0:
             self.left_out += 1
             return

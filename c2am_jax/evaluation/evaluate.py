@@ -13,6 +13,7 @@ import numpy as np
 from c2am_jax.data.class_names import match, with_groups
 from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.lvis import CategoryTable
+from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
@@ -81,6 +82,11 @@ def evaluate(
     split = experiment.eval.split
     dataset = open_dataset(experiment.data, split)
     matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, split)))
+    images = chosen_images(dataset.annotations_path, experiment.eval.subset)
+    if images is not None:
+        dataset = dataset.of_images(images)
+    for line in _seen_in_coco(experiment, dataset) if show else ():
+        show(line)
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
@@ -98,7 +104,9 @@ def evaluate(
     for iou_type in IOU_TYPES:
         _LOG.info("scoring %s", iou_type)
         path = folder / f"detections_{iou_type}.json"
-        scored = evaluate_file(dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes)
+        scored = evaluate_file(
+            dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes, images=images
+        )
         if inspect is not None:
             results[iou_type] = scored
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
@@ -124,3 +132,16 @@ def evaluate(
     if inspect is not None:
         inspect(Evaluated(dataset, step, results, kernels, norms, folder, classes))
     return metrics
+
+
+def _seen_in_coco(experiment: Experiment, dataset: PreparedDataset) -> list[str]:
+    """A warning if the initial weights were trained on images that are evaluated."""
+    if not experiment.train.init.startswith("coco:"):
+        return []
+    seen = images_in(dataset.annotations_path, "train2017") & set(dataset.image_id.tolist())
+    if not seen:
+        return []
+    return [
+        f"warning: {len(seen):,} of {len(dataset):,} images of {dataset.name} are of COCO's train2017, on which the "
+        f"initial weights {experiment.train.init} were trained: scores are too high. --subset minival takes the others"
+    ]

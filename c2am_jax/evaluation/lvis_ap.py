@@ -7,7 +7,7 @@ bytes per detection; masks are read from the results file when their category is
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,7 @@ def evaluate_file(
     evidence: bool = False,
     classes: ResultClasses | None = None,
     groups: CategoryTable | None = None,
+    images: Collection[int] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> LVISAP:
     """Score a results file against a LVIS json.
@@ -160,6 +161,7 @@ def evaluate_file(
       classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
       groups: categories of the training set, whose rare, common and frequent ones are meant; `classes` if not given,
         else the annotations' own.
+      images: ids of those that count, such as `minival.chosen_images`; None: all.
       show: gets what a user should know about both files, line by line.
 
     Raises:
@@ -167,7 +169,7 @@ def evaluate_file(
     """
     if iou_type not in ALL_IOU_TYPES:
         raise UserError(f"iou_type must be {', '.join(ALL_IOU_TYPES)}, not {iou_type!r}")
-    truths = read_truths(annotations, groups or (classes.table if classes else None))
+    truths = read_truths(annotations, groups or (classes.table if classes else None), images)
     matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
     found = DetectionRows(str(predictions), iou_type, truths, matched)
     found.read()

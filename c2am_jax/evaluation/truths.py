@@ -1,6 +1,7 @@
 """Ground truths of an annotation json as arrays: what `data.lvis_scan` finds usable, by the rules of LVIS AP."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ class Truths:
       found: the scanned file.
       table: categories, row k is class k.
       image_ids: int64 [images].
+      outside: ids of the images that do not count, nor any detection in them.
       image_hw: int64 [images, 2].
       objects: all that count: those of area 0 do not (the rule of `lvis.LVIS.get_ann_ids`).
       negative: sorted codes of what is verified to be absent; None: everything is without an annotation.
@@ -31,6 +33,7 @@ class Truths:
     found: Scan
     table: CategoryTable
     image_ids: np.ndarray
+    outside: np.ndarray
     image_hw: np.ndarray
     objects: ObjectTable
     negative: np.ndarray | None
@@ -47,12 +50,13 @@ class Truths:
         return present | np.isin(codes, self.negative)
 
 
-def read_truths(path: str | Path, groups: CategoryTable | None = None) -> Truths:
+def read_truths(path: str | Path, groups: CategoryTable | None = None, images: Collection[int] | None = None) -> Truths:
     """Read a json of the LVIS or COCO layout.
 
     Args:
       path: of the file.
       groups: categories of the training set, whose frequencies count, by name; the file's own for others.
+      images: ids of those that count; None: all.
 
     Raises:
       AnnotationError: as `scan`, or not one usable image.
@@ -70,6 +74,10 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None) -> Truths
         return np.sort(place[codes // classes] * classes + codes % classes)
 
     image, counts = place[truths.image], truths.area > 0
+    if images is not None:  # the others stay in the table, without anything in them
+        inside = np.isin(ids, np.array(sorted(images), np.int64))[truths.image]
+        image, counts = image[inside], counts[inside]
+        truths = truths.of(inside)
     codes = image * classes + truths.label
     dropped = np.unique(codes[~counts])
     present = np.unique(codes[counts])
@@ -90,6 +98,7 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None) -> Truths
         found=found,
         table=found.categories if groups is None else with_groups(found.categories, groups),
         image_ids=ids[by_id],
+        outside=np.zeros(0, np.int64) if images is None else np.setdiff1d(ids, np.array(sorted(images), np.int64)),
         image_hw=np.array([(image.height, image.width) for image in found.images], np.int64).reshape(-1, 2)[by_id],
         objects=objects,
         negative=None if truths.negative is None else moved(truths.negative),

@@ -377,6 +377,14 @@ def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, t
     assert b"Traceback" not in said and not any(map(alive, workers))
 
 
+def test_some_of_the_images_are_read_as_in_the_whole(tiny, tmp_path):
+    _, dataset = prepare_tiny(tiny, tmp_path)
+    some = dataset.of_images({4, 2, 99})
+    assert some.image_id.tolist() == [2, 4] and [some.labels_of(i).tolist() for i in (0, 1)] == [[1], [1]]
+    assert [some.read(i) for i in (0, 1)] == [dataset.read(i) for i in (1, 3)]
+    assert some.of_images({4}).read(0) == dataset.read(3) and len(some.of_images({1})) == 0
+
+
 def test_boxes_that_look_like_corners_are_told(tiny, tmp_path):
     for entry in tiny[0]["annotations"]:
         x, y, w, h = entry["bbox"]

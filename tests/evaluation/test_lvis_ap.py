@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis import category_table
 from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import boundary
 from c2am_jax.evaluation.lvis_ap import ALL_IOU_TYPES, evaluate_file
@@ -165,6 +166,36 @@ def test_ap_fixed_has_no_limit_for_images_but_one_for_categories(files, monkeypa
     monkeypatch.setattr("c2am_jax.evaluation.detection_rows.FIXED_PER_CATEGORY", 1)
     first = write([detection(1, 1, [60, 0, 9, 9], 0.9), detection(1, 1, [0, 0, 40, 40], 0.5)])
     assert evaluate_file(ground_truth, first, "bbox", fixed=True).metrics()["APf"] == 0
+
+
+def test_a_subset_scores_as_a_json_of_its_images(tmp_path):
+    truths, predictions = random_set(tmp_path, 4)
+    content = json.loads(truths.read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"http://x/{'val' if image['id'] % 3 else 'train'}2017/1.jpg"
+    truths.write_text(json.dumps(content))
+    chosen = chosen_images(truths, "minival")
+    assert chosen == {image["id"] for image in content["images"] if image["id"] % 3} and images_in(truths, "train2017")
+    small = tmp_path / "small.json"
+    content["images"] = [image for image in content["images"] if image["id"] in chosen]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in chosen]
+    small.write_text(json.dumps(content))
+    inside = tmp_path / "inside.json"
+    inside.write_text(json.dumps([d for d in json.loads(predictions.read_text()) if d["image_id"] in chosen]))
+    for kind in ("bbox", "segm"):
+        found = evaluate_file(truths, predictions, kind, images=chosen)
+        assert found.metrics() == evaluate_file(small, inside, kind).metrics()
+    assert chosen_images(truths, "all") is None
+    with pytest.raises(UserError, match="no image is of minival"):
+        chosen_images(files_without_urls(truths), "minival")
+
+
+def files_without_urls(truths):
+    content = json.loads(truths.read_text())
+    for image in content["images"]:
+        del image["coco_url"]
+    truths.write_text(json.dumps(content))
+    return truths
 
 
 def test_ap_pool_ranks_the_detections_of_all_categories_together(files):

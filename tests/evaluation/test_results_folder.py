@@ -38,6 +38,8 @@ def test_each_setting_has_a_folder_of_its_own(run, tmp_path):
         return results_folder(tmp_path, 5, run, given).name
 
     assert name() == name(train__steps=7) == "5" and name(calibration__name="norcal") == "5-norcal"
+    assert name(eval__split="test", data__test_annotations="t.json") == "5-test"
+    assert name(eval__subset="minival") == "5-minival" and name(data__test_annotations="t.json") == "5"
     others = [
         name(model__test__nms_iou=0.6),
         name(model__test__nms_iou=0.7),
