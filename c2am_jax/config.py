@@ -134,7 +134,7 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
     return tree(Experiment(name, LossSettings(method), settings, data, train, EvalSettings(batch_size=10)))
 
 
-def own_data(name: str = "", method: str = "c2am") -> Tree:
+def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tree:
     """Mask R-CNN R50-FPN for pictures of one's own, from weights that were trained on COCO.
 
     What follows from the data is left open (`data.derived`), unless a flag sets it.
@@ -142,9 +142,13 @@ def own_data(name: str = "", method: str = "c2am") -> Tree:
     Args:
       name: of the experiment; by default that of the data.
       method: as in `lvis`.
+      small: the small detector of `glyphs` from random weights instead, for small pictures and to try things out.
     """
-    config = lvis("own_data", method)
-    config.train.init, config.train.reset_classifier = COCO_DETECTOR, True  # rows of COCO's classes stay
+    config = glyphs("own_data", method) if small else lvis("own_data", method)
+    if small:
+        config.data.flip_probability = 0.5
+    else:
+        config.train.init, config.train.reset_classifier = COCO_DETECTOR, True  # rows of COCO's classes stay
     config.train.log_every = 20
     config.model.test.max_detections = 100
     config.data.update({FOLDER: ""})

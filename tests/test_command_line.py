@@ -102,6 +102,7 @@ COMMANDS = {
     ),
     "data.download": (("lvis_v1", "--images=/none", "--out={tmp}"), "--images /none: no folder /none/train2017"),
     "data.browse": (("none.json", "--images={tmp}", "--out={tmp}/page.html"), "none.json: no such file"),
+    "data.shapes": (("--out={tmp}/../..",), "the folder is not empty"),
     "data.stats": (("none.json",), "none.json: no such file"),
     "interop.import_torch": (
         ("none.npz", "--config=configs/glyphs_ce.py", "--out={tmp}/run"),
