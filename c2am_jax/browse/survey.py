@@ -157,7 +157,8 @@ def _file_findings(
     except ImageNotFound as error:
         return None, [Finding("missing", None, str(error))]
     path, found = Path(file.path), []
-    if file.elsewhere:
+    named = entry.file_name.replace("\\", "/").removeprefix("./")
+    if file.elsewhere and not path.resolve().as_posix().endswith(f"/{named}"):  # --images a/val, file_name val/1.jpg
         found.append(Finding("elsewhere", None, f"found as {path}"))
     first = first_of_file.setdefault(path.resolve(), entry.id)
     if first != entry.id:
