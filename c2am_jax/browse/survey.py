@@ -140,8 +140,8 @@ def _examined(
     hw = entry.height, entry.width
     things = []
     for row in rows:
-        file.seek(truths.offset[row])
-        said = json.loads(file.read(truths.length[row]))
+        file.seek(int(truths.offset[row]))
+        said = json.loads(file.read(int(truths.length[row])))
         things.append(Thing(said, int(truths.label[row]), truths.box[row]))
     path, findings = _file_findings(entry, hw, folder, first_of_file)
     if things and all(thing.crowd for thing in things):
