@@ -74,8 +74,8 @@ def _part(survey: Survey, places: Sequence[int]) -> str:
     with open(survey.scan.path, "rb") as file:
         annotations = []
         for row in rows:
-            file.seek(truths.offset[row])
-            annotations.append(json.loads(file.read(truths.length[row])))
+            file.seek(int(truths.offset[row]))
+            annotations.append(json.loads(file.read(int(truths.length[row]))))
     images = [survey.scan.images[place]._asdict() for place in places]
     categories = survey.scan.categories.as_dicts()
     return json.dumps({"images": images, "annotations": annotations, "categories": categories})

@@ -21,7 +21,7 @@ class Look(NamedTuple):
     @property
     def upright(self) -> tuple[int, int]:
         """Height and width after turning."""
-        return self.stored[::-1] if self.orientation in _SIDEWAYS else self.stored
+        return (self.stored[1], self.stored[0]) if self.orientation in _SIDEWAYS else self.stored
 
     def fits(self, hw: tuple[int, int]) -> str:
         """ "upright" or "stored", the picture of this height and width; "" for neither."""
@@ -56,4 +56,4 @@ def pixels_for(path: Path, hw: tuple[int, int]) -> np.ndarray:
     if look(path).fits(hw) == "stored":
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
-    return np.asarray(Image.fromarray(upright).resize(hw[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(upright).resize((hw[1], hw[0]), Image.Resampling.BILINEAR))

@@ -140,8 +140,8 @@ def _examined(
     hw = entry.height, entry.width
     things = []
     for row in rows:
-        file.seek(truths.offset[row])
-        said = json.loads(file.read(truths.length[row]))
+        file.seek(int(truths.offset[row]))
+        said = json.loads(file.read(int(truths.length[row])))
         things.append(Thing(said, int(truths.label[row]), truths.box[row]))
     path, findings = _file_findings(entry, hw, folder, first_of_file)
     if things and all(thing.crowd for thing in things):
@@ -157,7 +157,8 @@ def _file_findings(
     except ImageNotFound as error:
         return None, [Finding("missing", None, str(error))]
     path, found = Path(file.path), []
-    if file.elsewhere:
+    named = entry.file_name.replace("\\", "/").removeprefix("./")
+    if file.elsewhere and not path.resolve().as_posix().endswith(f"/{named}"):  # --images a/val, file_name val/1.jpg
         found.append(Finding("elsewhere", None, f"found as {path}"))
     first = first_of_file.setdefault(path.resolve(), entry.id)
     if first != entry.id:

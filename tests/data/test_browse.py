@@ -127,6 +127,16 @@ def test_each_suspect_is_counted_explained_and_marked(tiny, tmp_path, capsys, ch
         assert red.sum() > 50 and '<span class="badge">1</span>' in page
 
 
+def test_a_folder_that_the_names_begin_with_is_not_another_one(tiny):
+    content, write = tiny
+    for number, image in enumerate(content["images"], 1):
+        image["file_name"] = f"train2017/{number:012d}.jpg"
+    annotations, images = write()
+    assert not counts(annotations, images) and not counts(annotations, images / "train2017")
+    content["images"][0] |= {"file_name": "old/000000000001.jpg", "coco_url": ""}
+    assert counts(write()[0], images / "train2017") == {"elsewhere": (1, 1)}
+
+
 def test_broken_and_turned_files(tiny, tmp_path):
     content, write = tiny
     annotations, images = write()
