@@ -69,10 +69,12 @@ def _images_of(annotations: Path, folder: Path, names: tuple[str, ...]) -> Path:
     years = [path for name in names for path in sorted(folder.glob(f"{name}[0-9]*"))]
     inside = [folder / "images" / name for name in names] + [folder / name for name in names]
     places = [annotations.parent, *years, *inside, folder / "images", folder]
+    found = []
     for place in places if first and isinstance(first[0], dict) else ():
         try:
-            find_image({"id": "?", **first[0]}, place)
+            found.append((find_image({"id": "?", **first[0]}, place).elsewhere, place))
         except (ImageNotFound, AttributeError, TypeError):
             continue
-        return place
+    if found:
+        return min(found, key=lambda pair: pair[0])[1]  # the first in which it has the named folders, else the first
     raise UserError(f"{annotations}: its first picture is in none of {', '.join(map(str, dict.fromkeys(places)))}")

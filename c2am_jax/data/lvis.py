@@ -147,17 +147,19 @@ def find_image(image: Mapping[str, Any], folder: str | os.PathLike) -> FoundImag
         candidate = epath.Path(folder) / spelt
         try:
             if candidate.is_file():
-                return FoundImage(candidate, bool(image.get("file_name")) and _moved(names[0], place))
+                return FoundImage(candidate, bool(image.get("file_name")) and _moved(names[0], place, candidate))
         except (OSError, ValueError):  # no possible name of a file: too long, or with a character that no file has
             continue
     text = " or ".join(os.fspath(epath.Path(folder) / place) for place in places) or f"{names[0]!r} in {folder}"
     raise ImageNotFound("image file missing", f"image {image['id']}: no file {text}")
 
 
-def _moved(name: str, place: str) -> bool:
-    """Whether a place is only the last part of a name with folders in it."""
+def _moved(name: str, place: str, found: epath.Path) -> bool:
+    """Whether a place is only the last part of a name with folders in it, and the file is in other folders."""
     inside = [part for part in PurePosixPath(name).parts if part not in ("/", ".")]
-    return PurePosixPath(place).parts == tuple(inside[-1:]) and len(inside) > 1 and not name.startswith("/")
+    if PurePosixPath(place).parts != tuple(inside[-1:]) or len(inside) < 2 or name.startswith("/"):
+        return False
+    return found.parts[-len(inside) : -1] != tuple(inside[:-1])
 
 
 def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> epath.Path:

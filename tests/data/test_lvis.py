@@ -128,4 +128,5 @@ def test_a_picture_in_another_folder_than_named_is_told(tmp_path):
     (tmp_path / "b.jpg").touch()
     assert not find_image({"id": 1, "file_name": "train/a.jpg"}, tmp_path).elsewhere
     assert find_image({"id": 2, "file_name": "train/b.jpg"}, tmp_path).elsewhere
+    assert not find_image({"id": 1, "file_name": "train/a.jpg"}, tmp_path / "train").elsewhere
     assert not find_image({"id": 2, "coco_url": "http://x/train2017/b.jpg"}, tmp_path).elsewhere
