@@ -50,8 +50,8 @@ def _scored(settings: dict[str, Any]) -> dict[str, Any]:
 
 def differences(run: Experiment, given: Experiment) -> dict[str, tuple[Any, Any]]:
     """Scored settings in which `given` is not as the `run`, by key: (the run's, the given)."""
-    there, here = scored_settings(run), scored_settings(given)
-    before = {key: there.get(key, PARTS.get(key, "")) for key in here}
+    there, here = flat(run.as_json()) | scored_settings(run), scored_settings(given)
+    before = {key: there[key] for key in here}
     return {key: (before[key], here[key]) for key in here if before[key] != here[key]}
 
 

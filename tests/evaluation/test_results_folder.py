@@ -32,6 +32,11 @@ def test_differences_are_those_that_change_scores(run):
     assert TRAINING_ONLY <= {field.name for field in dataclasses.fields(DataSettings)}
 
 
+def test_the_runs_own_test_set_is_no_other_setting(run):
+    with_test = run.changed({"data.test_annotations": "t.json"})
+    assert differences(with_test, with_test.changed({"eval.split": "test"})) == {"eval.split": ("val", "test")}
+
+
 def test_each_setting_has_a_folder_of_its_own(run, tmp_path):
     def name(**changes):
         given = run.changed({key.replace("__", "."): value for key, value in changes.items()})
