@@ -105,18 +105,24 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None, images: C
         present=present,
         dropped=dropped,
         not_exhaustive=moved(truths.not_exhaustive),
-        notes=(*_notes(found), *_area_line(found.name, int((~counts).sum()))),
+        notes=(*_notes(found, groups is not None), *_area_line(found.name, int((~counts).sum()))),
     )
 
 
-def _notes(found: Scan) -> list[str]:
+def _notes(found: Scan, groups: bool) -> list[str]:
+    """Lines about the file; `groups`: whether those of the training set count."""
     lines = [f"{found.name}: left out, {line}" for line in found.skipped.lines()]
     if found.layout == "coco":
         lines.append(f"{found.name}: COCO layout, so a category without an annotation in an image is absent there")
     if found.zero_id:
         lines.append(f"{found.name}: the protocol ignores a match with annotation id 0; a prepared copy has another id")
-    own = [what for what in found.additions if not what.startswith(("neg_", "not_exhaustive_category_ids of"))]
-    return [*lines, *(f"{found.name}: completed for scoring, {what}" for what in own)]
+    told = (
+        "neg_",
+        "not_exhaustive_category_ids of",
+        *(("frequency", "image_count", "instance_count") if groups else ()),
+    )
+    own = [what for what in found.additions if not what.startswith(told)]
+    return [*lines, *([f"{found.name}: completed for scoring: {', '.join(own)}"] if own else [])]
 
 
 def _area_line(name: str, count: int) -> tuple[str, ...]:

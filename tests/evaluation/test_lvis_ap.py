@@ -414,8 +414,8 @@ def test_what_is_no_results_file_is_named(files, detections, iou_type, named):
     [
         ("neg_category_ids", "images", None),
         ("not_exhaustive_category_ids", "images", None),
-        ("frequency", "categories", "completed for scoring, frequency of 1 categories"),
-        ("area", "annotations", "completed for scoring, area of 1 annotations"),
+        ("frequency", "categories", "completed for scoring: frequency of 1 categories"),
+        ("area", "annotations", "completed for scoring: area of 1 annotations"),
     ],
 )
 def test_what_the_annotations_lack_is_completed_as_preparation_does(files, key, where, told):
