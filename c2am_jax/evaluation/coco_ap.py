@@ -14,7 +14,7 @@ from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.detection_rows import DetectionRows
 from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
-from c2am_jax.evaluation.truths import read_truths
+from c2am_jax.evaluation.truths import notes_of, read_truths
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100")
 
@@ -51,7 +51,8 @@ def evaluate_coco_file(
     results = read_json(predictions)
     if classes is not None:
         results, _ = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
-    for line in (*truths.notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
+    notes = notes_of(truths.found, groups=False, federated=False)
+    for line in (*notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
         show(line)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()

@@ -105,21 +105,27 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None, images: C
         present=present,
         dropped=dropped,
         not_exhaustive=moved(truths.not_exhaustive),
-        notes=(*_notes(found, groups is not None), *_area_line(found.name, int((~counts).sum()))),
+        notes=(*notes_of(found, groups=groups is None), *_area_line(found.name, int((~counts).sum()))),
     )
 
 
-def _notes(found: Scan, groups: bool) -> list[str]:
-    """Lines about the file; `groups`: whether those of the training set count."""
+def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
+    """What a user should know of a scanned file, a line each.
+
+    Args:
+      found: the file.
+      groups: whether it tells of groups that it lacks.
+      federated: whether the protocol asks what its images are verified for.
+    """
     lines = [f"{found.name}: left out, {line}" for line in found.skipped.lines()]
-    if found.layout == "coco":
+    if federated and found.layout == "coco":
         lines.append(f"{found.name}: COCO layout, so a category without an annotation in an image is absent there")
     if found.zero_id:
         lines.append(f"{found.name}: the protocol ignores a match with annotation id 0; a prepared copy has another id")
     told = (
         "neg_",
         "not_exhaustive_category_ids of",
-        *(("frequency", "image_count", "instance_count") if groups else ()),
+        *(() if groups else ("frequency", "image_count", "instance_count")),
     )
     own = [what for what in found.additions if not what.startswith(told)]
     return [*lines, *([f"{found.name}: completed for scoring: {', '.join(own)}"] if own else [])]
