@@ -1,6 +1,8 @@
 """What follows from the data where a config leaves it open, and folders in the layouts of common trainers."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from cases import base, write_cases
 from PIL import Image
 
 from c2am_jax.checks import WrongSetting
-from c2am_jax.config import own_data, parse
+from c2am_jax.config import load_experiment, own_data, parse
 from c2am_jax.data.derived import shapes
 from c2am_jax.data.folders import find_splits
 from c2am_jax.errors import UserError
@@ -122,3 +124,13 @@ def test_a_folder_without_a_split_or_its_pictures_is_named(tmp_path):
     Image.new("RGB", (128, 96)).save(tmp_path / "s2_000.jpg")
     with pytest.raises(UserError, match="no json of the val split there"):
         find_splits(tmp_path)
+
+
+def test_a_config_file_of_ones_own_is_what_the_guide_shows(folder, tmp_path):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "your_own_data.md"
+    code = re.search(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)[1]
+    (folder / "train.json").write_text((folder / "val.json").read_text())
+    file = tmp_path / "my_config.py"
+    file.write_text(code.replace('"shapes"', repr(str(folder))))
+    experiment = load_experiment(str(file))
+    assert experiment.name == "my_run" and experiment.train.epochs == 24 and experiment.model.num_classes == 3
