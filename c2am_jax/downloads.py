@@ -254,6 +254,6 @@ def lock(path: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOG.info("%s: another process downloads it; waiting", name)
+            _LOG.warning("%s: another process downloads it; waiting", name)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
