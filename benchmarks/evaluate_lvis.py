@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from c2am_jax.evaluation.ap_matching import to_rle
+from c2am_jax.data.box_masks import checked_rle
 from c2am_jax.evaluation.lvis_ap import evaluate_file
 from c2am_jax.evaluation.official import official_metrics
 
@@ -34,7 +34,7 @@ def shifted(mask: np.ndarray, box: list[float], rng: random.Random) -> tuple[lis
 def detections_of(image: dict, annotations: list[dict], categories: list[int], rng: random.Random) -> list[tuple]:
     """(category, box, run lengths) of 300 detections."""
     height, width = image["height"], image["width"]
-    masks = [coco_mask.decode(to_rle(a["segmentation"], height, width)) for a in annotations]
+    masks = [coco_mask.decode(checked_rle(a["segmentation"], (height, width))) for a in annotations]
     known = image["neg_category_ids"] + [a["category_id"] for a in annotations]
     found = []
     for _ in range(DETECTIONS):

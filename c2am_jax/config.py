@@ -6,13 +6,15 @@ The tree is an ml_collections ConfigDict up to here, so that a flag can change a
 import ast
 import dataclasses
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+import jax
+from ml_collections import ConfigDict, config_dict
 
 from c2am_jax import config_files
 from c2am_jax.checks import WrongSetting
+from c2am_jax.data.derived import FOLDER, KEYS, derived, is_open
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import IMAGENET, RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
@@ -34,14 +36,20 @@ Tree = Any  # a ConfigDict, which types each value as a union of all that it can
 LVIS_CLASSES = {"v1": 1203, "v05": 1230}
 
 
-def parse(config: Tree) -> Experiment:
-    """The tree as a checked value.
+def parse(config: Tree, show: Callable[[str], None] | None = None) -> Experiment:
+    """The tree as a checked value; `show` gets what was derived from the data (`own_data`), line by line.
 
     Raises:
       WrongSetting: one line that names the key, its value and what is allowed.
+      UserError: files from which values are derived, and that are not there or not usable.
     """
+    values = config.to_dict()
+    if is_open(values):
+        values, lines = derived(values, jax.device_count())
+        for line in lines if show else ():
+            show(line)
     try:
-        return Experiment.from_dict(config.to_dict())
+        return Experiment.from_dict(values)
     except WrongSetting as error:
         raise error.inside("config") from None
 
@@ -126,6 +134,35 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
     return tree(Experiment(name, LossSettings(method), settings, data, train, EvalSettings(batch_size=10)))
 
 
+def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tree:
+    """Mask R-CNN R50-FPN for pictures of one's own, from weights that were trained on COCO.
+
+    What follows from the data is left open (`data.derived`), unless a flag sets it.
+
+    Args:
+      name: of the experiment; by default that of the data.
+      method: as in `lvis`.
+      small: the small detector of `glyphs` from random weights instead, for small pictures and to try things out.
+    """
+    config = glyphs("own_data", method) if small else lvis("own_data", method)
+    if small:
+        config.data.flip_probability = 0.5
+    else:
+        config.train.init, config.train.reset_classifier = COCO_DETECTOR, True  # rows of COCO's classes stay
+    config.train.log_every = 20
+    config.model.test.max_detections = 100
+    config.data.update({FOLDER: ""})
+    for key, kind in KEYS.items():
+        group, _, last = key.rpartition(".")
+        place = config.get_ref(group).get() if group else config
+        del place[last]
+        place[last] = config_dict.placeholder(kind)
+    if name:
+        config.name = name
+    return config
+
+
+COCO_DETECTOR = "coco:mask_rcnn_r50_fpn"
 # The same for all methods: 24 epochs, several scales, plain mask head (all defaults), and repeat-factor sampling.
 UNIFORM: dict[str, Any] = {"data.sampler": "repeat_factor"}
 # Image frequency below which a class is tail (EQL, GOL); the losses' default is that of v1.0.

@@ -33,7 +33,9 @@ _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score agai
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "LVIS results json to score.")
 _IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm", "boundary"], "Boxes, masks or contours overlap.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as json.")
-_FIXED = flags.DEFINE_bool("fixed", False, "AP-fixed: the 10,000 best of each category count, however many per image.")
+_FIXED = flags.DEFINE_bool(
+    "fixed", False, "AP-fixed and AP-pool: the 10,000 best of each category count, however many per image."
+)
 _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
 _CLASSES = flags.DEFINE_string(
     "classes",
@@ -45,6 +47,9 @@ _PROTOCOL = flags.DEFINE_enum("protocol", "lvis", ["lvis", "coco"], "Rules of sc
 _REPORT = flags.DEFINE_string("report", None, "Where to write a page with tables, charts and pictures.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images of --annotations, for the pictures of --report.")
 _OFFICIAL = flags.DEFINE_bool("official", False, "Score with the lvis package too and print the differences.")
+_SUBSET = flags.DEFINE_enum(
+    "subset", None, ["minival"], "Only some images: minival, those of LVIS's validation set that are in COCO's val2017."
+)
 _GATHER_LOGITS = flags.DEFINE_integer(
     "gather_logits",
     None,
@@ -56,28 +61,37 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 def score(annotations: str, predictions: str) -> None:
     """Score a results file against annotations: print the tables and write what the flags ask for."""
     from c2am_jax.evaluation.result_classes import classes_of_results
-    from c2am_jax.evaluation.tables import ap_table, threshold_line, write_csv
+    from c2am_jax.evaluation.tables import ap_table, pool_line, threshold_line, write_csv
 
     kind, classes = _IOU_TYPE.value, classes_of_results(predictions, _CLASSES.value)
     if _PROTOCOL.value == "coco":
-        if _FIXED.value or _CATEGORIES.value or _REPORT.value:
-            raise UserError("--fixed, --categories and --report go with --protocol lvis")
+        if _FIXED.value or _CATEGORIES.value or _REPORT.value or _SUBSET.value:
+            raise UserError("--fixed, --categories, --report and --subset go with --protocol lvis")
         from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 
         found = evaluate_coco_file(annotations, predictions, kind, classes=classes, show=print)
     else:
+        from c2am_jax.data.minival import chosen_images
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
-        wanted = bool(_REPORT.value)
         scored = evaluate_file(
-            annotations, predictions, kind, fixed=_FIXED.value, evidence=wanted, classes=classes, show=print
+            annotations,
+            predictions,
+            kind,
+            fixed=_FIXED.value,
+            evidence=bool(_REPORT.value),
+            classes=classes,
+            images=chosen_images(annotations, _SUBSET.value or "all"),
+            show=print,
         )
-        found = scored.metrics()
+        found = scored.metrics() | (scored.pooled() if _FIXED.value else {})
         if _CATEGORIES.value:
             write_csv(_CATEGORIES.value, scored.category_table())
     metrics = {f"{kind}/{name}": value for name, value in found.items()}
     print(ap_table(metrics))
     if _PROTOCOL.value == "lvis":
+        if _FIXED.value:
+            print(pool_line(found, kind))
         print(threshold_line(scored.thresholds(), kind))
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
@@ -125,6 +139,7 @@ def _check_official() -> None:
     others = {
         "--iou_type=boundary": _IOU_TYPE.value == "boundary",
         "--fixed": _FIXED.value,
+        "--subset": _SUBSET.value,
         "--protocol=coco": _PROTOCOL.value == "coco",
         "--gather_logits": _GATHER_LOGITS.value,
     }
@@ -152,7 +167,9 @@ def main(_) -> None:
         raise UserError("give --workdir DIR of a run, or --annotations together with --predictions")
     from c2am_jax.config import parse
 
-    experiment = parse(command_line.given_config())
+    experiment = parse(command_line.given_config(), show=print)
+    if _SUBSET.value:
+        experiment = experiment.changed({"eval.subset": _SUBSET.value})
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 

@@ -23,6 +23,7 @@ from c2am_jax.checks import (
     unknown,
     wrong,
 )
+from c2am_jax.data.minival import SUBSETS
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.losses.calibration import CalibrationSettings
@@ -136,9 +137,17 @@ class LossSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings(Settings):
-    """`config.eval`. `batch_size` is of all processes, and rounded up to their devices."""
+    """`config.eval`.
+
+    Attributes:
+      batch_size: of all processes, rounded up to their devices.
+      split: what eval.py evaluates on: "val", or "test" (`data.test_annotations`); training uses "val".
+      subset: "all", or "minival": the images of LVIS's validation set that are in COCO's val2017.
+    """
 
     batch_size: Count = 8
+    split: Annotated[str, one_of("val", "test")] = "val"
+    subset: Annotated[str, one_of(*SUBSETS)] = "all"
 
 
 @dataclasses.dataclass(frozen=True)

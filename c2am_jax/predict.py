@@ -2,16 +2,17 @@
 
     python -m c2am_jax.predict IMAGE|DIR ... --workdir DIR [--out DIR] [--threshold T] [--batch N] [--step N|best]
                                [--size H W] [--categories FILE] [--video OUT.gif|OUT.webp] [--fps F]
+    python -m c2am_jax.predict DIR --annotations FILE.json --workdir DIR ...     only the pictures that the json lists
 
-Writes OUT/NAME.jpg or .png for each picture and OUT/predictions.json. Pictures that can't be used are named
-and skipped.
+Folders are walked with their subfolders. Writes OUT/NAME.jpg or .png for each picture, in the same subfolders,
+OUT/predictions.json, and OUT/classes.json, which says what its category ids mean. Pictures that can't be used are
+named and skipped.
 Exit status: 0, or 1 if pictures were skipped, or 2 with one line if nothing could be done.
 """
 
 import argparse
-import dataclasses
 import json
-import re
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,62 +22,16 @@ import numpy as np
 from PIL import Image
 
 from c2am_jax.data.jpeg import ImageFault
+from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures, read_listed
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.progress import Counter
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+NAMED = 5  # faults named where none of the pictures could be used
 READABLE = 480  # pixels of the longer side, to which smaller pictures are enlarged as often as it goes
 VIDEO_SUFFIXES = (".gif", ".webp")
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A picture file: its id in the results, where it is, and the name of its drawing."""
-
-    image_id: int
-    path: Path
-    drawing: str
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sorts frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
-
-
-def _files(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The picture files that arguments name, and what is wrong with arguments that name none."""
-    files, faults = [], []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()), key=_natural)
-            files += inside
-            if not inside:
-                faults.append(f"{path}: no picture in this folder ({', '.join(sorted(SUFFIXES))})")
-        elif path.is_file():
-            files.append(path)
-        else:
-            faults.append(f"{path}: no such file or folder")
-    return list(dict.fromkeys(files)), faults
-
-
-def _sources(files: Sequence[Path]) -> list[Source]:
-    """Ids are the numbers that the files are named by, as in COCO and LVIS, if all are, else 1, 2, 3 and so on."""
-    numbers = [int(path.stem) for path in files if re.fullmatch(r"[0-9]{1,15}", path.stem)]
-    ids = numbers if len(set(numbers)) == len(files) else range(1, len(files) + 1)
-    sources, taken = [], set()
-    for image_id, path in zip(ids, files, strict=True):
-        suffix = ".jpg" if path.suffix.lower() in JPEG_SUFFIXES else ".png"
-        name, copy = f"{path.stem}{suffix}", 2
-        while name in taken:
-            name, copy = f"{path.stem}_{copy}{suffix}", copy + 1
-        taken.add(name)
-        sources.append(Source(image_id, path, name))
-    return sources
-
-
-def _entries(source: Source, found: Any, categories: Any) -> list[dict[str, Any]]:
+def _entries(source: PictureFile, found: Any, categories: Any) -> list[dict[str, Any]]:
     """Entries of an LVIS results file, with names added; scorers ignore those."""
     entries = []
     for box, score, label, rle in zip(found.boxes, found.scores, found.labels, found.rles, strict=True):
@@ -107,6 +62,7 @@ def predict(
     categories: str | None = None,
     video: str | None = None,
     fps: float = 10.0,
+    annotations: str | None = None,
 ) -> list[str]:
     """Run the command; returns what was wrong with the pictures that were skipped.
 
@@ -115,32 +71,35 @@ def predict(
     """
     # JAX and TensorFlow take seconds to import: wrong options are told before
     from c2am_jax.evaluation.detect import PictureDetector
+    from c2am_jax.evaluation.result_classes import BESIDE
     from c2am_jax.files import replace_text
     from c2am_jax.mesh import data_mesh
     from c2am_jax.training.restore import load_detector
     from c2am_jax.visualization.draw import draw
 
-    files, faults = _files(inputs)
-    sources = _sources(files)
     folder = Path(out)
+    sources, faults = listed_pictures(annotations, inputs[0]) if annotations else named_pictures(inputs, folder)
     if not sources:
-        raise UserError("; ".join(faults))
-    if any(source.path.resolve().parent == folder.resolve() for source in sources):
-        raise UserError(f"--out {out} is the folder of the pictures: drawings would replace them")
+        raise UserError(_nothing(faults))
+    places = {source.path.resolve() for source in sources}
+    if any(place.parent == folder.resolve() for place in places) or any(
+        (folder / source.drawing).resolve() in places for source in sources
+    ):
+        raise UserError(f"--out {out} is the folder of the pictures: drawings would replace them; name another")
     trained = load_detector(workdir, step, categories=categories)
     detect = PictureDetector(
         trained.experiment, trained.detector, data_mesh(), batch_size=batch, size=size, threshold=threshold
     )
     folder.mkdir(parents=True, exist_ok=True)
 
-    def pictures() -> Iterator[tuple[tuple[Source, np.ndarray], np.ndarray]]:
+    def pictures() -> Iterator[tuple[tuple[PictureFile, np.ndarray], np.ndarray]]:
         from c2am_jax.data.pictures import read_picture
 
         with Counter(len(sources), "predict", "picture") as bar:
             for source in sources:
                 bar.update()
                 try:
-                    pixels = read_picture(source.path)
+                    pixels = read_listed(source.path, source.hw) if source.hw else read_picture(source.path)
                     detect.bucket((pixels.shape[0], pixels.shape[1]))
                 except (ImageFault, OSError, UserError) as error:
                     faults.append(f"{source.path}: {error}")
@@ -148,7 +107,9 @@ def predict(
                 yield (source, pixels), pixels
 
     done: dict[int, list[dict[str, Any]]] = {}
+    best: tuple[float, int, Path] = (0.0, -1, folder)
     for (source, pixels), found in detect(pictures()):
+        best = max(best, (found.best_score, found.best_label, source.path))
         drawn = draw(
             pixels,
             found.boxes,
@@ -158,13 +119,16 @@ def predict(
             names=trained.categories.names,
             enlarge=max(1, READABLE // max(pixels.shape[:2])),
         )
-        Image.fromarray(drawn).save(folder / source.drawing, quality=95)
+        place = folder / source.drawing
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(place, quality=95)
         done[source.image_id] = _entries(source, found, trained.categories)
     if not done:
-        raise UserError("; ".join(faults))
+        raise UserError(_nothing(faults))
     ordered = [source for source in sources if source.image_id in done]
     entries = [entry for source in ordered for entry in done[source.image_id]]
     replace_text(folder / "predictions.json", "[" + ",\n".join(map(json.dumps, entries)) + "]\n")
+    replace_text(folder / BESIDE, json.dumps(trained.categories.as_dicts(), indent=1))
     if video:
         _write_video(Path(video), [folder / source.drawing for source in ordered], fps)
     kinds = len({entry["category_id"] for entry in entries})
@@ -172,7 +136,39 @@ def predict(
         f"step {trained.step}: {len(entries)} detections of {kinds} categories, scores from {threshold:g} on, "
         f"in {len(done)} pictures: {folder}"
     )
+    if not entries:
+        print(_too_high(threshold, len(done), best, trained.categories.names))
+    if annotations:
+        print(f"score them: python eval.py --annotations {annotations} --predictions {folder / 'predictions.json'}")
+        if threshold > 0:
+            print(
+                "AP counts detections of low scores too: predict with --threshold 0 before you compare it with others"
+            )
     return faults
+
+
+def _nothing(faults: Sequence[str]) -> str:
+    """The first faults and how many more there are, as one line."""
+    more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    return "; ".join(faults[:NAMED]) + more
+
+
+def _too_high(threshold: float, pictures: int, best: tuple[float, int, Path], names: Sequence[str]) -> str:
+    """What to tell when no detection has a score of `threshold` or more."""
+    score, label, path = best
+    where = "1 picture" if pictures == 1 else f"{pictures} pictures"
+    if score <= 0:
+        return f"no detection at all in {where}, whatever the threshold"
+    return (
+        f"no detection has a score of {threshold:g} or more in {where}; the best is {_floored(score, 2):g} "
+        f"({names[label]}, in {path}): try --threshold {_floored(score, 1):g}"
+    )
+
+
+def _floored(value: float, digits: int) -> float:
+    """A positive number with so many significant digits, never larger than it is."""
+    place = digits - 1 - math.floor(math.log10(value))
+    return round(math.floor(value * 10**place) / 10**place, place)
 
 
 def _write_video(path: Path, frames: Sequence[Path], fps: float) -> None:
@@ -195,7 +191,10 @@ def _step(text: str) -> int | str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="c2am_jax.predict", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR", help="picture files and folders of them")
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR", help="picture files, and folders with all below")
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="json (LVIS or COCO layout) of the pictures to take from the one DIR"
+    )
     parser.add_argument("--workdir", required=True, help="of the run whose checkpoint is taken")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="default: predictions")
     parser.add_argument("--threshold", type=float, default=0.5, metavar="T", help="lowest score, 0 to 1; default 0.5")
@@ -211,6 +210,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
+    if options.annotations and (len(options.inputs) != 1 or not Path(options.inputs[0]).is_dir()):
+        raise UserError("--annotations lists the pictures: give the one folder they are in, and no picture files")
     if options.batch < 1:
         raise UserError(f"--batch {options.batch} must be at least 1")
     if options.video and Path(options.video).suffix.lower() not in VIDEO_SUFFIXES:

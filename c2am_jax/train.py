@@ -22,8 +22,8 @@ def main(_) -> None:
     config = command_line.given_config()
     from c2am_jax.config import parse  # after the flags: importing JAX and TensorFlow takes seconds
 
-    experiment = parse(config)
     command_line.start_distributed()
+    experiment = parse(config, show=print)
     command_line.check_environment()
     if _DRY_RUN.value:
         from c2am_jax.mesh import data_mesh

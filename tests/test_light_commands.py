@@ -67,6 +67,13 @@ def test_scoring_by_the_coco_protocol(files):
     assert "100.0" in without_them(COMMAND, *files, "--protocol=coco")
 
 
+def test_browsing_a_json(files, tmp_path):
+    annotations, page = files[0].removeprefix("--annotations="), tmp_path / "page.html"
+    command = "runpy.run_module('c2am_jax.data.browse', run_name='__main__', alter_sys=True)"
+    printed = without_them(command, annotations, f"--images={tmp_path}", f"--out={page}")
+    assert "nothing looks wrong" in printed and "data:image/jpeg" in page.read_text()
+
+
 def test_the_modules_that_score_and_report():
     modules = [
         "evaluation.lvis_ap",
@@ -78,7 +85,7 @@ def test_the_modules_that_score_and_report():
     without_them(f"for name in {modules}: importlib.import_module('c2am_jax.' + name)")
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "predict", "export", "data.prepare", "data.download"])
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "export", "data.prepare", "data.browse", "data.download"])
 def test_help(name):
     printed = without_them(f"sys.argv[1:] = ['--help']; runpy.run_module('c2am_jax.{name}', run_name='__main__')")
-    assert "--workdir" in printed or "--annotations" in printed
+    assert any(flag in printed for flag in ("--workdir", "--annotations", "--images"))

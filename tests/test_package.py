@@ -108,6 +108,7 @@ def test_installed_commands_show_their_flags(installed):
         ("c2am-predict", "--threshold"),
         ("c2am-export", "--platforms"),
         ("c2am-prepare", "--beam"),
+        ("c2am-browse", "--augmented"),
         ("c2am-download", "--keep_archives"),
     ):
         assert flag in run(command, "--help")

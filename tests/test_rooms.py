@@ -17,9 +17,12 @@ ORDER = (
     ("config", "evaluation"),
     ("report", "training"),
     ("interop",),
-    ("command_line", "experiments", "export", "predict"),
+    ("browse", "command_line", "experiments", "export", "predict"),
     ("eval", "train"),
 )
+
+# Names under which commands are started by `python -m`: they may stand in another room than what they start.
+ENTRANCES = {"c2am_jax.data.browse": {"c2am_jax.browse.command"}}
 
 
 def imports() -> dict[str, set[str]]:
@@ -57,10 +60,14 @@ def test_imports_run_one_way():
     upwards = {
         (module, other)
         for module, others in imports().items()
-        for other in others
+        for other in others - ENTRANCES.get(module, set())
         if room(other) != room(module) and level[room(other)] >= level[room(module)]
     }
     assert not upwards
+
+
+def test_nothing_imports_an_entrance():
+    assert not ENTRANCES.keys() & set().union(*imports().values())
 
 
 def test_no_module_imports_itself_through_others():

@@ -5,6 +5,7 @@ the pixels that the box touches are ever expanded: the cost follows the instance
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,16 @@ from pycocotools import mask as coco_mask
 MASK_SIZE = 112
 
 
+NO_MASK = "no mask"
+
+
 class BadMask(ValueError):
-    """A segmentation that cannot be rasterised; the text says why."""
+    """A segmentation that cannot be rasterised; the text says why, `place` which of several it is."""
+
+    def __init__(self, text: str, place: int = 0):
+        """`place`: among the masks that were given."""
+        super().__init__(text)
+        self.place = place
 
 
 def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
@@ -23,18 +32,14 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
     Polygons are rasterised by pycocotools and united; those of fewer than three points are left out.
 
     Raises:
-      BadMask: no polygon with three points; coordinates that are odd in number, not finite, or beyond the image by more
-        than its longer side; RLE of another image size, undecodable, or whose runs do not sum to the image's pixels
-        (pycocotools would show whatever lay in memory).
+      BadMask: no mask, or no polygon with three points; coordinates that are odd in number, not finite, or beyond the
+        image by more than its longer side; RLE of another image size, undecodable, or whose runs do not sum to the
+        image's pixels (pycocotools would loop, or show whatever lay in memory).
     """
+    if segmentation is None or segmentation == [] or segmentation == {}:
+        raise BadMask(NO_MASK)
     if isinstance(segmentation, list):
-        polygons = [_checked_polygon(polygon, hw) for polygon in segmentation]
-        polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-        if not polygons:
-            raise BadMask("no polygon with at least 3 points")
-        rles: list[Any] = coco_mask.frPyObjects(polygons, *hw)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        rle: Any = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
-        return _decoded_counts(rle["counts"])
+        return _decoded_counts([_rle_of_polygons(segmentation, hw)["counts"]])[0]
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise BadMask("segmentation is neither polygons nor RLE")
     size, counts = segmentation["size"], segmentation["counts"]
@@ -44,13 +49,70 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         if not all(type(count) is int and 0 <= count <= math.prod(hw) for count in counts):
             raise BadMask("RLE with a run length that is no count of pixels")
         lengths = np.array(counts, np.int64)
-    elif isinstance(counts, str | bytes):
-        lengths = _decoded_counts(counts.encode("latin-1", "replace") if isinstance(counts, str) else counts)
-    else:
+        _check_runs(lengths, np.zeros(1, int), np.array([math.prod(hw)]))
+        return lengths
+    if not isinstance(counts, str | bytes):
         raise BadMask("RLE whose counts are neither a list nor a string")
-    if (lengths < 0).any() or (lengths > math.prod(hw)).any() or lengths.sum() != math.prod(hw):
-        raise BadMask(f"RLE whose runs do not sum to the {math.prod(hw)} pixels of the image")
+    text = counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
+    lengths, starts = _decoded_counts([text])
+    _check_runs(lengths, starts, np.array([math.prod(hw)]))
     return lengths
+
+
+def checked_rle(segmentation: Any, hw: tuple[int, int]) -> dict[str, Any]:
+    """Polygons or RLE of an annotation as compressed RLE that pycocotools can be given. BadMask as `run_lengths`."""
+    if isinstance(segmentation, list) and segmentation:
+        return _rle_of_polygons(segmentation, hw)
+    lengths = run_lengths(segmentation, hw)
+    if not isinstance(segmentation["counts"], list):
+        return segmentation
+    return coco_mask.frPyObjects({"size": list(hw), "counts": lengths.tolist()}, *hw)  # pyright: ignore
+
+
+def usable_rle(segmentation: Any, hw: tuple[int, int]) -> dict[str, Any]:
+    """`checked_rle`; for a mask that is not usable the one without a pixel, which no other matches."""
+    try:
+        return checked_rle(segmentation, hw)
+    except BadMask:
+        return coco_mask.frPyObjects({"size": list(hw), "counts": [math.prod(hw)]}, *hw)  # pyright: ignore
+
+
+def check_compressed(texts: Sequence[str], pixels: Sequence[int]) -> None:
+    """Check compressed counts of N masks at once, a few microseconds each.
+
+    Args:
+      texts: N strings.
+      pixels: of the N images.
+
+    Raises:
+      BadMask: as `run_lengths`, of the first wrong one, whose place among them is its `place`.
+    """
+    lengths, starts = _decoded_counts([text.encode("latin-1", "replace") for text in texts])
+    _check_runs(lengths, starts, np.asarray(pixels, np.int64))
+
+
+def _check_runs(lengths: np.ndarray, starts: np.ndarray, pixels: np.ndarray) -> None:
+    """Raise BadMask unless the runs from each start on are counts and sum to the pixels."""
+    alone = len(starts) == 1 and len(lengths) > 0
+    if alone and lengths.min() >= 0 and lengths.max() <= pixels[0] and lengths.sum() == pixels[0]:
+        return
+    mask = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(lengths)))
+    outside = (lengths < 0) | (lengths > pixels[mask])
+    sums = np.bincount(mask, np.where(outside, 0, lengths), len(starts))  # exact in float64: below 2**53
+    wrong = sums != pixels
+    wrong[mask[outside]] = True
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise BadMask(f"RLE whose runs do not sum to the {pixels[place]} pixels of the image", place)
+
+
+def _rle_of_polygons(segmentation: list[Any], hw: tuple[int, int]) -> Any:
+    polygons = [_checked_polygon(polygon, hw) for polygon in segmentation]
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not polygons:
+        raise BadMask("no polygon with at least 3 points")
+    rles: list[Any] = coco_mask.frPyObjects(polygons, *hw)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
 
 def _checked_polygon(polygon: Any, hw: tuple[int, int]) -> list[float]:
@@ -69,23 +131,55 @@ def _checked_polygon(polygon: Any, hw: tuple[int, int]) -> list[float]:
     return polygon
 
 
-def _decoded_counts(text: bytes) -> np.ndarray:
-    """COCO's compressed counts: 5 bits per character, and from the fourth on the difference to the one two before."""
-    code = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    if not len(code) or code.min() < 0 or code.max() > 63 or code[-1] & 32:
-        raise BadMask("RLE whose counts are cut off or hold a wrong character")
-    end = np.flatnonzero(code & 32 == 0)
+def _decoded_counts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's compressed counts: 5 bits per character, and from the fourth on the difference to the one two before.
+
+    Returns:
+      int64 run lengths of all texts, one behind the other, and where each begins.
+    """
+    code = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    sizes = np.array([len(text) for text in texts])
+    last = np.cumsum(sizes) - 1  # of each text
+    text = np.repeat(np.arange(len(texts)), sizes)
+    cut = (sizes == 0) | (code[np.minimum(last, len(code) - 1)] & 32 > 0 if len(code) else True)
+    cut[text[(code < 0) | (code > 63)]] = True
+    if cut.any():
+        place = int(cut.argmax())
+        raise BadMask(f"RLE whose counts are cut off or hold a wrong character{_hint(texts[place])}", place)
+    end = np.flatnonzero(code & 32 == 0)  # of each run
     start = np.empty_like(end)
     start[0], start[1:] = 0, end[:-1] + 1
     digits = end - start + 1
     if digits.max() > 8:
-        raise BadMask("RLE with a run length that is no count of pixels")
+        raise BadMask("RLE with a run length that is no count of pixels", int(text[end[digits.argmax()]]))
     place = np.arange(len(code)) - np.repeat(start, digits)
     lengths = np.add.reduceat((code & 31) << (5 * place), start)
     lengths -= np.where(code[end] & 16, 1 << (5 * digits), 0)
-    lengths[1::2] = lengths[1::2].cumsum()
-    lengths[2::2] = lengths[2::2].cumsum()
-    return lengths
+    starts = np.searchsorted(end, last - sizes + 1)
+    return _undifferenced(lengths, starts), starts
+
+
+def _undifferenced(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum up the differences to the run two before, which begin at the fourth run of each mask."""
+    if len(starts) == 1:  # in a tenth of the time
+        lengths[1::2] = lengths[1::2].cumsum()
+        lengths[2::2] = lengths[2::2].cumsum()
+        return lengths
+    runs = np.diff(starts, append=len(lengths))
+    at = np.arange(len(lengths)) - np.repeat(starts, runs)
+    # Chains of one parity: runs 1, 3, 5, ... and 2, 4, 6, ... of a mask; run 0 stands alone.
+    order = np.lexsort((at, at % 2, np.repeat(np.arange(len(starts)), runs)))
+    sums = lengths[order].cumsum()
+    first = (at <= 2)[order]
+    before = np.where(first, sums - lengths[order], 0)
+    chain = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    found = np.empty_like(lengths)
+    found[order] = sums - before[chain]
+    return found
+
+
+def _hint(text: bytes) -> str:
+    return ", as str(bytes) would have: decode them" if text[:2] in (b"b'", b'b"') else ""
 
 
 def _expanded(lengths: np.ndarray, hw: tuple[int, int], left: int, right: int) -> np.ndarray:
@@ -106,10 +200,15 @@ def rasterise(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
 
 
 def box_mask(segmentation: Any, box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """`box_frame` of the raster of an annotation, of which only the pixels under the box are made.
+    """`mask_of_runs` of an annotation's polygons or RLE. BadMask as `run_lengths` and `mask_of_runs`."""
+    return mask_of_runs(run_lengths(segmentation, hw), box, hw)
+
+
+def mask_of_runs(lengths: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """`box_frame` of a raster, of which only the pixels under the box are made.
 
     Args:
-      segmentation: polygons or RLE.
+      lengths: of its runs, see `run_lengths`.
       box: xyxy in pixels, inside the image.
       hw: of the image.
 
@@ -117,15 +216,26 @@ def box_mask(segmentation: Any, box: np.ndarray, hw: tuple[int, int]) -> np.ndar
       uint8 [MASK_SIZE, MASK_SIZE].
 
     Raises:
-      BadMask: as `run_lengths`, or the mask covers no pixel of the image.
+      BadMask: the mask covers no pixel of the image.
     """
-    lengths = run_lengths(segmentation, hw)
     if not lengths[1::2].any():
         raise BadMask("mask lies outside the image")
     left, top = np.floor(box[:2]).astype(int)
     right, bottom = np.ceil(box[2:]).astype(int)
     touched = _expanded(lengths, hw, left, right)[:, top:bottom].T
     return box_frame(np.ascontiguousarray(touched), box - np.array([left, top, left, top], np.float64))
+
+
+def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """The box around a mask with these runs, xyxy in pixels, int64 [4]; the mask has a pixel."""
+    height = hw[0]
+    ends = np.cumsum(lengths)[1::2]
+    some = lengths[1::2] > 0
+    last, first = ends[some] - 1, (ends - lengths[1::2])[some]
+    columns = first // height, last // height
+    whole = bool((columns[0] != columns[1]).any())  # a run that goes on in the next column has both borders
+    top, bottom = (0, height) if whole else ((first % height).min(), (last % height).max() + 1)
+    return np.array([columns[0].min(), top, columns[1].max() + 1, bottom])
 
 
 def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.ndarray:

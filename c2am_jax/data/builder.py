@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import io
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from c2am_jax.data import published, shards
+from c2am_jax.data.boxes import BoxCounts
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
@@ -26,6 +28,8 @@ from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import is_remote, local_file, storage_errors
 from c2am_jax.files import replace_text
 from c2am_jax.frequency import GROUPS
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -96,8 +100,7 @@ def prepare(
 def _prepare(
     found: Scan, images: str, name: str, folder: epath.Path, workers: int | None, beam: Sequence[str] | None
 ) -> dict[str, Any]:
-    if not found.images:
-        raise PreparationError(f"{found.name}: the list 'images' is empty or has no usable entry")
+    found.require_images()
     _make_folder(folder, found, images)
     parts = shards.parts_of(found, images, folder)
     summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
@@ -126,6 +129,9 @@ def _finish(
     skipped, noted = Skipped(), Skipped()
     skipped.merge([found.skipped, *(summary.skipped for summary in summaries)])
     noted.merge(summary.noted for summary in summaries)
+    _note_shared_files(summaries, noted)
+    boxes = BoxCounts()
+    boxes.merge([summary.boxes for summary in summaries])
     if not any(summary.image_id for summary in summaries):
         folder.rmtree()
         first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
@@ -137,12 +143,24 @@ def _finish(
     (folder / "index.npz").write_bytes(stream.getvalue())
     write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
-    report = _report(name, found, parts[0].images, index, skipped, noted)
+    report = _report(name, found, parts[0].images, index, skipped, noted) | {"suspicious": boxes.suspicions()}
     skipped.log(f"{name}: skipped")
     noted.log(f"{name}: kept")
+    for what in report["suspicious"]:
+        _LOG.warning("%s, suspicious: %s", name, what)
     replace_text(folder / "report.json", json.dumps(report, indent=1))
     (folder / "parts").rmtree()
     return report
+
+
+def _note_shared_files(summaries: list[shards.Summary], noted: Skipped) -> None:
+    """Tell of image ids that have one and the same file."""
+    first: dict[str, int] = {}
+    for summary in summaries:
+        for image_id, file in zip(summary.image_id, summary.files, strict=True):
+            other = first.setdefault(file, image_id)
+            if other != image_id:
+                noted.add("two image ids with one file", f"images {other} and {image_id}: {file}")
 
 
 def _write_metadata(folder: epath.Path, summaries: list[shards.Summary]) -> None:
@@ -196,7 +214,7 @@ def _report(
         "in_the_file": counts,
         "published": name in published.PUBLISHED,
         "unlike_published": published.differences(name, counts),
-        "added_for_evaluation": found.additions,
+        "added_for_evaluation": found.completed,
         "noted": noted.counts,
         "noted_entries": noted.entries,
         "skipped": skipped.counts,

@@ -110,6 +110,12 @@ def match(ours: CategoryTable, theirs: CategoryTable, ours_name: str, theirs_nam
     return found
 
 
+def with_groups(table: CategoryTable, training: CategoryTable) -> CategoryTable:
+    """The table with frequencies and counts of the training set, by name; those that it does not have keep theirs."""
+    known = {row["name"]: row for row in training.as_dicts()}
+    return category_table([{**known.get(row["name"], row), "id": row["id"]} for row in table.as_dicts()])
+
+
 def read_categories(path: str | Path) -> CategoryTable:
     """Categories of a ``categories.json``, or of a json in the LVIS or COCO layout.
 

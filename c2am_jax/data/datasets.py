@@ -27,12 +27,14 @@ class MissingDataset(UserError):
 
 
 def sources(data: DataSettings, split: str) -> tuple[Path, Path]:
-    """Annotation json and image folder of a split ("train" or "val"), named by the settings or the standard places."""
+    """Annotation json and image folder of a split, "train", "val" or "test": by settings, or the standard places."""
     folder = Path(data.dir) / data.name
     standard = STANDARD_ANNOTATIONS.get(data.name, "{split}.json").format(split=split)
     annotations, images = data.annotations, data.images
     if split == "val":
         annotations, images = data.val_annotations, data.val_images or data.images
+    if split == "test":
+        annotations, images = data.test_annotations, data.test_images or data.val_images or data.images
     return Path(annotations or folder / standard), Path(images or folder / "images")
 
 
@@ -53,7 +55,7 @@ def source_of(data: DataSettings, split: str) -> Path:
 def check_there(data: DataSettings, split: str) -> None:
     """Raises MissingDataset, before any preparation, if a split is not prepared and its files are not there."""
     annotations, images = sources(data, split)
-    named = data.annotations if split == "train" else data.val_annotations
+    named = {"train": data.annotations, "val": data.val_annotations, "test": data.test_annotations}[split]
     if data.name != "glyphs" and not prepared.is_prepared(f"{data.name}_{split}", data.dir):
         check_sources(data.name, annotations, images, split)
     elif named and not annotations.is_file():
@@ -61,11 +63,11 @@ def check_there(data: DataSettings, split: str) -> None:
 
 
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
-    """The records of a split, "train" or "val"; prepared (or, for glyphs, drawn and prepared) on first use.
+    """The records of a split, "train", "val" or "test"; prepared (or, for glyphs, drawn and prepared) on first use.
 
     Args:
-      data: name, dir, annotations, images, val_annotations, val_images count.
-      split: "train" or "val".
+      data: name, dir, and the json and images of the split count.
+      split: "train", "val" or "test".
 
     Raises:
       MissingDataset: the files are not there; one message says what to do.
@@ -78,7 +80,7 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     check_there(data, split)
     if not prepared.is_prepared(name, data.dir):
         _LOG.info("preparing %s from %s (once)", name, annotations)
-        training = sources(data, "train")[0] if split == "val" else Path()
+        training = sources(data, "train")[0] if split != "train" else Path()
         known = training if training.is_file() else ""
         builder.prepare(annotations, images, name, data.dir, replace=False, training=known)
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
@@ -93,7 +95,7 @@ def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:
 
 def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
     lacking = annotations if not annotations.is_file() else images
-    key = "" if split == "train" else "val_"
+    key = "" if split == "train" else f"{split}_"
     what = DOWNLOADS.get(name, "a json in the LVIS layout")
     command, standard = "Download", STANDARD_ANNOTATIONS.get(name, "").format(split=split)
     if standard and annotations.parts[-2:] == (name, standard):  # where the command puts it

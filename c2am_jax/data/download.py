@@ -17,13 +17,16 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from c2am_jax import downloads
 from c2am_jax.data import archives, unpack
 from c2am_jax.data.archives import Archive, Published
-from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.storage import is_remote
 from c2am_jax.errors import UserError, guarded
+
+if TYPE_CHECKING:
+    from c2am_jax.data.settings import DataSettings
 
 SPLITS = ("train", "val")
 # What trains on each of them.
@@ -70,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--images names pictures, and --annotations_only wants none")
     if is_remote(options.out):
         raise UserError(f"--out {options.out}: data is downloaded into a local folder")
+    from c2am_jax.data.settings import DataSettings  # with TFDS: not for --help
+
     published, data = sets[options.dataset], DataSettings(options.dataset, options.out)
     splits = [options.split] if options.split else list(SPLITS)
     with _one_line(Path(options.out)):
@@ -84,13 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _standard(data: DataSettings, split: str) -> tuple[Path, Path]:
+def _standard(data: "DataSettings", split: str) -> tuple[Path, Path]:
     from c2am_jax.data import datasets  # which imports TFDS: not for --help
 
     return datasets.sources(data, split)
 
 
-def _pictures_folder(data: DataSettings, given: str | None, splits: Sequence[str], published: Published) -> Path:
+def _pictures_folder(data: "DataSettings", given: str | None, splits: Sequence[str], published: Published) -> Path:
     """The folder that has COCO's folders of pictures, or will have them: one for all three data sets.
 
     Raises:
@@ -111,7 +116,7 @@ def _pictures_folder(data: DataSettings, given: str | None, splits: Sequence[str
     return next((folder for folder in (own, *others) if folder.is_dir()), others[0])
 
 
-def _parts(data: DataSettings, published: Published, splits: Sequence[str], pictures: Path | None) -> list[Part]:
+def _parts(data: "DataSettings", published: Published, splits: Sequence[str], pictures: Path | None) -> list[Part]:
     """All that the splits need, in the order of unpacking: training does not start before its json is there."""
     known = archives.archives()
     found = []
@@ -253,7 +258,9 @@ def _link(own: Path, pictures: Path) -> None:
     print(f"{own} leads to {target}")
 
 
-def _what_now(data: DataSettings, published: Published, splits: Sequence[str], annotations_only: bool) -> Iterator[str]:
+def _what_now(
+    data: "DataSettings", published: Published, splits: Sequence[str], annotations_only: bool
+) -> Iterator[str]:
     """The last lines: what is there, its terms, and the command that trains on it, or what that still needs."""
     yield f"{published.what} is there ({', '.join(splits)}); {published.page} has its terms"
     pictures = _standard(data, "train")[1]

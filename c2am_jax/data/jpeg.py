@@ -1,4 +1,7 @@
-"""JPEG files: the check at preparation and the decoder of training, which refuse the same files."""
+"""JPEG files: the check at preparation and the decoder of training, which refuse the same files.
+
+The decoder reads PNGs too: what is no JPEG is stored as one (`pictures.stored`).
+"""
 
 import io
 import itertools
@@ -21,7 +24,7 @@ class ImageFault(ValueError):
 
 
 def decode_jpeg(content):
-    """JPEG bytes (a string tensor) -> uint8 [h, w, 3], RGB, by the exact integer transform, as in the reference."""
+    """JPEG or PNG bytes (a string tensor) -> uint8 [h, w, 3], RGB; JPEGs by the exact transform, as the reference."""
     from c2am_jax.data.tensorflow_host import tf  # preparation does without: it takes 600 MB and 7 s in every process
 
     return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
@@ -58,18 +61,14 @@ def check_size(hw: tuple[int, int]) -> None:
         raise ImageFault("image too large", f"{hw[0]}x{hw[1]} is more than {MAX_PIXELS // 10**6} megapixels")
 
 
-def check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
+def check_jpeg(content: bytes) -> None:
     """Read all coefficients: a truncated file must be found at preparation, not in the middle of a run.
 
     Pillow's decoder in its smallest scale takes half the time and no TensorFlow; files on which the two might differ
     are decoded by both.
 
-    Args:
-      content: of the file.
-      hw: height and width that it must have.
-
     Raises:
-      ImageFault: it is no JPEG, of another size, too large, or does not decode.
+      ImageFault: it is no JPEG, too large, or does not decode.
     """
     try:
         with warnings.catch_warnings():
@@ -77,11 +76,7 @@ def check_jpeg(content: bytes, hw: tuple[int, int]) -> None:
             with Image.open(io.BytesIO(content)) as picture:
                 if picture.format not in ("JPEG", "MPO"):  # MPO: a camera's JPEG with another picture behind it
                     raise ImageFault("image file not a JPEG", f"not a JPEG but {picture.format}")
-                size = picture.height, picture.width
-                check_size(size)
-                if size != hw:
-                    text = f"is {size[0]}x{size[1]}, the json says {hw[0]}x{hw[1]}"
-                    raise ImageFault("image of another size", text)
+                check_size((picture.height, picture.width))
                 picture.draft("L", (1, 1))
                 picture.load()
     except UnidentifiedImageError:

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -17,6 +18,9 @@ from c2am_jax.frequency import group_of
 
 class AnnotationError(UserError):
     """A json that is not in the LVIS layout; the text names the file, the entry and the fix."""
+
+
+MOST_FOLDERS = 3  # of an absolute path that are tried inside the folder of images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,42 +87,81 @@ class ImageNotFound(FileNotFoundError):
         self.reason = reason
 
 
+def _names(image: Mapping[str, Any]) -> list[str]:
+    """What an entry calls its file: `file_name`, and the last two parts of `coco_url`; backslashes separate too."""
+    names = [image.get("file_name") or "", "/".join((image.get("coco_url") or "").split("/")[-2:])]
+    return [name.replace("\\", "/") for name in names if name]
+
+
 def _relative_places(image: Mapping[str, Any]) -> list[str]:
     """Where an image may be inside its folder, the likeliest place first; nothing climbs out of the folder."""
-    names = [image.get("file_name"), "/".join((image.get("coco_url") or "").split("/")[-2:])]
     places = []
-    for name in filter(None, names):
+    for name in _names(image):
         path = PurePosixPath(name)
-        if ".." in path.parts:
-            continue
-        if not path.is_absolute():
-            places.append(name)
-        places.append(path.name)
+        parts = path.parts[1:] if path.is_absolute() else path.parts
+        climbs = max((i + 1 for i, part in enumerate(parts) if part == ".."), default=0)
+        parts = parts[climbs:]
+        first = max(1, len(parts) - MOST_FOLDERS) if path.is_absolute() else 0
+        places += ["/".join(parts[start:]) for start in range(first, len(parts))]
     # LVIS v0.5 names the 2014 files; the same pictures are in COCO's 2017 archives under their number.
     for old in filter(None, [re.fullmatch(r"COCO_(\w+2014)_(\d+\.jpg)", place) for place in places]):
         places += [f"{old[1]}/{old[0]}", f"train2017/{old[2]}", f"val2017/{old[2]}", old[2]]
     return [place for place in dict.fromkeys(places) if place]
 
 
-def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> epath.Path:
-    """Where an image's file is: `file_name` or the last two parts of `coco_url`, with or without its own folder.
+def _spellings(place: str) -> list[str]:
+    """Other names that people take for the same: composed and decomposed letters, .jpg and .JPG."""
+    stem, dot, suffix = place.rpartition(".")
+    cased = [f"{stem}{dot}{s}" for s in (suffix.lower(), suffix.upper())] if dot else []
+    found = [unicodedata.normalize(form, name) for name in (place, *cased) for form in ("NFC", "NFD")]
+    return [name for name in dict.fromkeys(found) if name != place]
+
+
+class FoundImage(NamedTuple):
+    """An image's file, and whether it lies in another folder than its `file_name` says."""
+
+    path: epath.Path
+    elsewhere: bool
+
+
+def find_image(image: Mapping[str, Any], folder: str | os.PathLike) -> FoundImage:
+    """Where an image's file is: `file_name` or the last two parts of `coco_url`, with or without its folders.
+
+    Backslashes are separators; of a path with ".." what stands behind it counts. Names that differ in the case of the
+    suffix or in how accents are written are looked for after those as given.
 
     Args:
       image: "id" and one of "file_name" and "coco_url".
       folder: of the images, local or remote (gs://).
 
     Raises:
-      ImageNotFound: none of these exists, or all climb out of the folder by "..".
+      ImageNotFound: no name, or none of these exists.
     """
-    candidates = [epath.Path(folder) / place for place in _relative_places(image)]
-    if not candidates:
-        named = image.get("file_name") or image.get("coco_url")
-        raise ImageNotFound("image path outside the folder", f"image {image['id']}: {named!r} leads out of {folder}")
-    for candidate in candidates:
+    names = _names(image)
+    if not names:
+        raise ImageNotFound(
+            "image file missing", f"image {image['id']}: neither 'file_name' nor 'coco_url' says where its file is"
+        )
+    places = _relative_places(image)
+    for place, spelt in [*((p, p) for p in places), *((p, s) for p in places for s in _spellings(p))]:
+        candidate = epath.Path(folder) / spelt
         try:
             if candidate.is_file():
-                return candidate
+                return FoundImage(candidate, bool(image.get("file_name")) and _moved(names[0], place, candidate))
         except (OSError, ValueError):  # no possible name of a file: too long, or with a character that no file has
             continue
-    places = " or ".join(map(os.fspath, candidates))
-    raise ImageNotFound("image file missing", f"image {image['id']}: no file {places}")
+    text = " or ".join(os.fspath(epath.Path(folder) / place) for place in places) or f"{names[0]!r} in {folder}"
+    raise ImageNotFound("image file missing", f"image {image['id']}: no file {text}")
+
+
+def _moved(name: str, place: str, found: epath.Path) -> bool:
+    """Whether a place is only the last part of a name with folders in it, and the file is in other folders."""
+    inside = [part for part in PurePosixPath(name).parts if part not in ("/", ".")]
+    if PurePosixPath(place).parts != tuple(inside[-1:]) or len(inside) < 2 or name.startswith("/"):
+        return False
+    return found.parts[-len(inside) : -1] != tuple(inside[:-1])
+
+
+def image_file(image: Mapping[str, Any], folder: str | os.PathLike) -> epath.Path:
+    """The file of `find_image`."""
+    return find_image(image, folder).path

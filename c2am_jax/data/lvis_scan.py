@@ -1,27 +1,39 @@
 """One pass over an annotation json of any size: where every entry is, which can be used, what its layout lacks.
 
+`entries` says what is usable. Preparation, scoring and reports all read a json by `scan`.
+
 LVIS layout: images tell `neg_category_ids` and `not_exhaustive_category_ids`, categories their `frequency`. COCO
 layout: they don't; every image is then verified for every category, and crowds (`iscrowd`) mark a category as not
 exhaustively annotated in their image. Memory holds some 50 bytes of an annotation and the names and sizes of images.
 """
 
 import array
+import itertools
+import json
 import math
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from c2am_jax.data.entries import (
+    LARGEST_ID,
+    annotation_fault,
+    id_fault,
+    image_fault,
+    measured_area,
+    stated_area,
+)
 from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
 from c2am_jax.frequency import GROUPS, group_of
 
 LISTS = ("images", "annotations", "categories")
-_LARGEST_ID = 2**63 - 1
 
 
 class ImageEntry(NamedTuple):
@@ -50,9 +62,12 @@ class Scan:
       categories: with frequencies and counts, the file's own or else counted.
       listed: entries of each list of the file.
       additions: what the file lacks for LVIS AP, in words.
+      zero_id: whether an annotation has the id 0.
       skipped: entries that can't be used at all, and crowds.
       unusable: offsets of those entries but crowds.
       crowds: classes of the crowd regions by image id.
+      free_id: an annotation id that is not taken.
+      truths: what scoring needs besides, if it was asked for.
     """
 
     path: str
@@ -67,62 +82,83 @@ class Scan:
     categories: CategoryTable
     listed: dict[str, int]
     additions: list[str]
+    zero_id: bool
     skipped: Skipped
     unusable: set[int]
     crowds: dict[int, set[int]]
+    free_id: int
+    truths: "Truths | None" = None
 
     @property
     def complete(self) -> bool:
-        """Whether LVIS AP can be computed with the file as it is."""
-        return not self.additions and not self.unusable
+        """Whether every public evaluator reads the file as it is."""
+        return not self.additions and not self.unusable and not self.zero_id
+
+    @property
+    def completed(self) -> list[str]:
+        """What a copy for evaluators has besides, in words."""
+        zero = ["another id for annotation 0, whose match the public evaluators ignore"] if self.zero_id else []
+        return [*self.additions, *zero]
+
+    def require_images(self) -> None:
+        """Raises AnnotationError, which names the first reason, if not one image is usable."""
+        if self.images:
+            return
+        if not self.listed["images"]:
+            raise AnnotationError(f"{self.name}: the list 'images' is empty")
+        first = self.skipped.entries["image entry unusable"][0]
+        raise AnnotationError(f"{self.name}: none of its {self.listed['images']} images is usable; the first: {first}")
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) <= _LARGEST_ID
+@dataclass(frozen=True)
+class Truths:
+    """The T usable annotations in file order, crowds too, for scoring.
+
+    Attributes:
+      image: int32 [T], place in `Scan.images`.
+      label: int32 [T], class.
+      id: int64 [T].
+      box: float64 [T, 4], x, y, width, height in pixels.
+      area: float64 [T], pixels of the mask as the file tells, or measured where it does not.
+      ignore: bool [T], crowds and what the file says.
+      offset, length: int64 [T], bytes of the annotation in the file.
+      negative: sorted int64 codes ``image * K + class`` of what is verified to be absent; None: everything is that has
+        no annotation (COCO layout).
+      not_exhaustive: sorted codes of what is annotated in part only.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    id: np.ndarray
+    box: np.ndarray
+    area: np.ndarray
+    ignore: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    negative: np.ndarray | None
+    not_exhaustive: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> "Truths":
+        """Some of the annotations: bool [T]."""
+        names = ("image", "label", "id", "box", "area", "ignore", "offset", "length")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
 
-def _image_fault(image: Any) -> str:
-    """Why an entry of `images` can't be used; "" if it can."""
-    if not isinstance(image, dict) or not _is_id(image.get("id")):
-        return "no integer id"
-    for key in ("height", "width"):
-        if type(image.get(key)) is not int or not 0 < image[key] < 2**31:
-            return f"no positive integer {key!r}"
-    names = [image.get(key) or "" for key in ("file_name", "coco_url")]
-    if not all(isinstance(name, str) for name in names) or not any(names):
-        return "neither 'file_name' nor 'coco_url' says where its file is"
-    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-        if not isinstance(image.get(key, []), list) or not all(map(_is_id, image.get(key, []))):
-            return f"{key!r} is no list of ids"
-    return ""
+# What an annotation is as a crowd.
+_NONE, _CROWD, _CROWD_IGNORED = range(3)
 
 
-def _annotation_fault(annotation: Any) -> str:
-    """Why an entry of `annotations` can't be used; "" if it can."""
-    if not isinstance(annotation, dict) or not _is_id(annotation.get("id")):
-        return "no integer id"
-    for key in ("image_id", "category_id"):
-        if not _is_id(annotation.get(key)):
-            return f"no integer {key!r}"
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        return "bbox is not [x, y, width, height]"
-    try:
-        finite = all(map(math.isfinite, box))
-    except OverflowError:  # an integer beyond floats
-        finite = False
-    if not finite:
-        return "bbox with a non-finite number"
-    if "segmentation" not in annotation:
-        return "no 'segmentation'"
-    return ""
+def _crowd(annotation: Mapping[str, Any]) -> int:
+    if not annotation.get("iscrowd"):
+        return _NONE
+    return _CROWD_IGNORED if annotation.get("ignore") else _CROWD
 
 
 class _Gatherer:
     """Takes the entries as they come; lists may stand in any order in the file."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, scoring: bool):
+        self.name, self.scoring = name, scoring
         self.skipped = Skipped()
         self.unusable: set[int] = set()
         self.images: dict[int, ImageEntry] = {}
@@ -131,13 +167,16 @@ class _Gatherer:
         self.verified = {"neg_category_ids": 0, "not_exhaustive_category_ids": 0}  # images that tell
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
+        self.no_area = array.array("q")  # offsets
+        self.boxes, self.areas, self.ignore = array.array("d"), array.array("d"), array.array("b")  # for scoring
+        self.told: dict[int, dict[str, list[int]]] = {}  # category ids that images verify, for scoring
 
     def _skip(self, reason: str, offset: int, name: str) -> None:
         self.skipped.add(reason, name)
         self.unusable.add(offset)
 
     def image(self, image: Any, offset: int, length: int) -> None:
-        fault = _image_fault(image)
+        fault = image_fault(image)
         if fault:
             name = image.get("id") if isinstance(image, dict) else None
             return self._skip("image entry unusable", offset, f"image {name!r} at byte {offset}: {fault}")
@@ -150,17 +189,20 @@ class _Gatherer:
             if known != entry:
                 raise AnnotationError(f"{self.name}: images: id {entry.id} stands for two different images")
             self._skip("image listed twice", offset, f"image {entry.id} at byte {offset}")
+        elif self.scoring:
+            self.told[entry.id] = {key: image[key] for key in self.verified if key in image}
 
     def category(self, category: Any, offset: int, length: int) -> None:
-        if not isinstance(category, dict) or not _is_id(category.get("id")):
-            raise AnnotationError(f"{self.name}: categories: the entry at byte {offset} has no integer id")
+        fault = id_fault(category) if isinstance(category, dict) else "no object with id and name"
+        if fault:
+            raise AnnotationError(f"{self.name}: categories: the entry at byte {offset}: {fault}")
         where = f"{self.name}: category {category['id']}"
         if not isinstance(category.get("name", ""), str):
             raise AnnotationError(f"{where}: its name {category['name']!r} is no text")
         if category.get("frequency") not in (None, *GROUPS):
             raise AnnotationError(f"{where}: frequency {category['frequency']!r} is not r, c or f")
         for key in ("image_count", "instance_count"):
-            if type(category.get(key, 0)) is not int or not 0 <= category.get(key, 0) <= _LARGEST_ID:
+            if type(category.get(key, 0)) is not int or not 0 <= category.get(key, 0) <= LARGEST_ID:
                 raise AnnotationError(f"{where}: {key} {category[key]!r} is no count")
         known = self.categories.setdefault(category["id"], category)
         if known is not category:
@@ -169,7 +211,7 @@ class _Gatherer:
             self._skip("category listed twice", offset, f"category {category['id']} at byte {offset}")
 
     def annotation(self, annotation: Any, offset: int, length: int) -> None:
-        fault = _annotation_fault(annotation)
+        fault = annotation_fault(annotation)
         if fault:
             name = annotation.get("id") if isinstance(annotation, dict) else None
             return self._skip("annotation unusable", offset, f"annotation {name!r} at byte {offset}: {fault}")
@@ -178,7 +220,14 @@ class _Gatherer:
         self.category_ids.append(annotation["category_id"])
         self.offsets.append(offset)
         self.lengths.append(length)
-        self.crowd.append(bool(annotation.get("iscrowd")))
+        self.crowd.append(_crowd(annotation))
+        area = stated_area(annotation)
+        if area is None:
+            self.no_area.append(offset)
+        if self.scoring:
+            self.boxes.extend(annotation["bbox"])
+            self.areas.append(math.nan if area is None else area)
+            self.ignore.append(bool(annotation.get("ignore")) or bool(annotation.get("iscrowd")))
 
 
 def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
@@ -191,7 +240,9 @@ def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
     return np.where(known_array[order[at]] == values, order[at], -1)
 
 
-def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | os.PathLike = "") -> Scan:
+def scan(
+    path: str | os.PathLike, name: str | os.PathLike = "", training: str | os.PathLike = "", *, scoring: bool = False
+) -> Scan:
     """Read a json of the LVIS or COCO layout once.
 
     Entries that can't be used are skipped and counted: broken ones, later ones of the same id, annotations of an
@@ -201,6 +252,7 @@ def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | 
       path: of the file, local.
       name: of the file in messages; its path if empty.
       training: json whose frequencies and counts stand in for absent ones, read only then; the file's own if empty.
+      scoring: gather `Scan.truths` too, another 50 bytes of each annotation.
 
     Raises:
       AnnotationError: missing file, no json, a list missing, a category that is not what it should be, two images or
@@ -208,7 +260,7 @@ def scan(path: str | os.PathLike, name: str | os.PathLike = "", training: str | 
     """
     path = os.fspath(path)
     name = os.fspath(name) or path
-    found = _Gatherer(name)
+    found = _Gatherer(name, scoring)
     handlers: dict[str, Handler] = {
         "images": found.image,
         "annotations": found.annotation,
@@ -247,7 +299,8 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
         np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)
         for values in (found.ids, found.image_ids, found.category_ids, found.offsets, found.lengths)
     )
-    crowd = np.frombuffer(found.crowd, np.int8).astype(bool) if found.crowd else np.zeros(0, bool)
+    crowd_kind = np.frombuffer(found.crowd, np.int8) if found.crowd else np.zeros(0, np.int8)
+    crowd = crowd_kind > _NONE
     image = _positions(image_ids, list(found.images))
     class_ids = sorted(found.categories)
     label = _positions(category_ids, class_ids)
@@ -279,8 +332,15 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     for key, count in found.verified.items():
         if count < len(found.images):
             additions.append(f"{key} of {len(found.images) - count} images")
-    if crowds:
-        additions.append(f"not_exhaustive_category_ids and ignore of {len(crowded)} crowd regions")
+    open_crowds = int((crowd_kind[crowded] == _CROWD).sum())
+    if open_crowds:
+        additions.append(f"not_exhaustive_category_ids and ignore of {open_crowds} crowd regions")
+    no_area = int(np.isin(offset[usable], found.no_area).sum())
+    if no_area:
+        additions.append(f"area of {no_area} annotations, where it is missing or no number")
+    truths = None
+    if found.scoring:
+        truths = _truths(found, path, usable, image, label, told)
     return Scan(
         path=path,
         name=found.name,
@@ -294,9 +354,63 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
         categories=categories,
         listed=listed,
         additions=additions,
+        zero_id=bool((ids[usable] == 0).any()),
         skipped=found.skipped,
         unusable=found.unusable,
         crowds=dict(crowds),
+        free_id=_free(ids),
+        truths=truths,
+    )
+
+
+def _free(ids: np.ndarray) -> int:
+    """The number after the largest id, or the first one from 1 on that is free."""
+    largest = int(ids.max(initial=0))
+    if largest < LARGEST_ID:
+        return largest + 1
+    known = set(ids.tolist())
+    return next(number for number in itertools.count(1) if number not in known)
+
+
+def _truths(
+    found: _Gatherer, path: str, usable: np.ndarray, image: np.ndarray, label: np.ndarray, verified: bool
+) -> Truths:
+    """`verified`: whether the file tells what its images are verified for; else they are for everything."""
+    kept = np.flatnonzero(usable)
+    image, label = image[kept].astype(np.int32), label[kept].astype(np.int32)
+    offset, length = (np.array(values, np.int64)[kept] for values in (found.offsets, found.lengths))
+    area, box = np.array(found.areas)[kept], np.array(found.boxes).reshape(-1, 4)[kept]
+    images = list(found.images.values())
+    with open_json(path) as file:
+        for row in np.flatnonzero(np.isnan(area)):
+            file.seek(offset[row])
+            entry = json.loads(file.read(length[row]))
+            area[row] = measured_area(entry, (images[image[row]].height, images[image[row]].width))
+    class_of = {category: k for k, category in enumerate(sorted(found.categories))}
+    classes = len(class_of)
+
+    def told(key: str) -> np.ndarray:
+        codes = [
+            n * classes + class_of[category]
+            for n, entry in enumerate(images)
+            for category in found.told[entry.id].get(key, ())
+            if category in class_of
+        ]
+        return np.unique(np.array(codes, np.int64))
+
+    codes = image.astype(np.int64) * classes + label
+    crowd = np.frombuffer(found.crowd, np.int8)[kept] > _NONE if found.crowd else np.zeros(0, bool)
+    return Truths(
+        image=image,
+        label=label,
+        id=np.array(found.ids, np.int64)[kept],
+        box=box,
+        area=area,
+        ignore=np.array(found.ignore, bool)[kept],
+        offset=offset,
+        length=length,
+        negative=told("neg_category_ids") if verified else None,
+        not_exhaustive=np.union1d(told("not_exhaustive_category_ids"), codes[crowd]),
     )
 
 

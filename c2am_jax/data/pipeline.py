@@ -11,7 +11,6 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.data import augment
 from c2am_jax.data.augment import Instances
 from c2am_jax.data.box_masks import MASK_SIZE
-from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.prepared import PreparedDataset, UnreadableRecord
 from c2am_jax.data.records import InstanceTensors, parse_record
 from c2am_jax.data.sampler import (
@@ -44,8 +43,7 @@ class _Maker:
         Not `real`: the image only fills up its batch.
         """
         settings = self._settings
-        jpeg, image_id, instances = parse_record(record)
-        image = decode_jpeg(jpeg)
+        image, image_id, instances = parse_record(record)
         if settings.scale_jitter:
             top, left, height, width = tf.unstack(window)
             image = image[top : top + height, left : left + width]
@@ -115,8 +113,8 @@ class _Maker:
 
         def pasted():
             record = tf.numpy_function(self.read, [partner], tf.string, stateful=False)
-            jpeg, _, objects = parse_record(tf.ensure_shape(record, ()))
-            arguments = (image, *instances, decode_jpeg(jpeg), *objects, target_hw, key)
+            other, _, objects = parse_record(tf.ensure_shape(record, ()))
+            arguments = (image, *instances, other, *objects, target_hw, key)
             return _numpy(paste, arguments, (tf.TensorSpec((None, None, 3), tf.uint8), *_INSTANCES))
 
         partner = tf.ensure_shape(tf.numpy_function(draw, [key], tf.int64, stateful=False), ())

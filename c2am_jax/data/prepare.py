@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("dataset", nargs="?", choices=("lvis_v1", "lvis_v05", "coco"), help="a published set")
     parser.add_argument("--split", choices=("train", "val"), help="of the published set; default: both")
     parser.add_argument("--annotations", help="json in the LVIS or COCO layout, local or gs://")
-    parser.add_argument("--images", help="folder of its JPEGs (searched by file_name or coco_url), local or gs://")
+    parser.add_argument("--images", help="folder of its pictures (searched by file_name or coco_url), local or gs://")
     parser.add_argument("--name", help="data.name with _train or _val, for example birds_train")
     parser.add_argument("--out", required=True, help="folder of prepared data sets, config.data.dir")
     parser.add_argument(
@@ -97,6 +97,7 @@ def _lines(name: str, report: dict[str, Any]) -> list[str]:
     lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in GROUPS.items()))
     lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
     lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
+    lines += [f"suspicious: {what}" for what in report["suspicious"]]
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
     if report["unlike_published"]:
         lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from c2am_jax.data import lvis, shards
+from c2am_jax.data.shards import NO_MASKS
 from c2am_jax.data.storage import is_remote
 from c2am_jax.errors import UserError
 
@@ -48,6 +50,7 @@ class PreparedDataset:
       image_hw: int32 [N, 2].
       label: classes of all instances, image by image; image i has label[label_offset[i]:label_offset[i + 1]].
       label_offset: int64 [N + 1].
+      record: int64 [N], the number of each image's record; None: its own number.
     """
 
     name: str
@@ -57,6 +60,7 @@ class PreparedDataset:
     image_hw: np.ndarray
     label: np.ndarray
     label_offset: np.ndarray
+    record: np.ndarray | None = None
 
     def __len__(self) -> int:
         """How many images it has, N."""
@@ -67,9 +71,34 @@ class PreparedDataset:
         """The json that the evaluator reads."""
         return self.folder / "annotations.json"
 
+    @property
+    def nothing_trains(self) -> str:
+        """Why no image can train, for a message: what preparation left out of the user's file."""
+        report = json.loads((self.folder / "report.json").read_text())
+        reasons = [f"{count} x {reason}" for reason, count in report["skipped"].items()]
+        left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
+        if NO_MASKS in report["skipped"]:
+            left_out += "; the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
+        return (
+            f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
+        )
+
     def labels_of(self, index: int) -> np.ndarray:
         """Classes of the instances of image `index`."""
         return self.label[self.label_offset[index] : self.label_offset[index + 1]]
+
+    def of_images(self, ids: Collection[int]) -> "PreparedDataset":
+        """The images with these ids alone."""
+        chosen = np.flatnonzero(np.isin(self.image_id, np.array(sorted(ids), np.int64)))
+        labels = [self.labels_of(i) for i in chosen]
+        return dataclasses.replace(
+            self,
+            image_id=self.image_id[chosen],
+            image_hw=self.image_hw[chosen],
+            label=np.concatenate([*labels, self.label[:0]]),
+            label_offset=np.cumsum([0, *map(len, labels)]),
+            record=chosen if self.record is None else self.record[chosen],
+        )
 
     @functools.cached_property
     def _source(self):
@@ -79,10 +108,11 @@ class PreparedDataset:
 
     def read(self, index: int) -> bytes:
         """The serialised record of image `index`. Raises UnreadableRecord if the disk holds other bytes by now."""
+        number = int(index if self.record is None else self.record[index])
         try:
-            return self._source[int(index)]
+            return self._source[number]
         except RuntimeError as error:  # ArrayRecord's checksums
-            name = f"record {int(index)} (image {self.image_id[index]})"
+            name = f"record {number} (image {self.image_id[index]})"
             raise UnreadableRecord(f"{self.folder}: {name}: {error}; delete the folder to prepare it again") from None
 
 

@@ -189,11 +189,11 @@ class Sampler:
     """
 
     def __init__(self, dataset: PreparedDataset, name: str, *, threshold: float = 1e-3, held_out: float = 0.0):
-        """`name` is one of `SAMPLERS`. Raises UserError for a data set without a trainable image."""
+        """`name` is one of `SAMPLERS`. Raises UserError, with the reasons, for a data set without a trainable image."""
         self.name = name
         self.images = trainable(dataset.image_hw, dataset.label_offset)
         if not len(self.images):
-            raise UserError(f"no image of {dataset.folder} is 32 pixels wide and high and has an annotation")
+            raise UserError(dataset.nothing_trains)
         if held_out:
             self.images = np.setdiff1d(self.images, held_out_images(dataset, held_out))
         if name.startswith("repeat_factor"):

@@ -35,6 +35,8 @@ class DataSettings(Settings):
       name, dir: the prepared data set is ``DIR/NAME_train`` and ``DIR/NAME_val``.
       annotations, images, val_annotations, val_images: what it is prepared from; "" is the standard place, see
         `datasets.sources`.
+      test_annotations, test_images: a third set for ``config.eval.split=test``; its pictures are the validation's if
+        they are not named.
       canvas: side of the square source canvas; larger images are first fitted to it on the host.
       max_instances: padded number of ground truths, G.
       sampler: "random", "repeat_factor" (rounded up, as the reference), "repeat_factor_stochastic" or "class_aware",
@@ -57,6 +59,8 @@ class DataSettings(Settings):
     images: str = ""
     val_annotations: str = ""
     val_images: str = ""
+    test_annotations: str = ""
+    test_images: str = ""
     canvas: Count = 640
     max_instances: Count = 300
     sampler: Annotated[str, one_of(*SAMPLERS)] = "random"

@@ -21,11 +21,14 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
 
-from c2am_jax.data.box_masks import MASK_SIZE, BadMask, box_mask, pack
+from c2am_jax.data.box_masks import MASK_SIZE, BadMask, bounding_box, mask_of_runs, pack, run_lengths
+from c2am_jax.data.boxes import FITS, BoxCounts, iou, trainable_box
 from c2am_jax.data.cluster import run_on_cluster
-from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size
-from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
+from c2am_jax.data.entries import has_mask
+from c2am_jax.data.jpeg import ImageFault, check_size
+from c2am_jax.data.lvis import AnnotationError, ImageNotFound, find_image
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
+from c2am_jax.data.pictures import Stored, stored
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.data.storage import StorageError, is_remote, storage_errors
 from c2am_jax.errors import UserError
@@ -35,7 +38,7 @@ from c2am_jax.progress import Counter
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
-MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
+NO_MASKS = "annotation without a mask"  # a reason of the report
 _MAY_APPEAR = ("image file missing", "image file unreadable")
 
 
@@ -54,24 +57,12 @@ def features() -> tfds.features.FeaturesDict:
         {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
             "image_id": tfds.features.Scalar(np.int64),
+            "orientation": tfds.features.Scalar(np.int32),
             "height": tfds.features.Scalar(np.int32),
             "width": tfds.features.Scalar(np.int32),
             "instances": tfds.features.Sequence(instance),
         }
     )
-
-
-def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
-    """Xyxy clipped to the image, float32 [4]; BadMask for what the reference's filter drops."""
-    x, y, w, h = (float(value) for value in xywh)
-    (left, right), (top, bottom) = (
-        (min(max(low, 0.0), side), min(max(high, 0.0), side))
-        for low, high, side in ((x, x + w, hw[1]), (y, y + h, hw[0]))
-    )
-    box = np.array([left, top, right, bottom], np.float32)
-    if w < MIN_SIDE or h < MIN_SIDE or not (box[:2] < box[2:]).all():
-        raise BadMask("box of less than a pixel or outside the image")
-    return box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,25 +95,29 @@ class Part:
 class Summary:
     """What stands in a shard: image ids and sizes, labels of each image, bytes of its records.
 
-    `skipped` was left out; `noted` is there, as the reference has it, but looks wrong.
+    `skipped` was left out; `noted` is there, as the reference has it, but a user should know. `files` are the picture
+    files, `boxes` what boxes look like.
     """
 
     image_id: list[int] = dataclasses.field(default_factory=list)
     image_hw: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     labels: list[list[int]] = dataclasses.field(default_factory=list)
+    files: list[str] = dataclasses.field(default_factory=list)
+    boxes: BoxCounts = dataclasses.field(default_factory=BoxCounts)
     size: int = 0
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
     noted: Skipped = dataclasses.field(default_factory=Skipped)
 
     def write(self, path: epath.Path) -> None:
         """As json, whole or not at all."""
-        replace_text(path, json.dumps(vars(self), default=Skipped.as_dict))
+        replace_text(path, json.dumps(vars(self), default=lambda part: part.as_dict()))
 
     @classmethod
     def read(cls, path: epath.Path) -> "Summary":
         """The summary that `write` left in a file."""
         values = json.loads(path.read_text())
-        return cls(**{**values, "skipped": Skipped(**values["skipped"]), "noted": Skipped(**values["noted"])})
+        parts = {"skipped": Skipped, "noted": Skipped, "boxes": BoxCounts}
+        return cls(**values | {key: kind(**values[key]) for key, kind in parts.items()})
 
 
 def parts_of(found: Scan, images: str, folder: epath.Path) -> list[Part]:
@@ -170,13 +165,14 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
     with _new_records(part) as writer, open_json(part.annotations) as json_file:
         for number, image in enumerate(part.entries):
             advance()
-            content = _checked_content(image, part.images, summary.skipped)
-            if content is None:
+            picture = _picture(image, part.images, summary)
+            if picture is None:
                 continue
             instances = list(_instances(part, number, json_file, summary))
             record = {
-                "image": io.BytesIO(content),
+                "image": io.BytesIO(picture.content),
                 "image_id": image.id,
+                "orientation": picture.orientation,
                 "height": image.height,
                 "width": image.width,
                 "instances": instances,
@@ -210,20 +206,26 @@ def _new_records(part: Part) -> Iterator[Any]:
             path.replace(part.records)
 
 
-def _checked_content(image: ImageEntry, folder: str, skipped: Skipped) -> bytes | None:
-    """The JPEG's bytes; None, counted, if training could not decode them."""
+def _picture(image: ImageEntry, folder: str, summary: Summary) -> Stored | None:
+    """The picture as training stores it; None, counted, if it can't be used."""
+    hw, name, skipped = (image.height, image.width), f"image {image.id}", summary.skipped
     try:
-        check_size((image.height, image.width))
-        content = image_file(image._asdict(), folder).read_bytes()
-        check_jpeg(content, (image.height, image.width))
+        check_size(hw)
+        found = find_image(image._asdict(), folder)
+        picture = stored(found.path.read_bytes(), hw)
     except ImageNotFound as error:
         skipped.add(error.reason, str(error))
     except ImageFault as error:
-        skipped.add(error.reason, f"image {image.id}: {error}")
+        skipped.add(error.reason, f"{name}: {error}")
     except OSError as error:
-        skipped.add("image file unreadable", f"image {image.id}: {error}")
+        skipped.add("image file unreadable", f"{name}: {error}")
     else:
-        return content
+        for note in picture.notes:
+            summary.noted.add(note, f"{name}: {found.path}")
+        if found.elsewhere:
+            summary.noted.add("picture found in another folder than named", f"{name}: {image.file_name}: {found.path}")
+        summary.files.append(os.fspath(found.path.relative_to(epath.Path(folder))))
+        return picture
     return None
 
 
@@ -238,18 +240,23 @@ def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -
         except ValueError:
             raise AnnotationError(f"{part.annotations}: the file was changed while it was read") from None
         name = f"annotation {annotation['id']} of image {image.id}"
+        summary.boxes.add(annotation["bbox"], hw)
         try:
             box = trainable_box(annotation["bbox"], hw)
         except BadMask as error:
             summary.skipped.add("degenerate box", f"{name}: {error}")
             continue
         try:
-            mask = box_mask(annotation["segmentation"], box, hw)
+            runs = run_lengths(annotation.get("segmentation"), hw)
+            mask = mask_of_runs(runs, box, hw)
         except BadMask as error:
-            summary.skipped.add("mask unusable", f"{name}: {error}")
+            reason = "mask unusable" if has_mask(annotation) else NO_MASKS
+            summary.skipped.add(reason, f"{name}: {error}")
             continue
         if not mask.any():
             summary.noted.add("mask beside its box", name)
+        elif iou(box, bounding_box(runs, hw)) < FITS:
+            summary.noted.add("box that does not fit its mask", name)
         yield {"box": box, "label": part.label[i], "mask": pack(mask)}
 
 

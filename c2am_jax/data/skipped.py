@@ -34,7 +34,11 @@ class Skipped:
         """{"counts": ..., "entries": ...}, for json."""
         return {"counts": self.counts, "entries": self.entries}
 
+    def lines(self) -> list[str]:
+        """Each reason with its count and an example."""
+        return [f"{reason}: {count:,}, for example {self.entries[reason][0]}" for reason, count in self.counts.items()]
+
     def log(self, prefix: str) -> None:
         """One warning for each reason, with an example."""
-        for reason, count in self.counts.items():
-            _LOG.warning("%s, %s: %d, for example: %s", prefix, reason, count, self.entries[reason][0])
+        for line in self.lines():
+            _LOG.warning("%s, %s", prefix, line)

@@ -1,7 +1,8 @@
 """Detections of one category against its ground truths: precision and recall by the LVIS protocol.
 
 Needs numpy and pycocotools only, so that worker processes start quickly. Every rule is `lvis` 0.5.3's: the greedy match
-in score order, ignored ground truths last, what counts in an image that is not exhaustively annotated, interpolation.
+in score order, ignored ground truths last, what has no area, what counts in an image that is not exhaustively
+annotated, interpolation.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from c2am_jax.errors import UserError
+from c2am_jax.data.box_masks import usable_rle
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
@@ -97,6 +98,8 @@ class CategoryResult:
       recall: [IoU threshold, area range]; -1 where nothing counts.
       scores, hits: of detections of any size that count at IoU 0.5, and whether they hit; for calibration.
       ground_truths: that count, of any size.
+      pooled: scores of all detections of any size, [D], and what each is at each IoU threshold, uint8 [T, D]: 0 does
+        not count, 1 false, 2 a hit.
     """
 
     precision: np.ndarray
@@ -104,6 +107,7 @@ class CategoryResult:
     scores: np.ndarray
     hits: np.ndarray
     ground_truths: int
+    pooled: tuple[np.ndarray, np.ndarray]
 
 
 def evaluate_categories(problem: Problem, categories: Sequence[int]) -> Iterator[CategoryResult]:
@@ -121,12 +125,16 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
     gt_image, dt_image = np.asarray(truths.image[gt]), np.asarray(detections.image[dt])
     dt_score = np.asarray(detections.score[dt])
     gt_area, dt_area = np.asarray(truths.area[gt]), np.array(detections.area[dt])
+    dt_box = np.asarray(detections.box[dt])
     dt_mask = _masks(problem, detections, dt, detection_file) if masks else []
     if masks and len(dt_area):
         unknown = np.isnan(dt_area)
         if unknown.any():
             # One by one: pycocotools 2.0 counts a list of more than 255 masks in a byte.
             dt_area[unknown] = [coco_mask.area(m) for m, u in zip(dt_mask, unknown, strict=True) if u]
+            some = dt_area > 0  # an empty mask does not count, as a box without area does not
+            dt_image, dt_score, dt_area = dt_image[some], dt_score[some], dt_area[some]
+            dt_box, dt_mask = dt_box[some], [m for m, s in zip(dt_mask, some, strict=True) if s]
     small, large = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
     gt_ignore = np.asarray(truths.ignore[gt]) | (gt_area < small) | (gt_area > large)  # [area, N]
     codes = dt_image.astype(np.int64) * problem.categories + category
@@ -144,7 +152,7 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
             own = slice(gt.start + of_image.start, gt.start + of_image.stop)
             ious = _mask_ious(problem, dt_mask[rows], _masks(problem, truths, own, truth_file))
         else:
-            boxes = np.asarray(detections.box[dt])[rows], np.asarray(truths.box[gt])[of_image]
+            boxes = dt_box[rows], np.asarray(truths.box[gt])[of_image]
             ious = coco_mask.iou(*boxes, [0] * (of_image.stop - of_image.start))
         known = np.asarray(truths.known[gt])[of_image]
         matched[:, :, rows], ignored[:, :, rows] = match(ious, gt_ignore[:, of_image], known)
@@ -192,6 +200,7 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
     order = np.argsort(-score, kind="stable")
     counts = ~ignored[0, 0][order]
     scores, hits = score[order][counts], matched[0, 0][order][counts]
+    pooled = score, np.where(ignored[0], 0, 1 + matched[0]).astype(np.uint8)
     for area, total in enumerate(truths):
         if not total or not present:
             continue
@@ -205,35 +214,43 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
         for t in range(len(IOU_THRESHOLDS)):
             reached = np.searchsorted(recalls[t], RECALL_THRESHOLDS, side="left")
             precision[t, :, area] = np.append(precisions[t], 0.0)[reached]
-    return CategoryResult(precision, recall, scores, hits, int(truths[0]))
+    return CategoryResult(precision, recall, scores, hits, int(truths[0]), pooled)
+
+
+def pooled_ap(results: Sequence[CategoryResult]) -> float:
+    """AP-pool of some categories, 0 to 1: their detections in one ranking by score; -1 without ground truths.
+
+    It tells how comparable the scores of different categories are (Dave et al., "Evaluating Large-Vocabulary Object
+    Detectors: The Devil is in the Details", 2021); each object counts alike, whatever its category.
+    """
+    total = sum(result.ground_truths for result in results)
+    if not total:
+        return -1.0
+    score = np.concatenate([result.pooled[0] for result in results])
+    kind = np.concatenate([result.pooled[1] for result in results], 1)[:, np.argsort(-score, kind="stable")]
+    found = []
+    for row in kind:
+        hit = row[row > 0] == 2
+        recall, precision = np.cumsum(hit) / total, np.cumsum(hit) / (np.arange(len(hit)) + 1)
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        found.append(np.append(best, 0.0)[np.searchsorted(recall, RECALL_THRESHOLDS, side="left")].mean())
+    return float(np.mean(found))
 
 
 def _masks(problem: Problem, objects: ObjectTable, rows: slice, file) -> list[dict]:
-    """Run-length encoded masks, read from their file."""
+    """Run-length encoded masks, read from their file.
+
+    Those of detections were checked when the file was read; a truth's mask that is not usable becomes an empty one.
+    """
     found = []
     for row in range(rows.start, rows.stop):
         file.seek(int(objects.offset[row]))
-        entry = json.loads(file.read(int(objects.length[row])))
-        height, width = (int(side) for side in problem.image_hw[objects.image[row]])
-        try:
-            found.append(to_rle(entry["segmentation"], height, width))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            what = f"annotation {entry['id']}" if "id" in entry else f"a detection in image {entry['image_id']}"
-            raise UserError(f"{file.name}: {what}: segmentation is no mask ({type(error).__name__}: {error})") from None
+        segmentation = json.loads(file.read(int(objects.length[row]))).get("segmentation")
+        if objects is problem.truths:
+            height, width = (int(side) for side in problem.image_hw[objects.image[row]])
+            segmentation = usable_rle(segmentation, (height, width))
+        found.append(segmentation)
     return found
-
-
-def to_rle(segmentation, height: int, width: int) -> dict:
-    """Polygons, uncompressed or compressed run lengths -> compressed ones, as the package converts them."""
-    if isinstance(segmentation, list):
-        if not segmentation or any(len(polygon) < 6 for polygon in segmentation):
-            raise ValueError("a polygon needs three points or more")
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"run lengths of size {segmentation['size']} in an image of {[height, width]}")
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
 
 
 def _mask_ious(problem: Problem, detections: list[dict], truths: list[dict]) -> np.ndarray:

@@ -8,10 +8,13 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from c2am_jax.data.class_names import categories_in
+from c2am_jax.data.class_names import categories_in, match
+from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
-from c2am_jax.evaluation.result_classes import ResultClasses
+from c2am_jax.evaluation.detection_rows import DetectionRows
+from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
+from c2am_jax.evaluation.truths import notes_of, read_truths
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100")
 
@@ -27,7 +30,8 @@ def evaluate_coco_file(
     """COCO's twelve numbers of a results file; -1 where nothing counts.
 
     Args:
-      annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated).
+      annotations: json in the COCO layout (a LVIS json is one too, but not exhaustively annotated). What `entries`
+        finds unusable is left out; a mask that is none is one without a pixel.
       predictions: COCO results json, the same as LVIS's.
       iou_type: "bbox" or "segm".
       classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
@@ -38,15 +42,18 @@ def evaluate_coco_file(
     """
     if iou_type not in ("bbox", "segm"):
         raise UserError(f"iou_type must be bbox or segm for COCO AP, not {iou_type!r}")
-    dataset, results = read_json(annotations), read_json(predictions)
-    if not isinstance(dataset, dict) or not isinstance(dataset.get("annotations"), list):
-        raise UserError(f"{annotations}: not a json of the COCO layout")
-    if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
-        raise UserError(f"{predictions}: not a results file: the top level must be a list of detections")
+    truths = read_truths(annotations)
+    matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
+    rows = DetectionRows(str(predictions), iou_type, truths, matched)
+    rows.read()  # checks each entry: pycocotools does not
+    with public_copy(truths.found, masks=iou_type == "segm") as copy:
+        dataset = read_json(copy)
+    results = read_json(predictions)
     if classes is not None:
-        results, notes = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
-        for line in notes if show else ():
-            show(line)
+        results, _ = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
+    notes = notes_of(truths.found, groups=False, federated=False)
+    for line in (*notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
+        show(line)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset

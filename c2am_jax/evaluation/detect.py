@@ -35,12 +35,15 @@ class Found:
       scores: float64 [D].
       labels: int64 [D], classes.
       rles: D masks as LVIS results hold them, {"size": [h, w], "counts": text}.
+      best_score, best_label: of the best detection, also below the threshold; 0 and -1 if there was none.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     rles: list[Any]
+    best_score: float
+    best_label: int
 
     def masks(self) -> list[np.ndarray]:
         """The D masks at the size of the picture, bool [h, w] each."""
@@ -163,4 +166,8 @@ class PictureDetector:
         corners = np.array([json.loads(line)["bbox"] for line in boxes]).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         rles = [json.loads(line)["segmentation"] for line in masks]
-        return Found(corners, scores.astype(float), labels.astype(int), rles)
+        score, label = 0.0, -1
+        if found["valid"].any():
+            best = int(np.where(found["valid"], found["scores"], -1).argmax())
+            score, label = float(found["scores"][best]), int(found["labels"][best])
+        return Found(corners, scores.astype(float), labels.astype(int), rles, score, label)

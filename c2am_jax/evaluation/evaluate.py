@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from c2am_jax.data.class_names import match
+from c2am_jax.data.class_names import match, with_groups
 from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.lvis import CategoryTable
+from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
@@ -63,10 +64,11 @@ def evaluate(
     inspect: Callable[[Evaluated], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Predict, score, write ``eval/STEP/`` in the workdir, or `folder`; returns the metrics.
+    """Predict `eval.split`, score, write ``eval/STEP/`` in the workdir, or `folder`; returns the metrics.
 
     With several processes all predict, and the first scores; the others get no metrics. Classes go by name: those of
     the detector are `classes`, row k its class k; its detections have the ids that the validation set gives the names.
+    Rare, common and frequent are theirs too, those of the training set.
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each category of the
     validation set), thresholds.json (precision and recall of score thresholds), weight_norms.json (of `classes`, with
@@ -77,8 +79,14 @@ def evaluate(
     Raises:
       UserError: the validation set is missing, or has no class of the detector.
     """
-    dataset = open_dataset(experiment.data, "val")
-    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, "val")))
+    split = experiment.eval.split
+    dataset = open_dataset(experiment.data, split)
+    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, split)))
+    images = chosen_images(dataset.annotations_path, experiment.eval.subset)
+    if images is not None:
+        dataset = dataset.of_images(images)
+    for line in _seen_in_coco(experiment, dataset) if show else ():
+        show(line)
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
@@ -96,7 +104,9 @@ def evaluate(
     for iou_type in IOU_TYPES:
         _LOG.info("scoring %s", iou_type)
         path = folder / f"detections_{iou_type}.json"
-        scored = evaluate_file(dataset.annotations_path, path, iou_type, evidence=inspect is not None)
+        scored = evaluate_file(
+            dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes, images=images
+        )
         if inspect is not None:
             results[iou_type] = scored
         metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
@@ -110,7 +120,7 @@ def evaluate(
     (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
     (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
     (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
-    (folder / BESIDE).write_text(json.dumps(dataset.categories.as_dicts(), indent=1))
+    (folder / BESIDE).write_text(json.dumps(with_groups(dataset.categories, classes).as_dicts(), indent=1))
     write_pictures(dataset, folder, thresholds["segm"])
     if show is not None:
         for line in (*matched.lines(), *left_out_line(left_out)):
@@ -122,3 +132,16 @@ def evaluate(
     if inspect is not None:
         inspect(Evaluated(dataset, step, results, kernels, norms, folder, classes))
     return metrics
+
+
+def _seen_in_coco(experiment: Experiment, dataset: PreparedDataset) -> list[str]:
+    """A warning if the initial weights were trained on images that are evaluated."""
+    if not experiment.train.init.startswith("coco:"):
+        return []
+    seen = images_in(dataset.annotations_path, "train2017") & set(dataset.image_id.tolist())
+    if not seen:
+        return []
+    return [
+        f"warning: {len(seen):,} of {len(dataset):,} images of {dataset.name} are of COCO's train2017, on which the "
+        f"initial weights {experiment.train.init} were trained: scores are too high. --subset minival takes the others"
+    ]

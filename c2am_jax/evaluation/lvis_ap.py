@@ -7,14 +7,13 @@ bytes per detection; masks are read from the results file when their category is
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from c2am_jax.data.class_names import match
-from c2am_jax.data.json_stream import read_list
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import (
@@ -24,9 +23,11 @@ from c2am_jax.evaluation.ap_matching import (
     ObjectTable,
     Problem,
     evaluate_categories,
+    pooled_ap,
 )
-from c2am_jax.evaluation.lvis_files import MAX_DETECTIONS, DetectionRows, Truths, stream
+from c2am_jax.evaluation.detection_rows import MAX_DETECTIONS, DetectionRows
 from c2am_jax.evaluation.result_classes import ResultClasses, left_out_line
+from c2am_jax.evaluation.truths import Truths, read_truths
 from c2am_jax.frequency import GROUPS
 from c2am_jax.processes import WorkerPool
 
@@ -84,6 +85,11 @@ class LVISAP:
             name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in found.items()
         }
 
+    def pooled(self) -> dict[str, float]:
+        """AP-pool of all categories, APpool, and of rare, common and frequent ones, APpoolr/c/f; see `pooled_ap`."""
+        groups = {"": range(len(self.results)), **{letter: self.categories.group(letter) for letter in GROUPS}}
+        return {f"APpool{name}": pooled_ap([self.results[k] for k in group]) for name, group in groups.items()}
+
     def category_ap(self) -> np.ndarray:
         """AP of each category in id order; -1 for those without ground truth."""
         values = np.stack([r.precision[..., 0] for r in self.results], -1)
@@ -137,12 +143,14 @@ def evaluate_file(
     workers: int | None = None,
     evidence: bool = False,
     classes: ResultClasses | None = None,
+    groups: CategoryTable | None = None,
+    images: Collection[int] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> LVISAP:
     """Score a results file against a LVIS json.
 
     Args:
-      annotations: json in the LVIS layout.
+      annotations: json in the LVIS or COCO layout.
       predictions: LVIS results json: a list of {image_id, category_id, score, bbox or segmentation}. Where the first
         entry has a box, boxes decide what is small (the package's rule).
       iou_type: "bbox", "segm" or "boundary" (the smaller of mask and boundary IoU, Cheng et al., CVPR 2021).
@@ -151,27 +159,27 @@ def evaluate_file(
       workers: processes; default one per core for large files, none for small ones.
       evidence: keep the objects too, some 75 bytes for each.
       classes: what the category ids of `predictions` mean, which then go by name; without it they are the annotations'.
-      show: gets what a user should know about that, line by line.
+      groups: categories of the training set, whose rare, common and frequent ones are meant; `classes` if not given,
+        else the annotations' own.
+      images: ids of those that count, such as `minival.chosen_images`; None: all.
+      show: gets what a user should know about both files, line by line.
 
     Raises:
       UserError: either file is missing or not what it should be; the text names file and entry.
     """
     if iou_type not in ALL_IOU_TYPES:
         raise UserError(f"iou_type must be {', '.join(ALL_IOU_TYPES)}, not {iou_type!r}")
-    truths = Truths(str(annotations))
-    stream(annotations, lambda file, path: truths.read(file))
-    truths.finish()
+    truths = read_truths(annotations, groups or (classes.table if classes else None), images)
     matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
     found = DetectionRows(str(predictions), iou_type, truths, matched)
-    stream(predictions, lambda file, path: read_list(file, path, found.add))
-    if matched and show:
-        for line in (*matched.lines(), *left_out_line(found.left_out)):
-            show(line)
+    found.read()
+    for line in (*truths.notes, *(matched.lines() if matched else ()), *left_out_line(found.left_out)) if show else ():
+        show(line)
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)
     problem = Problem(
         iou_type,
-        truths.objects(),
+        truths.objects,
         found.objects(keep, len(truths.table)),
         truths.image_hw,
         truths.not_exhaustive,
@@ -186,7 +194,7 @@ def evaluate_file(
 def _evidence(problem: Problem, truths: Truths, detections: ObjectTable) -> Evidence:
     codes = detections.image * problem.categories + detections.labels()
     everything = dataclasses.replace(problem, detections=detections)
-    return Evidence(everything, np.isin(codes, truths.verified), truths.image_ids)
+    return Evidence(everything, truths.verified(codes), truths.image_ids)
 
 
 def _run(problem: Problem, detections: int, workers: int | None) -> list[CategoryResult]:

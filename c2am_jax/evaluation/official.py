@@ -5,6 +5,7 @@ both from here; numpy and OpenCV of this process stay as they are.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import logging
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am_jax.data.class_names import read_categories
+from c2am_jax.data.class_names import read_categories, with_groups
+from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
+from c2am_jax.data.lvis_scan import scan
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
 from c2am_jax.evaluation.result_classes import ResultClasses
@@ -60,7 +63,8 @@ def official_metrics(
 ) -> dict[str, float]:
     """What `lvis.LVISEval` says of a results file: the names and units of `LVISAP.metrics`.
 
-    `classes` says what the category ids of the results mean; the package gets them by name.
+    `classes` says what the category ids of the results mean; the package gets them by name, and their groups. What the
+    annotations lack is completed as for our numbers, and masks are checked: the package would not come back from some.
 
     Raises:
       UserError: the package is missing, has no such iou_type, or does not get through the files.
@@ -68,8 +72,13 @@ def official_metrics(
     if iou_type not in IOU_TYPES:
         raise UserError(f"the lvis package scores {' or '.join(IOU_TYPES)}, not {iou_type!r}")
     package = official_package()
-    with _by_name(annotations, predictions, classes) as results:
-        return _run(package, str(annotations), str(results), iou_type)
+    found = scan(annotations)
+    if classes is not None:
+        groups = with_groups(found.categories, classes.table)
+        found = dataclasses.replace(found, categories=groups, additions=["groups of the training set"])
+    masks = iou_type == "segm"
+    with public_copy(found, masks=masks) as truths, _by_name(annotations, predictions, classes) as results:
+        return _run(package, str(truths), str(results), iou_type)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data.box_masks import MASK_SIZE
-from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.records import parse_record
 from c2am_jax.evaluation.encoding import paste
@@ -79,8 +78,8 @@ def write_pictures(dataset: PreparedDataset, folder: Path, thresholds: Iterable[
 
 def _record(dataset: PreparedDataset, index: int) -> tuple[np.ndarray, int, _Drawn]:
     """Pixels, at most `SIDE` long; the whole factor by which they may be enlarged; the annotations on them."""
-    jpeg, _, (boxes, labels, masks) = parse_record(dataset.read(index))
-    pixels = decode_jpeg(jpeg).numpy()
+    decoded, _, (boxes, labels, masks) = parse_record(dataset.read(index))
+    pixels = decoded.numpy()
     height, width = pixels.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     if scale < 1:

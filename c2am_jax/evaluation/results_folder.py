@@ -24,6 +24,8 @@ TRAINING_ONLY = frozenset(
         "workers",
     }
 )  # of `config.data`
+PARTS = {"eval.split": "val", "eval.subset": "all"}  # what is scored, if not all of "val"
+_TEST = ("data.test_annotations", "data.test_images")
 INFERENCE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "calibration.")
 
 
@@ -31,6 +33,14 @@ def scored_settings(experiment: Experiment) -> dict[str, Any]:
     """What decides the scores of a checkpoint, by dotted key: validation data, sizes, thresholds, calibration."""
     settings = flat(experiment.as_json())
     settings["data.val_images"] = settings["data.val_images"] or settings["data.images"]
+    part = {key: settings[key] for key in PARTS if settings[key] != PARTS[key]}
+    if "eval.split" not in part:  # an evaluation of "val" is the same whatever "test" is
+        for key in _TEST:
+            del settings[key]
+    return {**_scored(settings), **part}
+
+
+def _scored(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in settings.items()
@@ -40,8 +50,9 @@ def scored_settings(experiment: Experiment) -> dict[str, Any]:
 
 def differences(run: Experiment, given: Experiment) -> dict[str, tuple[Any, Any]]:
     """Scored settings in which `given` is not as the `run`, by key: (the run's, the given)."""
-    there, here = scored_settings(run), scored_settings(given)
-    return {key: (there[key], here[key]) for key in here if there[key] != here[key]}
+    there, here = flat(run.as_json()) | scored_settings(run), scored_settings(given)
+    before = {key: there[key] for key in here}
+    return {key: (before[key], here[key]) for key in here if before[key] != here[key]}
 
 
 def differences_line(found: dict[str, tuple[Any, Any]]) -> str:
@@ -53,13 +64,16 @@ def differences_line(found: dict[str, tuple[Any, Any]]) -> str:
 def results_folder(workdir: str | Path, step: int, run: Experiment, given: Experiment) -> Path:
     """Where results of `given` go: ``eval/STEP`` for the run's own settings, else a folder for these settings alone.
 
-    A calibration is in the folder's name; other settings are a number made of all of them, and ``settings.json`` there
-    tells which. Results of earlier settings, such as of a run that went on with others, are not overwritten either.
+    The split "test", the subset "minival" and a calibration are in the folder's name; other settings are a number made
+    of all of them, and ``settings.json`` there tells which. Results of earlier settings, such as of a run that went on
+    with others, are not overwritten either.
     """
     changed, name = differences(run, given), given.calibration.name
-    folder = Path(workdir) / "eval" / (f"{step}" if name == "none" else f"{step}-{name}")
+    parts = {"val": "", "all": "", "none": ""}
+    named = [parts.get(part, part) for part in (given.eval.split, given.eval.subset, name)]
+    folder = Path(workdir) / "eval" / "-".join([f"{step}", *filter(None, named)])
     settings = scored_settings(given)
-    if set(changed) <= {"calibration.name"} and _settings_of(folder) in (None, settings):
+    if set(changed) <= {"calibration.name", *PARTS, *_TEST} and _settings_of(folder) in (None, settings):
         return folder
     number = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return folder.with_name(f"{folder.name}-{number}")

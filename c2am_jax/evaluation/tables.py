@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.evaluation.classifier_norms import QUANTILES
+from c2am_jax.frequency import GROUPS
 
 AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
 COCO_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100")
@@ -34,6 +35,13 @@ def ap_table(metrics: Mapping[str, float]) -> str:
             values = [metrics[f"{iou_type}/{column}"] for column in columns]
             rows.append([iou_type, *(f"{100 * v:.1f}" if v >= 0 else "-" for v in values)])
     return _table([protocol, *columns], rows)
+
+
+def pool_line(metrics: Mapping[str, float], iou_type: str) -> str:
+    """AP-pool (`LVISAP.pooled`) of all categories and of each group, in per cent."""
+    values = {name: metrics[f"APpool{letter}"] for letter, name in {"": "all", **GROUPS}.items()}
+    told = ", ".join(f"{name} {100 * value:.1f}" if value >= 0 else f"{name} -" for name, value in values.items())
+    return f"{iou_type}: AP-pool, all categories in one ranking: {told}"
 
 
 def comparison_table(

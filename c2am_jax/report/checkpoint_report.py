@@ -51,10 +51,9 @@ def _columns_of(kernel: np.ndarray, evaluated: Evaluated) -> np.ndarray:
 
 def record_images(dataset: PreparedDataset) -> ImageReader:
     """Reader of the images of prepared records."""
-    from c2am_jax.data.jpeg import decode_jpeg
     from c2am_jax.data.records import parse_record
     from c2am_jax.data.tensorflow_host import tf
 
     row_of = {int(image): row for row, image in enumerate(dataset.image_id)}
-    decode = tf.function(lambda record: decode_jpeg(parse_record(record)[0]))
+    decode = tf.function(lambda record: parse_record(record)[0])
     return lambda image_id: decode(tf.constant(dataset.read(row_of[image_id]))).numpy()

@@ -68,7 +68,7 @@ def folder_images(annotations: str | Path, folder: str | Path) -> Callable[[set[
         entries: dict[int, Mapping[str, Any]] = {}
 
         def take(image: Any, *_: int) -> None:
-            if image["id"] in wanted:
+            if isinstance(image, dict) and image.get("id") in wanted:
                 entries[image["id"]] = image
 
         with open(annotations, "rb") as file:

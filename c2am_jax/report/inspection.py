@@ -8,12 +8,13 @@ import dataclasses
 import heapq
 import json
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from c2am_jax.evaluation.ap_matching import ObjectTable, match, to_rle
+from c2am_jax.data.box_masks import usable_rle
+from c2am_jax.evaluation.ap_matching import ObjectTable, match
 from c2am_jax.evaluation.lvis_ap import Evidence
 
 KINDS = ("best", "worst", "missed", "false")
@@ -157,8 +158,7 @@ def boxes(detections: ObjectTable, rows: np.ndarray, file: IO[bytes]) -> np.ndar
     found = np.array(detections.box[rows], np.float64)
     for at in np.flatnonzero(np.isnan(found[:, 0])):
         mask = entry(detections, int(rows[at]), file)["segmentation"]
-        rle: Any = to_rle(mask, *mask["size"])
-        found[at] = coco_mask.toBbox(rle)
+        found[at] = coco_mask.toBbox(usable_rle(mask, mask["size"]))
     return found
 
 

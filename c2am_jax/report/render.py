@@ -51,8 +51,13 @@ def render(
         "footer": f"Made by c2am_jax {escape(environment.get('c2am_jax', ''))}.",
         "data": script_json(embedded),
     }
-    template = resources.files("c2am_jax.report").joinpath("template.html").read_text("utf-8")
-    return _PLACE.sub(lambda match: parts[match[1]], template)
+    return filled(resources.files("c2am_jax.report").joinpath("template.html").read_text("utf-8"), parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A page: the template with html in its places ``{{name}}``, and the style of all pages at ``{{style}}``."""
+    known = {"style": resources.files("c2am_jax.report").joinpath("style.css").read_text("utf-8"), **parts}
+    return _PLACE.sub(lambda match: known[match[1]], template)
 
 
 def script_json(value: Any) -> str:

@@ -67,7 +67,7 @@ def _classes(
     """The detector's classes; those of the validation set where nothing tells them (an imported or older run)."""
     if given or any(place.is_file() for place in places(workdir, trained)):
         return categories_of_run(workdir, trained, given, flag="--classes")
-    dataset = open_dataset(experiment.data, "val")
+    dataset = open_dataset(experiment.data, experiment.eval.split)
     if len(dataset.categories) != experiment.model.num_classes:
         raise UserError(
             f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "

@@ -58,6 +58,7 @@ def draw(
     masks: Iterable[np.ndarray] | None = None,
     *,
     names: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
     enlarge: int = 1,
 ) -> np.ndarray:
     """A copy of the picture with detections on it; earlier ones lie on top, so give the best first.
@@ -69,6 +70,7 @@ def draw(
       scores: [D], written behind the names.
       masks: D bool arrays [h, w].
       names: of all classes; without, the number of the class is written.
+      texts: [D], written instead of the names.
       enlarge: whole factor by which the result is larger than `image`, so that names are readable on small pictures.
 
     Returns:
@@ -79,9 +81,9 @@ def draw(
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     drawn_masks = None if masks is None else list(masks)
-    lengths = {len(boxes), len(labels), *(len(part) for part in (scores, drawn_masks) if part is not None)}
+    lengths = {len(boxes), len(labels), *(len(part) for part in (scores, drawn_masks, texts) if part is not None)}
     if len(lengths) > 1:
-        raise ValueError(f"boxes, labels, scores and masks are of different lengths: {sorted(lengths)}")
+        raise ValueError(f"boxes, labels, scores, masks and texts are of different lengths: {sorted(lengths)}")
     picture = np.array(image, np.uint8)
     labels = [int(label) for label in labels]
     for label, mask in reversed(list(zip(labels, drawn_masks or (), strict=False))):
@@ -99,7 +101,7 @@ def draw(
         pen.rectangle(corner, outline=class_colour(label), width=line)
     plates: list[_Rectangle] = []
     for index, (label, corner) in enumerate(zip(labels, corners, strict=True)):
-        name = str(label) if names is None else names[label]
+        name = texts[index] if texts is not None else str(label) if names is None else names[label]
         room = max(corner[2] - corner[0], NAME_SHARE * width) - 2 * PADDING
         text = fitting(name, "" if scores is None else f"{float(scores[index]):.2f}", round(room))
         plates.append(_plate(pen.textlength(text, font=font()), corner, canvas.size, plates))

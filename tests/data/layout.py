@@ -13,13 +13,12 @@ def read_layout(path):
         assert all(type(i) is int for i in ids) and len(set(ids)) == len(ids), kind
     for image in content["images"]:
         assert all(type(image[key]) is int and image[key] > 0 for key in ("height", "width")), image
-        assert image.get("file_name") or image.get("coco_url"), image
     images, categories = ({entry["id"] for entry in content[kind]} for kind in ("images", "categories"))
     by_image = collections.defaultdict(list)
     for annotation in content["annotations"]:
         assert annotation["image_id"] in images and annotation["category_id"] in categories, annotation
         assert len(annotation["bbox"]) == 4 and all(isinstance(v, int | float) for v in annotation["bbox"]), annotation
-        assert "segmentation" in annotation, annotation
+        assert isinstance(annotation["area"], int | float) and annotation["area"] >= 0, annotation
         by_image[annotation["image_id"]].append(annotation)
     assert categories
     return content["images"], by_image, content["categories"]

@@ -1,12 +1,23 @@
 """Masks on the host."""
 
 import json
+import math
+import time
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from c2am_jax.data.box_masks import BadMask, box_frame, box_mask, rasterise
+from c2am_jax.data.box_masks import (
+    BadMask,
+    bounding_box,
+    box_frame,
+    box_mask,
+    check_compressed,
+    checked_rle,
+    rasterise,
+    run_lengths,
+)
 
 
 def test_a_mask_that_fills_its_box_fills_its_frame():
@@ -31,7 +42,7 @@ def test_boxes_at_the_border_stay_inside_the_raster():
     ("segmentation", "reason"),
     [
         ([[1.0, 2.0, 3.0, 4.0]], "3 points"),
-        ([], "3 points"),
+        ([], "no mask"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0]], "odd"),
         ([[1.0, 2.0, 3.0, float("nan"), 5.0, 6.0]], "non-finite"),
         ([[1.0, 2.0, 3.0, True, 5.0, 6.0]], "not a list of numbers"),
@@ -53,7 +64,9 @@ def test_boxes_at_the_border_stay_inside_the_raster():
         ({"size": [10, 10], "counts": "Ö1"}, "wrong character"),
         ({"size": [10, 10], "counts": "oooooooooooo0"}, "no count of pixels"),
         ("polygon", "neither"),
-        (None, "neither"),
+        (None, "no mask"),
+        ({}, "no mask"),
+        ({"size": [10, 10], "counts": "b'PPP1'"}, "decode them"),
     ],
 )
 def test_what_cannot_be_rasterised_says_why(segmentation, reason):
@@ -155,3 +168,61 @@ def test_masks_pasted_back_are_those_of_the_real_instances(shared):
     assert overlap[small].mean() >= 0.97 and overlap[~small].mean() >= 0.97
     # 13 boxes of two images do not belong to their polygons: a fault of the file.
     assert (overlap < 0.5).sum() == 13 and np.percentile(overlap[overlap >= 0.5], 1) > 0.9
+
+
+def test_twenty_thousand_damaged_strings_are_refused_or_are_masks_of_the_raster():
+    """What reaches pycocotools never loops and never leaves the raster; each is read at once and alone alike."""
+    rng = np.random.default_rng(7)
+    hw, start = (24, 31), time.monotonic()
+    wholes = [
+        coco_mask.encode(np.asfortranarray(rng.random(hw) < p).astype(np.uint8))["counts"] for p in (0.02, 0.3, 0.9)
+    ]
+    texts = []
+    for number in range(20_000):
+        text = bytearray(wholes[number % 3])
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(text))) if text else 0
+            what = rng.integers(4)
+            if what == 0:
+                del text[at:]
+            elif what == 1:
+                text[at:at] = bytes([int(rng.integers(1, 128))])
+            elif what == 2 and text:
+                text[at] ^= 1 << int(rng.integers(7))
+            else:
+                del text[at : at + 1]
+        texts.append(bytes(text).decode("latin-1"))
+    refused = 0
+    for text in texts:
+        try:
+            rle = checked_rle({"size": list(hw), "counts": text}, hw)
+        except BadMask:
+            refused += 1
+            with pytest.raises(BadMask):
+                check_compressed([wholes[0].decode(), text], [math.prod(hw)] * 2)
+        else:
+            check_compressed([text], [math.prod(hw)])
+            assert coco_mask.area(rle) == coco_mask.decode(rle).sum() <= math.prod(hw)
+    assert 15_000 < refused < 20_000
+    assert time.monotonic() - start < 120
+
+
+def test_the_first_wrong_one_of_many_is_named():
+    whole = coco_mask.encode(np.ones((5, 5), np.uint8, order="F"))["counts"].decode()
+    with pytest.raises(BadMask, match="do not sum to the 24") as error:
+        check_compressed([whole] * 5, [25, 25, 24, 25, 9])
+    assert error.value.place == 2
+
+
+def test_boxes_around_masks_are_those_of_pycocotools():
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        raster = np.zeros((13, 17), np.uint8, order="F")
+        y, x = rng.integers(0, 13), rng.integers(0, 17)
+        raster[y : y + rng.integers(1, 14), x : x + rng.integers(1, 18)] = 1
+        raster &= rng.random(raster.shape) < rng.choice([0.2, 1.0])
+        raster[y, x] = 1
+        rle = coco_mask.encode(raster)
+        left, top, w, h = coco_mask.toBbox(rle)
+        lengths = run_lengths({"size": [13, 17], "counts": rle["counts"]}, (13, 17))
+        np.testing.assert_array_equal(bounding_box(lengths, (13, 17)), [left, top, left + w, top + h])

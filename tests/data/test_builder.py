@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import annotation
-from pictures import jpeg_of
 from PIL import Image
 
 from c2am_jax.data import builder, prepared, shards
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.data.records import parse_record
+from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.errors import UserError
 
 
@@ -28,14 +28,21 @@ def prepare_tiny(tiny, tmp_path, name="tiny"):
     return report, prepared.load(name, tmp_path / "data")
 
 
+def stored_bytes(dataset, index):
+    """The picture of a record as it is stored."""
+    record = tf.train.Example.FromString(dataset.read(index))
+    return record.features.feature["image"].bytes_list.value[0]
+
+
 def test_records_hold_the_original_jpeg_and_the_instances(tiny, tmp_path):
     report, dataset = prepare_tiny(tiny, tmp_path)
     assert (report["images"], report["instances"], report["skipped"]) == (4, 4, {})
     np.testing.assert_array_equal(dataset.image_id, [1, 2, 3, 4])
     np.testing.assert_array_equal(dataset.image_hw, [(48, 64), (64, 48), (40, 40), (64, 64)])
     assert [dataset.labels_of(i).tolist() for i in range(4)] == [[2, 0], [1], [], [1]]
-    jpeg, _, (boxes, _, masks) = parse_record(dataset.read(0))
-    assert jpeg.numpy() == (tmp_path / "images" / "train2017" / "000000000001.jpg").read_bytes()
+    jpeg = stored_bytes(dataset, 0)
+    _, _, (boxes, _, masks) = parse_record(dataset.read(0))
+    assert jpeg == (tmp_path / "images" / "train2017" / "000000000001.jpg").read_bytes()
     np.testing.assert_allclose(boxes[0], [4, 6, 24, 22])
     assert np.unpackbits(masks[0].numpy(), axis=-1).all()
 
@@ -87,10 +94,10 @@ def test_an_unfinished_preparation_does_not_open(tiny, tmp_path):
         prepared.load("tiny", tmp_path / "data")
 
 
-def test_a_file_that_only_calls_itself_jpeg_is_skipped(tiny, tmp_path):
-    (tmp_path / "images" / "train2017" / "000000000001.jpg").write_bytes(jpeg_of((48, 64), kind="PNG"))
+def test_a_file_that_is_no_picture_is_skipped(tiny, tmp_path):
+    (tmp_path / "images" / "train2017" / "000000000001.jpg").write_bytes(b"text")
     report, _ = prepare_tiny(tiny, tmp_path)
-    assert report["skipped"] == {"image file not a JPEG": 1}
+    assert report["skipped"] == {"image file not a picture": 1}
 
 
 def test_a_cameras_picture_with_a_second_one_inside_is_a_jpeg(tiny, tmp_path):
@@ -101,7 +108,7 @@ def test_a_cameras_picture_with_a_second_one_inside_is_a_jpeg(tiny, tmp_path):
     assert Image.open(io.BytesIO(stream.getvalue())).format == "MPO"
     path.write_bytes(stream.getvalue())
     report, dataset = prepare_tiny(tiny, tmp_path)
-    assert report["skipped"] == {} and parse_record(dataset.read(0))[0].numpy() == stream.getvalue()
+    assert report["skipped"] == {} and stored_bytes(dataset, 0) == stream.getvalue()
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -116,10 +123,11 @@ def test_a_picture_of_100_megapixels_is_skipped_before_it_is_decoded(tiny, tmp_p
         with pytest.raises(UserError, match="image 1: 8000x12500 is more than 50 megapixels"):
             prepare_tiny(tiny, tmp_path)
     else:
-        from c2am_jax.data.jpeg import ImageFault, check_jpeg
+        from c2am_jax.data.jpeg import ImageFault
+        from c2am_jax.data.pictures import stored
 
         with pytest.raises(ImageFault, match="8000x12500"):
-            check_jpeg(stream.getvalue(), (48, 64))
+            stored(stream.getvalue(), (48, 64))
 
 
 @pytest.mark.parametrize(
@@ -160,14 +168,14 @@ import os, sys
 from c2am_jax.data import builder, shards, prepared
 annotations, images, data_dir, workers, at = sys.argv[1:]
 shards.IMAGES_PER_SHARD = 3
-check, seen = shards.check_jpeg, 0
+check, seen = shards.stored, 0
 def die(content, hw):
     global seen
     seen += 1
     if seen == int(at):
         os.kill(os.getpid(), 9)
-    check(content, hw)
-shards.check_jpeg = die
+    return check(content, hw)
+shards.stored = die
 if __name__ == "__main__":
     builder.prepare(annotations, images, "tiny", data_dir, workers=int(workers))
 """
@@ -311,12 +319,12 @@ if __name__ == "__main__":  # a shell's background jobs start with SIGINT ignore
 from c2am_jax.data import builder, shards, prepared
 annotations, images, data_dir = sys.argv[1:]
 shards.IMAGES_PER_SHARD = 1
-check = shards.check_jpeg
+check = shards.stored
 def slow(content, hw):
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep(0.1)
-    check(content, hw)
-shards.check_jpeg = slow
+    return check(content, hw)
+shards.stored = slow
 if __name__ == "__main__":
     from c2am_jax.data import prepare
     options = ["--annotations", annotations, "--images", images, "--name", "tiny", "--out", data_dir, "--workers", "2"]
@@ -367,3 +375,39 @@ def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, t
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130 and said.decode().splitlines()[-1].startswith("interrupted: start again")
     assert b"Traceback" not in said and not any(map(alive, workers))
+
+
+def test_some_of_the_images_are_read_as_in_the_whole(tiny, tmp_path):
+    _, dataset = prepare_tiny(tiny, tmp_path)
+    some = dataset.of_images({4, 2, 99})
+    assert some.image_id.tolist() == [2, 4] and [some.labels_of(i).tolist() for i in (0, 1)] == [[1], [1]]
+    assert [some.read(i) for i in (0, 1)] == [dataset.read(i) for i in (1, 3)]
+    assert some.of_images({4}).read(0) == dataset.read(3) and len(some.of_images({1})) == 0
+
+
+def test_boxes_that_look_like_corners_are_told(tiny, tmp_path):
+    for entry in tiny[0]["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [x, y, x + w, y + h]
+    tiny[0]["annotations"][3]["bbox"] = [30.0, 20.0, 60.0, 60.0]
+    report, _ = prepare_tiny(tiny, tmp_path)
+    assert report["suspicious"] == [
+        "2 of 4 boxes reach outside their picture, and 4 would be boxes if they were x1, y1, x2, y2: bbox has to be x, "
+        "y, width, height"
+    ]
+
+
+def test_boxes_that_do_not_fit_their_masks_and_reach_outside_are_told(tiny, tmp_path):
+    tiny[0]["annotations"][0]["bbox"] = [4.0, 6.0, 50.0, 40.0]
+    tiny[0]["annotations"][1]["bbox"] = [30.0, 10.0, 10.0, 60.0]
+    report, _ = prepare_tiny(tiny, tmp_path)
+    assert report["noted_entries"]["box that does not fit its mask"] == ["annotation 1 of image 1"]
+    assert report["suspicious"] == ["1 of 4 boxes reach outside their picture: they are cut off at its border"]
+
+
+def test_a_record_of_an_older_version_has_no_orientation_and_is_read(tiny, tmp_path):
+    _, dataset = prepare_tiny(tiny, tmp_path)
+    record = tf.train.Example.FromString(dataset.read(0))
+    del record.features.feature["orientation"]
+    pixels, image_id, _ = parse_record(record.SerializeToString())
+    assert int(image_id) == 1 and (pixels.numpy() == parse_record(dataset.read(0))[0].numpy()).all()

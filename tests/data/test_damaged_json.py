@@ -5,12 +5,15 @@ import json
 import logging
 
 import numpy as np
+import pytest
 from conftest import annotation
 from layout import read_layout
 from pycocotools import mask as coco_mask
 
 from c2am_jax.data import builder, prepared
+from c2am_jax.data.box_masks import usable_rle
 from c2am_jax.errors import UserError
+from c2am_jax.evaluation.lvis_ap import evaluate_file
 
 ODD = [
     *(None, True, False, -1, 0, 1, 3, 0.5, -0.0, 1e308, -1e5, 2**31, 2**63, 10**400),
@@ -52,6 +55,32 @@ def changed(content, rng):
     return content
 
 
+def scored_as_100(path, copy, images, by_image, results):
+    """Score perfect boxes and masks against the file and its prepared copy; whether all truths have a box to match."""
+    hw = {image["id"]: (image["height"], image["width"]) for image in images}
+    truths = [a for annotations in by_image.values() for a in annotations if a["area"] > 0 and not a.get("ignore")]
+    boxes = [a for a in truths if min(a["bbox"][2:]) > 0 and max(map(abs, a["bbox"])) < 1e9]
+    keys = {"score": 1.0}
+    found = [{key: a[key] for key in ("image_id", "category_id", "bbox")} | keys for a in boxes]
+    masks = []
+    for entry in truths:
+        rle = usable_rle(entry.get("segmentation"), hw[entry["image_id"]])
+        text = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]
+        place = {key: entry[key] for key in ("image_id", "category_id")}
+        masks.append(place | keys | {"segmentation": {"size": list(hw[entry["image_id"]]), "counts": text}})
+    scored = {}
+    for kind, entries in (("bbox", found), ("segm", masks)):
+        results.write_text(json.dumps(entries))
+        for file in (path, copy):
+            scored[kind, file] = evaluate_file(file, results, kind).metrics()["AP"]
+    whole = len(boxes) == len(truths)
+    assert not whole or scored["bbox", copy] in (pytest.approx(1), -1), scored
+    zero = any(a.get("id") in (0, False) for a in json.loads(path.read_text())["annotations"] if isinstance(a, dict))
+    assert zero or scored["bbox", path] == scored["bbox", copy]  # the file itself needs no preparation
+    assert zero or scored["segm", path] == scored["segm", copy]
+    return whole
+
+
 def test_a_thousand_damaged_files_never_crash(tiny, tmp_path, caplog):
     caplog.set_level(logging.ERROR)
     content, write = tiny
@@ -66,7 +95,7 @@ def test_a_thousand_damaged_files_never_crash(tiny, tmp_path, caplog):
     content["info"] = {"version": "1"}
     path, images = write()
     rng = np.random.default_rng(20)
-    outcomes = {"prepared": 0, "refused": 0, "skipped": set()}
+    outcomes, exact = {"prepared": 0, "refused": 0, "skipped": set()}, 0
     for number in range(MUTATIONS):
         text = json.dumps(changed(content, rng))
         if number % 5 == 0:
@@ -87,7 +116,9 @@ def test_a_thousand_damaged_files_never_crash(tiny, tmp_path, caplog):
         assert report["images"] + sum(left_out.values()) == report["in_the_file"]["images"]
         assert set(dataset.image_id.tolist()) <= {image["id"] for image in images_kept}
         assert len(dataset.label) <= sum(map(len, by_image.values()))
+        exact += scored_as_100(path, dataset.annotations_path, images_kept, by_image, tmp_path / "found.json")
         if number % 20 == 0:
             dataset.read(len(dataset) - 1)
+    assert exact > 0.8 * outcomes["prepared"], exact
     assert outcomes["prepared"] > 400 and outcomes["refused"] > 100
     assert len(outcomes["skipped"]) >= 12, outcomes  # most of the conditions of docs/data.md

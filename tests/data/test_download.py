@@ -1,4 +1,4 @@
-"""Published data sets come whole to where training looks for them, whatever happens; or one line says why not."""
+"""Published data sets come whole to where training looks for them, whatever the connection does, or a line says why."""
 
 import errno
 import hashlib

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from c2am_jax.data.lvis import AnnotationError, category_table, image_file, read_json
+from c2am_jax.data.lvis import AnnotationError, category_table, find_image, image_file, read_json
 
 
 def test_classes_are_in_category_id_order(tiny):
@@ -100,3 +100,33 @@ def test_published_category_tables(shared, table, classes, groups, instances):
     found = category_table([{k: v for k, v in row.items() if k != "frequency"} for row in rows])
     assert len(found) == classes and tuple(len(found.group(g)) for g in "rcf") == groups
     assert found.instance_count.sum() == instances
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ("a.JPG", "a.jpg"),
+        ("a.jpg", "a.JPG"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("b/cafe\u0301.JPG", "b/caf\u00e9.jpg"),
+        ("train/a.jpg", "train\\a.jpg"),
+        ("a.jpg", "C:\\photos\\a.jpg"),
+        ("train/a.jpg", "/home/me/data/train/a.jpg"),
+        ("a.jpg", "..\\photos\\a.jpg"),
+    ],
+)
+def test_names_that_people_take_for_the_same_are_found(tmp_path, there, named):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).touch()
+    assert image_file({"id": 1, "file_name": named}, tmp_path) == tmp_path / there
+
+
+def test_a_picture_in_another_folder_than_named_is_told(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.jpg").touch()
+    (tmp_path / "b.jpg").touch()
+    assert not find_image({"id": 1, "file_name": "train/a.jpg"}, tmp_path).elsewhere
+    assert find_image({"id": 2, "file_name": "train/b.jpg"}, tmp_path).elsewhere
+    assert not find_image({"id": 1, "file_name": "train/a.jpg"}, tmp_path / "train").elsewhere
+    assert not find_image({"id": 2, "coco_url": "http://x/train2017/b.jpg"}, tmp_path).elsewhere

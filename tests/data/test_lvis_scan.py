@@ -56,12 +56,12 @@ def skip(content, what):
         first["bbox"][2] = float("inf")
     elif what == "huge box":
         first["bbox"][2] = 10**400
-    elif what == "no segmentation":
-        del first["segmentation"]
     elif what == "id in a list":
         first["id"] = [1]
     elif what == "huge id":
         first["id"] = 2**70
+    elif what == "text id":
+        first["id"] = "1"
     elif what == "no object":
         annotations.append("x")
     elif what == "crowd":
@@ -70,8 +70,8 @@ def skip(content, what):
         del images[2]["height"]
     elif what == "flat image":
         images[2]["height"] = 0
-    elif what == "no place":
-        del images[2]["coco_url"]
+    elif what == "odd place":
+        images[2]["coco_url"] = 7
     elif what == "image twice":
         images.append(images[2])
 
@@ -85,14 +85,14 @@ def skip(content, what):
         ("no bbox", "annotation unusable", "annotation 1 at byte "),
         ("infinite box", "annotation unusable", "non-finite"),
         ("huge box", "annotation unusable", "non-finite"),
-        ("no segmentation", "annotation unusable", "no 'segmentation'"),
         ("id in a list", "annotation unusable", "annotation [1] at byte "),
-        ("huge id", "annotation unusable", "no integer id"),
-        ("no object", "annotation unusable", "no integer id"),
+        ("huge id", "annotation unusable", "id 1180591620717411303424 needs more than 64 bits"),
+        ("text id", "annotation unusable", "id '1' is text; ids must be integers"),
+        ("no object", "annotation unusable", "no object with id, image_id, category_id and bbox"),
         ("crowd", "crowd region, evaluation ignores it", "annotation 1 of image 1"),
         ("no height", "image entry unusable", "image 3 at byte "),
-        ("flat image", "image entry unusable", "no positive integer 'height'"),
-        ("no place", "image entry unusable", "neither 'file_name' nor 'coco_url'"),
+        ("flat image", "image entry unusable", "height 0 is no positive integer"),
+        ("odd place", "image entry unusable", "coco_url 7 is no text"),
         ("image twice", "image listed twice", "image 3 at byte "),
     ],
 )
@@ -116,8 +116,8 @@ def test_what_cannot_be_used_is_counted_named_and_kept_from_the_evaluator(tiny, 
         (lambda c: c.pop("images"), "no list 'images'"),
         (lambda c: c.update(annotations={}), "no list 'annotations'"),
         (lambda c: c.update(categories=[]), "the list 'categories' is empty"),
-        (lambda c: c["categories"][0].pop("id"), "has no integer id"),
-        (lambda c: c["categories"].append(None), "has no integer id"),
+        (lambda c: c["categories"][0].pop("id"), "no integer id"),
+        (lambda c: c["categories"].append(None), "no object with id and name"),
         (lambda c: c["categories"][0].update(id=5), "id 5 stands for two categories"),
         (lambda c: c["categories"][0].update(frequency="x"), "frequency 'x' is not r, c or f"),
         (lambda c: c["categories"][0].update(image_count=-1), "image_count -1 is no count"),

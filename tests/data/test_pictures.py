@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from c2am_jax.data.jpeg import ImageFault, decode_jpeg
-from c2am_jax.data.pictures import read_picture
+from c2am_jax.data.pictures import read_picture, stored
+from c2am_jax.data.records import upright
 
 RNG = np.random.default_rng(0)
 COARSE = Image.fromarray(RNG.integers(0, 256, (4, 6, 3), np.uint8))
@@ -95,3 +96,40 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     path = saved(tmp_path / "a.png", Image.new("1", (10_000, 6_000)))
     with pytest.raises(ImageFault, match="megapixels"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_pictures_that_are_no_jpegs_are_stored_without_a_loss(tmp_path, kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path = saved(tmp_path / "a", Image.fromarray(SMOOTH), format=kind, **options)
+    found = stored(path.read_bytes(), (32, 48))
+    assert (decode_jpeg(found.content).numpy() == SMOOTH).all() and found.orientation == 1
+    assert found.notes == [f"picture of the format {kind}, stored as PNG"]
+
+
+def test_16_bits_and_transparency_train_as_they_are_shown(tmp_path):
+    grey = SMOOTH[..., 0]
+    alpha = np.concatenate([SMOOTH, (SMOOTH[..., :1] > 99) * np.uint8(255)], -1)
+    for name, picture in (("g.png", Image.fromarray(grey.astype(np.uint16) * 257)), ("a.png", Image.fromarray(alpha))):
+        path = saved(tmp_path / name, picture)
+        found = decode_jpeg(stored(path.read_bytes(), (32, 48)).content).numpy()
+        assert (found == read_picture(path)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "tif"])
+def test_training_and_predict_see_the_same_upright_pixels(tmp_path, orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{kind}", Image.fromarray(SMOOTH), exif=exif)
+    pixels = read_picture(path)
+    found = stored(path.read_bytes(), pixels.shape[:2])
+    assert (upright(decode_jpeg(found.content), np.int64(found.orientation)).numpy() == pixels).all()
+    assert bool(found.notes) == (orientation != 1 or kind == "tif")
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(SMOOTH))
+    with pytest.raises(ImageFault, match="is 32x48, the json says 48x32") as error:
+        stored(path.read_bytes(), (48, 32))
+    assert error.value.reason == "image of another size"

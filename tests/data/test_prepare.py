@@ -40,7 +40,7 @@ def test_the_command_prints_what_was_skipped(tiny, tmp_path, capsys):
     for line in (
         "skipped, annotation of an unknown category: 1",
         "skipped, crowd region, evaluation ignores it: 1",
-        "skipped, image path outside the folder: 1",
+        "skipped, image file missing: 1",
         "added for evaluation: not_exhaustive_category_ids and ignore of 1 crowd regions",
     ):
         assert line in printed

@@ -75,12 +75,12 @@ def rle(mask):
 
 def test_what_does_not_fit_is_named(files):
     truth, write = files
-    with pytest.raises(UserError, match="dt.json: does not fit"):
+    with pytest.raises(UserError, match="dt.json: detection 0: image id 9 is not in the annotations"):
         evaluate_coco_file(truth, write([{"image_id": 9, "category_id": 3, "bbox": [0, 0, 4, 4], "score": 1}]), "bbox")
-    with pytest.raises(UserError, match="must be a list"):
+    with pytest.raises(UserError, match="whose top level is a list"):
         evaluate_coco_file(truth, write({}), "bbox")
     with pytest.raises(UserError, match="bbox or segm"):
         evaluate_coco_file(truth, write([]), "boundary")
     damaged = {"image_id": 1, "category_id": 3, "segmentation": {"size": [60, 80], "counts": 7}, "score": 1}
-    with pytest.raises(UserError, match="dt.json: does not fit .*gt.json, or one of them is damaged"):
+    with pytest.raises(UserError, match="dt.json: detection 0: segmentation is not a compressed RLE"):
         evaluate_coco_file(truth, write([damaged]), "segm")

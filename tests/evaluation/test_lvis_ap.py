@@ -5,12 +5,16 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 from pycocotools import mask as coco_mask
 
-from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.evaluation_json import write_evaluation_json
+from c2am_jax.data.lvis import category_table
+from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import boundary
-from c2am_jax.evaluation.lvis_ap import evaluate_file
+from c2am_jax.evaluation.lvis_ap import ALL_IOU_TYPES, evaluate_file
 from c2am_jax.evaluation.official import official_metrics
 from c2am_jax.evaluation.tables import ap_table
 
@@ -32,7 +36,9 @@ def test_every_recorded_number(name, shared, tmp_path):
 
 
 def random_set(folder, seed):
-    """Empty images, unverified and incompletely annotated categories, ties, ignored boxes."""
+    """Empty images, unverified and incompletely annotated categories, ignored boxes, crowds, objects and masks of area
+    0, masks that are none, more detections than count, ties at the cut too, an annotation id 0.
+    """
     rng = np.random.default_rng(seed)
     classes, hw = 6, (60, 80)
     images, annotations, detections = [], [], []
@@ -41,21 +47,29 @@ def random_set(folder, seed):
         present, negative = known[: len(known) // 2 + 1], known[len(known) // 2 + 1 :]
         incomplete = [int(c) for c in present if rng.random() < 0.3]
         names = {"neg_category_ids": negative.tolist(), "not_exhaustive_category_ids": incomplete}
-        images.append({"id": image * 7, "height": hw[0], "width": hw[1], **names})
+        images.append({"id": image * 7, "file_name": "x", "height": hw[0], "width": hw[1], **names})
         for category in present:
             for _ in range(rng.integers(0, 5)):
                 corner, size = rng.integers(0, 30, 2), rng.integers(3, 30, 2)
                 box = [*map(int, corner), *map(int, size)]
                 entry = {"image_id": image * 7, "category_id": int(category), "bbox": box, "segmentation": rle(box, hw)}
-                ignored = {"ignore": 1} if rng.random() < 0.1 else {}
-                annotations.append({"id": len(annotations) + 1, "area": box[2] * box[3], **entry, **ignored})
+                ignored = {"ignore": 1} if rng.random() < 0.1 else {"iscrowd": 1} if rng.random() < 0.1 else {}
+                area = 0 if rng.random() < 0.1 else box[2] * box[3]
+                if rng.random() < 0.05:
+                    entry["segmentation"] = []
+                annotations.append({"id": len(annotations) + seed % 2, "area": area, **entry, **ignored})
                 for _ in range(rng.integers(0, 4)):
                     near = np.maximum(np.array(box) + rng.integers(-3, 4, 4), [0, 0, 1, 1]).tolist()
                     label = int(category) if rng.random() < 0.8 else int(rng.integers(1, classes + 1))
                     near = [*near[:2], min(near[2], 80 - near[0]), min(near[3], 60 - near[1])]
+                    if rng.random() < 0.1:
+                        near[int(rng.integers(2, 4))] = 0
                     score = round(float(rng.random()), 1)  # many ties
                     detections.append({**entry, "category_id": label, "bbox": near, "score": score})
                     detections[-1]["segmentation"] = rle(near, hw)
+    if annotations:
+        for place in rng.integers(0, len(detections), 330):  # of one image: 30 and some more than count
+            detections.append({**detections[place], "image_id": annotations[0]["image_id"]})
     categories = [
         {"id": i, "name": str(i), "frequency": f, "image_count": 1, "instance_count": 1}
         for i, f in enumerate("rrccff", 1)
@@ -68,19 +82,59 @@ def random_set(folder, seed):
     return folder / "gt.json", folder / "dt.json"
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_random_sets_score_as_the_package_scores_them(tmp_path, seed):
-    files = random_set(tmp_path, seed)
-    for kind in ("bbox", "segm"):
-        found, expected = evaluate_file(*files, kind).metrics(), official_metrics(*files, kind)
+def package_copy(truths):
+    """What the package can be given: it knows neither crowds nor masks that are none."""
+    copy = truths.with_name("copy.json")
+    write_evaluation_json(scan(truths), epath.Path(copy), masks=True, ids=False)
+    return copy
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("boxes", [True, False], ids=["with boxes", "masks alone"])
+def test_random_sets_score_as_the_package_scores_them(tmp_path, seed, boxes):
+    truths, predictions = random_set(tmp_path, seed)
+    if not boxes:
+        found = [{k: v for k, v in entry.items() if k != "bbox"} for entry in json.loads(predictions.read_text())]
+        predictions.write_text(json.dumps(found))
+    copy = package_copy(truths)
+    for kind in ("bbox", "segm") if boxes else ("segm",):
+        found, expected = evaluate_file(truths, predictions, kind).metrics(), official_metrics(copy, predictions, kind)
         assert set(found) == set(expected)
         for name, value in expected.items():
             assert found[name] == pytest.approx(float(value), abs=1e-12), (kind, name)
+        assert found == evaluate_file(copy, predictions, kind).metrics()
+
+
+@pytest.mark.parametrize(
+    ("areas", "masks", "expected"),
+    [
+        ((1600,), ("empty", "exact"), 1.0),  # an empty mask of a higher score is no detection
+        ((1600, 0), ("exact", "exact"), 1.0),  # a truth of area 0 is none
+        ((0,), ("exact",), -1.0),  # and if it is the only one, the category is not there
+    ],
+)
+def test_objects_of_area_0_are_none_as_in_the_package(tmp_path, areas, masks, expected):
+    place = [[0, 0, 40, 40], [40, 10, 40, 40]]
+    image = {"id": 1, "file_name": "x", "height": 60, "width": 80}
+    image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    annotations = [{**detection(1, 1, place[i], 1), "id": i + 1, "area": area} for i, area in enumerate(areas)]
+    content = {"images": [image], "annotations": annotations, "categories": [{**CATEGORY, "id": 1, "name": "a"}]}
+    truths, predictions = tmp_path / "gt.json", tmp_path / "dt.json"
+    truths.write_text(json.dumps(content))
+    found = [
+        {**detection(1, 1, place[0], 0.9 - 0.4 * i), "segmentation": rle(place[0] if mask == "exact" else [0] * 4)}
+        for i, mask in enumerate(masks)
+    ]
+    predictions.write_text(json.dumps([{k: v for k, v in entry.items() if k != "bbox"} for entry in found]))
+    scored = evaluate_file(truths, predictions, "segm").metrics()["AP"]
+    assert scored == pytest.approx(expected)
+    assert scored == pytest.approx(official_metrics(truths, predictions, "segm")["AP"])
 
 
 def test_the_best_of_an_image_count_as_in_the_package(tmp_path):
     """More than 300 detections in an image, with ties at the border."""
-    files = _, results = random_set(tmp_path, 3)
+    truths, results = random_set(tmp_path, 3)
+    files = package_copy(truths), results
     few = json.loads(results.read_text())
     many = [{**d, "score": round(d["score"] * (1 - 0.05 * (i % 9)), 2)} for i in range(40) for d in few]
     results.write_text(json.dumps(many))
@@ -109,9 +163,54 @@ def test_ap_fixed_has_no_limit_for_images_but_one_for_categories(files, monkeypa
     usual, fixed = evaluate_file(ground_truth, path, "bbox"), evaluate_file(ground_truth, path, "bbox", fixed=True)
     assert usual.metrics()["APr"] == 0 and fixed.metrics()["APr"] == pytest.approx(1.0)
     assert "AR@all" in fixed.metrics()
-    monkeypatch.setattr("c2am_jax.evaluation.lvis_files.FIXED_PER_CATEGORY", 1)
+    monkeypatch.setattr("c2am_jax.evaluation.detection_rows.FIXED_PER_CATEGORY", 1)
     first = write([detection(1, 1, [60, 0, 9, 9], 0.9), detection(1, 1, [0, 0, 40, 40], 0.5)])
     assert evaluate_file(ground_truth, first, "bbox", fixed=True).metrics()["APf"] == 0
+
+
+def test_a_subset_scores_as_a_json_of_its_images(tmp_path):
+    truths, predictions = random_set(tmp_path, 4)
+    content = json.loads(truths.read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"http://x/{'val' if image['id'] % 3 else 'train'}2017/1.jpg"
+    truths.write_text(json.dumps(content))
+    chosen = chosen_images(truths, "minival")
+    assert chosen == {image["id"] for image in content["images"] if image["id"] % 3} and images_in(truths, "train2017")
+    small = tmp_path / "small.json"
+    content["images"] = [image for image in content["images"] if image["id"] in chosen]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in chosen]
+    small.write_text(json.dumps(content))
+    inside = tmp_path / "inside.json"
+    inside.write_text(json.dumps([d for d in json.loads(predictions.read_text()) if d["image_id"] in chosen]))
+    for kind in ("bbox", "segm"):
+        found = evaluate_file(truths, predictions, kind, images=chosen)
+        assert found.metrics() == evaluate_file(small, inside, kind).metrics()
+    assert chosen_images(truths, "all") is None
+    with pytest.raises(UserError, match="no image is of minival"):
+        chosen_images(files_without_urls(truths), "minival")
+
+
+def files_without_urls(truths):
+    content = json.loads(truths.read_text())
+    for image in content["images"]:
+        del image["coco_url"]
+    truths.write_text(json.dumps(content))
+    return truths
+
+
+def test_ap_pool_ranks_the_detections_of_all_categories_together(files):
+    ground_truth, write = files
+    detections = [
+        detection(1, 3, [5, 5, 50, 50], 0.9),  # hit, rare
+        detection(1, 2, [0, 0, 9, 9], 0.8),  # false: category 2 is known to be absent there
+        detection(1, 1, [0, 0, 40, 40], 0.7),  # hit, frequent
+        detection(2, 2, [0, 0, 20, 20], 0.6),  # hit, common
+    ]
+    found = evaluate_file(ground_truth, write(detections), "bbox", fixed=True).pooled()
+    # 5 objects; hits at ranks 1, 3, 4: precision 1 up to recall 1/5, then 3/4 up to 3/5; on 101 recall points.
+    assert found["APpool"] == pytest.approx((21 + 40 * 0.75) / 101)
+    assert found["APpoolr"] == 1 and found["APpoolc"] == pytest.approx(0.5)
+    assert found["APpoolf"] == pytest.approx(34 / 101)
 
 
 def test_boundary_ap_is_stricter_than_mask_ap_and_one_for_exact_masks(files):
@@ -154,11 +253,32 @@ def test_thresholds_tell_precision_and_recall_of_what_counts(files):
     assert rows[0.5]["precision"] == pytest.approx(0.5) and rows[0.95]["precision"] == 0
 
 
+def test_groups_are_those_of_the_training_set(files):
+    ground_truth, write = files
+    predictions = write([detection(1, 3, [5, 5, 50, 50], 0.9)])
+    training = [{"id": 10 + i, "name": str(i), "frequency": f, "image_count": 9} for i, f in enumerate("rrcc", 1)]
+    own, theirs = (
+        evaluate_file(ground_truth, predictions, "bbox", groups=groups) for groups in (None, category_table(training))
+    )
+    assert own.metrics()["APr"] > 0.99 and theirs.metrics()["APr"] == 0 and theirs.metrics()["APc"] > 0.99
+    assert theirs.metrics()["APf"] == -1 and own.metrics()["AP"] == theirs.metrics()["AP"]
+    assert [row["id"] for row in theirs.category_table()] == [1, 2, 3, 4]
+
+
 def test_the_table_of_categories(files):
     ground_truth, write = files
     rows = evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), "bbox").category_table()
     assert [row["ground_truths"] for row in rows] == [3, 1, 1, 0]
     assert rows[0]["frequency"] == "f" and rows[0]["AP50"] == pytest.approx(34 / 101) and rows[3]["AP"] == -1
+
+
+CATEGORY = {"frequency": "f", "image_count": 1, "instance_count": 1}
+
+
+def perfect(content):
+    """Detections that are the annotations of a json."""
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    return [{**{key: entry[key] for key in keys}, "score": 1.0} for entry in content["annotations"]]
 
 
 def rle(box, hw=(60, 80)):
@@ -290,41 +410,62 @@ def test_what_is_no_results_file_is_named(files, detections, iou_type, named):
 
 
 @pytest.mark.parametrize(
-    ("key", "where", "named"),
+    ("key", "where", "told"),
     [
-        ("neg_category_ids", "images", r"image \d+: no 'neg_category_ids', which LVIS AP needs"),
-        ("not_exhaustive_category_ids", "images", r"image \d+: no 'not_exhaustive_category_ids', which LVIS AP needs"),
-        ("frequency", "categories", r"category \d+: no frequency r, c, f"),
+        ("neg_category_ids", "images", None),
+        ("not_exhaustive_category_ids", "images", None),
+        ("frequency", "categories", "completed for scoring: frequency of 1 categories"),
+        ("area", "annotations", "completed for scoring: area of 1 annotations"),
     ],
 )
-def test_annotations_without_the_federated_fields_are_named(files, key, where, named):
+def test_what_the_annotations_lack_is_completed_as_preparation_does(files, key, where, told):
     ground_truth, write = files
+    predictions = write([detection(1, 1, [0, 0, 40, 40], 0.9)])
+    before, lines = evaluate_file(ground_truth, predictions, "segm").metrics(), []
     content = json.loads(ground_truth.read_text())
     del content[where][0][key]
     ground_truth.write_text(json.dumps(content))
-    with pytest.raises(AnnotationError, match=named):
-        evaluate_file(ground_truth, write([]), "bbox")
+    after = evaluate_file(ground_truth, predictions, "segm", show=lines.append).metrics()
+    assert after["AP"] == before["AP"]
+    assert (told is None and not lines) or told in lines[0]
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "kind", "named"),
+    ("key", "value", "told"),
     [
-        ("segmentation", [], "segm", "annotation 1: segmentation is no mask"),
-        ("segmentation", [[0, 0, 9, 9]], "segm", "annotation 1: segmentation is no mask"),
-        ("segmentation", rle([0, 0, 9, 9], (9, 9)), "segm", "annotation 1: segmentation is no mask"),
-        ("area", "x", "bbox", "annotation 1: area 'x'"),
-        ("area", float("nan"), "bbox", "annotation 1: area nan"),
-        ("bbox", [0, 0, float("nan"), 4], "bbox", "annotation 1: bbox"),
-        ("image_id", None, "bbox", "annotation 1: image_id None"),
+        ("area", "x", "area of 1 annotations"),
+        ("area", float("nan"), "area of 1 annotations"),
+        ("bbox", [0, 0, float("nan"), 4], "annotation unusable: 1, for example annotation 1 at byte"),
+        ("image_id", None, "annotation 1 at byte"),
+        ("image_id", "1", "image_id '1' is text; ids must be integers"),
+        ("image_id", 2**63, "image_id 9223372036854775808 needs more than 64 bits"),
+        ("image_id", 99, "annotation of an unknown image: 1"),
     ],
 )
-def test_a_faulty_ground_truth_is_named(files, key, value, kind, named):
+def test_a_faulty_annotation_is_left_out_or_completed_and_told(files, key, value, told):
     ground_truth, write = files
     content = json.loads(ground_truth.read_text())
     content["annotations"][0][key] = value
     ground_truth.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=named):
-        evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), kind)
+    lines = []
+    evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), "segm", show=lines.append)
+    assert any(told in line for line in lines), lines
+
+
+@pytest.mark.parametrize("mask", [[], None, [[0, 0, 9, 9]], [0, 0, 9, 0, 9, 9], rle([0, 0, 9, 9], (9, 9))])
+def test_a_truth_without_a_usable_mask_counts_by_its_box_and_no_mask_matches_it(files, mask):
+    ground_truth, write = files
+    content = json.loads(ground_truth.read_text())
+    predictions = write(perfect(content))
+    assert [evaluate_file(ground_truth, predictions, kind).metrics()["AP"] for kind in ALL_IOU_TYPES] == [1, 1, 1]
+    spoiled = content["annotations"][0]
+    spoiled["segmentation"] = mask
+    ground_truth.write_text(json.dumps(content))
+    assert evaluate_file(ground_truth, predictions, "bbox").metrics()["AP"] == 1
+    for kind in ("segm", "boundary"):
+        scored = evaluate_file(ground_truth, predictions, kind)
+        of_class = {row["id"]: row for row in scored.category_table()}[spoiled["category_id"]]
+        assert of_class["AR"] < 1 and of_class["ground_truths"] > 0
 
 
 def test_the_table_shows_per_cent_and_a_dash_for_what_cannot_count():

@@ -32,12 +32,19 @@ def test_differences_are_those_that_change_scores(run):
     assert TRAINING_ONLY <= {field.name for field in dataclasses.fields(DataSettings)}
 
 
+def test_the_runs_own_test_set_is_no_other_setting(run):
+    with_test = run.changed({"data.test_annotations": "t.json"})
+    assert differences(with_test, with_test.changed({"eval.split": "test"})) == {"eval.split": ("val", "test")}
+
+
 def test_each_setting_has_a_folder_of_its_own(run, tmp_path):
     def name(**changes):
         given = run.changed({key.replace("__", "."): value for key, value in changes.items()})
         return results_folder(tmp_path, 5, run, given).name
 
     assert name() == name(train__steps=7) == "5" and name(calibration__name="norcal") == "5-norcal"
+    assert name(eval__split="test", data__test_annotations="t.json") == "5-test"
+    assert name(eval__subset="minival") == "5-minival" and name(data__test_annotations="t.json") == "5"
     others = [
         name(model__test__nms_iou=0.6),
         name(model__test__nms_iou=0.7),

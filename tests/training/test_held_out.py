@@ -20,6 +20,7 @@ from c2am_jax.training.state import build_detector, class_statistics, init_state
 def configured(folder, steps, held_out=0.3):
     data = {"data.name": "small", "data.dir": str(folder), "data.held_out": held_out}
     train = {"train.batch_size": 8, "train.steps": steps, "train.checkpoint_every": 6, "train.eval_every": 0}
+    train |= {"train.warmup_steps": 0, "train.lr_steps": (100,)}  # the same rate whatever the length
     return tiny_config(method="fasa").changed(data | train)
 
 

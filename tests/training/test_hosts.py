@@ -60,7 +60,9 @@ def start_two(workdir, data, **settings):
 
 
 def losses(workdir):
-    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """Of each step; an evaluation has a line of its own."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def wait_for_step(workdir, step, process):

@@ -63,7 +63,7 @@ def interrupted(workdir, copy):
 
 
 def logged(workdir):
-    """Lines of the log without the time that they took; a value that is no number stops here."""
+    """Lines of the log's steps without the time that they took; a value that is no number stops here."""
 
     def no_number(text):
         raise AssertionError(f"{text} in {workdir}/metrics.jsonl")
@@ -71,7 +71,8 @@ def logged(workdir):
     lines = [
         json.loads(text, parse_constant=no_number) for text in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
-    return [{name: value for name, value in line.items() if name != "images_per_sec"} for line in lines]
+    steps = [line for line in lines if "loss" in line]  # an evaluation has a line of its own
+    return [{name: value for name, value in line.items() if name != "images_per_sec"} for line in steps]
 
 
 def fixed_losses(config, workdir, images):

@@ -1,0 +1,247 @@
+"""What looks wrong with a picture or an object of an annotation json, and what that means to a person who made it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from c2am_jax.data.box_masks import BadMask, bounding_box, run_lengths
+from c2am_jax.data.boxes import FITS, MIN_SIDE, OUTSIDE, iou, trainable_box
+from c2am_jax.data.entries import has_mask
+
+CORNERS_OUTSIDE = 0.05  # of the picture's side: so far outside, a box without a mask may be two corners
+CORNERS_FIT = 0.8  # IoU with the mask's box of a box that is read in the right way
+MASK_SLACK = 2.0  # pixels that the two may differ by, however small they are
+TINY = 4.0  # pixels
+TWINS = 0.95  # IoU
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of suspect.
+
+    Attributes:
+      key: its name in the page.
+      title: what is counted, in the plural.
+      meaning: what it may mean, what training does with it, and what to do.
+      counts: "picture" or "object".
+    """
+
+    key: str
+    title: str
+    meaning: str
+    counts: str = "object"
+
+
+# The worst first: what makes whole files wrong, then what is lost in training, then what only looks odd.
+KINDS = (
+    Kind(
+        "missing",
+        "picture files that are not there",
+        "The json names a file that is not in the folder. Training leaves these pictures out. Look at --images and at "
+        "'file_name' in the json.",
+        "picture",
+    ),
+    Kind(
+        "unreadable",
+        "picture files that cannot be read",
+        "The file is damaged, cut off, too large or no picture. Training leaves it out. Copy or download it again.",
+        "picture",
+    ),
+    Kind(
+        "corners",
+        "boxes that look like x1, y1, x2, y2",
+        "'bbox' must be x, y, width, height. These fit much better if the last two numbers are a corner. If there are "
+        "many, the whole json is likely to be so: write width = x2 - x1 and height = y2 - y1.",
+    ),
+    Kind(
+        "size",
+        "pictures of another size than the json says",
+        "Boxes and masks may belong to a larger or smaller copy of the picture. They are drawn on the picture as if it "
+        "had the size in the json. Training leaves it out. Correct 'width' and 'height', or take the pictures that "
+        "were annotated.",
+        "picture",
+    ),
+    Kind(
+        "unusable_mask",
+        "masks that cannot be used",
+        "The object does not train. The reason stands at each: for example a polygon of two points, or run lengths of "
+        "another picture size.",
+    ),
+    Kind(
+        "mask_box",
+        "boxes that do not fit their mask",
+        "The box around the mask and 'bbox' overlap by less than half. One of the two belongs to another object, or to "
+        "another size of the picture.",
+    ),
+    Kind(
+        "degenerate",
+        "boxes of less than a pixel, or wholly outside",
+        "The object does not train. Its width or height is below 1, or nothing of it is inside the picture.",
+    ),
+    Kind(
+        "outside",
+        "boxes that reach outside their picture",
+        "Training cuts them at the border. Grey is drawn around the picture to show them. Many of these often mean "
+        "that boxes belong to another size of the picture.",
+    ),
+    Kind(
+        "crowds",
+        "pictures that have crowd regions only",
+        "Objects with 'iscrowd': 1 do not train, and scoring ignores them. If these are single objects, write "
+        "'iscrowd': 0.",
+        "picture",
+    ),
+    Kind(
+        "twins",
+        "objects that are there twice",
+        "Two objects of one class have nearly the same box. One of them may be a slip.",
+    ),
+    Kind(
+        "no_mask",
+        "objects without a mask, where others have one",
+        "The object does not train. At scoring its box counts, and no mask matches it.",
+    ),
+    Kind(
+        "same_file",
+        "pictures whose file another image id has too",
+        "One file stands under two image ids. Their objects may belong to one image, or one of the two ids to another "
+        "file.",
+        "picture",
+    ),
+    Kind(
+        "elsewhere",
+        "picture files in another folder than the json says",
+        "The file was found by its name alone. If two folders have a file of this name, it may be the wrong one.",
+        "picture",
+    ),
+    Kind(
+        "turned",
+        "pictures that are stored turned (EXIF)",
+        "A camera wrote 'turn this picture' into the file. It is drawn here as the annotations fit its size. Look "
+        "whether the boxes lie on the objects.",
+        "picture",
+    ),
+    Kind(
+        "tiny",
+        f"objects narrower or lower than {TINY:g} pixels",
+        "Too small to be learnt from, and often a slip of the mouse.",
+    ),
+)
+RANK = {kind.key: place for place, kind in enumerate(KINDS)}
+
+
+class Finding(NamedTuple):
+    """Something suspect: the key of its kind, the place of the object in its picture (or None), and what."""
+
+    kind: str
+    place: int | None
+    text: str
+
+
+class Thing(NamedTuple):
+    """An annotated object: its entry in the json, its class, and its box x, y, width, height."""
+
+    entry: Mapping[str, Any]
+    label: int
+    box: np.ndarray
+
+    @property
+    def crowd(self) -> bool:
+        """Whether it is a crowd region."""
+        return bool(self.entry.get("iscrowd"))
+
+    @property
+    def corners(self) -> np.ndarray:
+        """The box as x1, y1, x2, y2."""
+        return np.concatenate([self.box[:2], self.box[:2] + self.box[2:]])
+
+
+def suspects_of(things: Sequence[Thing], hw: tuple[int, int]) -> list[Finding]:
+    """What looks wrong with the objects of a picture of this height and width; crowd regions are not looked at."""
+    found: list[Finding] = []
+    for place, thing in enumerate(things):
+        if not thing.crowd:
+            found += [Finding(kind, place, text) for kind, text in _suspect(thing, hw)]
+    return found + _twins(things)
+
+
+def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
+    """Kinds and texts for one object."""
+    found = []
+    mask_box, fault = _mask_box(thing, hw)
+    if not has_mask(thing.entry):
+        found.append(("no_mask", "no mask"))
+    elif fault:
+        found.append(("unusable_mask", fault))
+    if _looks_like_corners(thing, mask_box, hw):
+        read = ", ".join(f"{value:g}" for value in thing.box)
+        return [*found, ("corners", f"bbox {read} looks like x1, y1, x2, y2")]
+    try:
+        trainable_box(thing.box.tolist(), hw)
+    except BadMask:
+        small = thing.box[2:].min() < MIN_SIDE
+        text = f"box of {thing.box[2]:g} x {thing.box[3]:g} pixels" if small else "box lies outside the picture"
+        return [*found, ("degenerate", text)]
+    beyond = _beyond(thing.corners, hw)
+    if beyond.max() > OUTSIDE:
+        side = ("left", "top", "right", "bottom")[int(beyond.argmax())]
+        found.append(("outside", f"box reaches {beyond.max():.0f} pixels outside, {side}"))
+    if mask_box is not None:
+        inside = np.clip(thing.corners, 0, [hw[1], hw[0]] * 2)
+        overlap = iou(inside, mask_box)
+        if overlap < FITS and np.abs(inside - mask_box).max() > MASK_SLACK:
+            found.append(("mask_box", f"box and the box of its mask have an IoU of {overlap:.2f}"))
+    if thing.box[2:].min() < TINY:
+        found.append(("tiny", f"{thing.box[2]:.3g} x {thing.box[3]:.3g} pixels"))
+    return found
+
+
+def _mask_box(thing: Thing, hw: tuple[int, int]) -> tuple[np.ndarray | None, str]:
+    """Corners of the box around the mask, or why there is none."""
+    try:
+        lengths = run_lengths(thing.entry.get("segmentation"), hw)
+    except BadMask as error:
+        return None, str(error)
+    if not lengths[1::2].any():
+        return None, "mask lies outside the picture"
+    return bounding_box(lengths, hw), ""
+
+
+def _beyond(corners: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Pixels outside the picture at the left, top, right, bottom; negative inside."""
+    return np.array([-corners[0], -corners[1], corners[2] - hw[1], corners[3] - hw[0]])
+
+
+def _looks_like_corners(thing: Thing, mask_box: np.ndarray | None, hw: tuple[int, int]) -> bool:
+    read = thing.box  # as x1, y1, x2, y2
+    if not (read[:2] < read[2:]).all():
+        return False
+    if mask_box is not None:
+        right, other = iou(thing.corners, mask_box), iou(read, mask_box)
+        return other >= CORNERS_FIT > right
+    limit = np.maximum(CORNERS_OUTSIDE * np.array([hw[1], hw[0]]), 2)
+    outside = (_beyond(thing.corners, hw)[2:] > limit).any()
+    return bool(outside and _beyond(read, hw).max() <= OUTSIDE)
+
+
+def _twins(things: Sequence[Thing]) -> list[Finding]:
+    """Objects that an earlier one of the same class covers almost exactly."""
+    kept = [place for place, thing in enumerate(things) if not thing.crowd and thing.box[2:].min() > 0]
+    if len(kept) < 2:
+        return []
+    boxes = np.array([things[place].corners for place in kept])
+    labels = np.array([things[place].label for place in kept])
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    found = []
+    for second in range(1, len(kept)):
+        first = boxes[:second]
+        common = np.prod(
+            np.maximum(np.minimum(first[:, 2:], boxes[second, 2:]) - np.maximum(first[:, :2], boxes[second, :2]), 0), 1
+        )
+        same = (common > TWINS * (area[:second] + area[second] - common)) & (labels[:second] == labels[second])
+        if same.any():
+            other = things[kept[int(same.argmax())]].entry["id"]
+            found.append(Finding("twins", kept[second], f"nearly the same box as annotation {other}"))
+    return found

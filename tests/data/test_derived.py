@@ -1,0 +1,136 @@
+"""What follows from the data where a config leaves it open, and folders in the layouts of common trainers."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import base, write_cases
+from PIL import Image
+
+from c2am_jax.checks import WrongSetting
+from c2am_jax.config import load_experiment, own_data, parse
+from c2am_jax.data.derived import shapes
+from c2am_jax.data.folders import find_splits
+from c2am_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_cases(tmp_path)
+    return tmp_path / "base"
+
+
+def config_of(folder, **changes):
+    config = own_data()
+    files = {"data.annotations": f"{folder}/val.json", "data.val_annotations": f"{folder}/val.json"}
+    config.update_from_flattened_dict(files | {"data.images": f"{folder}/images"} | changes)
+    return config
+
+
+def test_three_flags_make_an_experiment(folder):
+    lines = []
+    experiment = parse(config_of(folder), lines.append)
+    data, model, train = experiment.data, experiment.model, experiment.train
+    assert model.num_classes == 3 and experiment.name == "own_base"
+    assert data.name.startswith("base_") and (data.canvas, data.max_instances) == (128, 8)
+    assert data.test_short_side == 160 and max(data.short_sides) == 160 and min(data.short_sides) == 128
+    assert data.buckets == ((160, 224),)  # all pictures are 96x128
+    assert train.init == "coco:mask_rcnn_r50_fpn" and train.reset_classifier
+    assert train.batch_size == 16 and train.epochs == 1500  # 8 devices; one step an epoch
+    assert f"derived from {folder}/val.json (4 pictures, 8 objects)" in lines[0]
+    assert "  model.num_classes=3" in lines and "  data.buckets=((160,224),)" in lines
+
+
+def test_what_a_flag_sets_is_not_derived(folder):
+    lines = []
+    changes = {"model.num_classes": 5, "data.test_short_side": 96, "data.buckets": ((96, 128),), "train.steps": 40}
+    experiment = parse(config_of(folder, **changes), lines.append)
+    assert experiment.model.num_classes == 5 and experiment.data.buckets == ((96, 128),)
+    assert max(experiment.data.short_sides) == 96 and experiment.train.checkpoint_every == 4
+    assert not any("num_classes" in line or "buckets" in line for line in lines)
+
+
+def test_other_files_are_another_prepared_set(folder):
+    first = parse(config_of(folder)).data.name
+    content = json.loads((folder / "val.json").read_text())
+    content["annotations"].pop()
+    (folder / "val.json").write_text(json.dumps(content))
+    assert parse(config_of(folder)).data.name != first
+
+
+def test_photos_get_the_papers_sizes():
+    hw = np.array([(480, 640)] * 60 + [(640, 480)] * 30 + [(427, 640)] * 10 + [(300, 640)] * 2)
+    assert shapes(hw, 800, 1333) == ((800, 1088), (1088, 800), (800, 1344))
+    assert shapes(np.array([(100, 100)] * 5), 160, 267) == ((160, 160),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data.annotations": ""}, "config.data.annotations: give --config.data.annotations=FILE"),
+        ({"data.images": ""}, "config.data.images: give --config.data.images=DIR"),
+        ({"data.val_annotations": ""}, "config.data.val_annotations: give .* or --config.train.eval_every=0"),
+        ({"data.annotations": "nowhere.json"}, "nowhere.json: no such file"),
+        ({"data.folder": "nowhere"}, "config.data.folder=nowhere: no such folder"),
+    ],
+)
+def test_files_that_are_not_named_or_not_there_are_one_line(folder, changes, named):
+    with pytest.raises((WrongSetting, UserError), match=named):
+        parse(config_of(folder, **changes))
+
+
+def test_without_evaluation_no_validation_set_is_needed(folder):
+    experiment = parse(config_of(folder, **{"data.val_annotations": "", "train.eval_every": 0}))
+    assert experiment.data.val_annotations == "" and experiment.model.num_classes == 3
+
+
+LAYOUTS = {
+    "coco": ("annotations/instances_{}2017.json", "{}2017", ("train", "val")),
+    "coco without a year": ("annotations/instances_{}.json", "{}", ("train", "val", "test")),
+    "labelling service": ("{}/_annotations.coco.json", "{}", ("train", "valid", "test")),
+    "plain": ("{}.json", "images", ("train", "val")),
+    "images by split": ("annotations/{}.json", "images/{}", ("train", "val", "test")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_in_usual_layouts_are_found(tmp_path, layout):
+    name, images, splits = LAYOUTS[layout]
+    for split in splits:
+        file, folder = tmp_path / name.format(split), tmp_path / images.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(base()))
+        for image in base()["images"]:
+            Image.new("RGB", (128, 96)).save(folder / image["file_name"])
+    (tmp_path / "annotations").mkdir(exist_ok=True)
+    (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
+    found = find_splits(tmp_path)
+    assert set(found) == {"train", "val"} | ({"test"} if "test" in splits else set())
+    for (split, there), written in zip(found.items(), splits, strict=True):
+        assert there.annotations == tmp_path / name.format(written), split
+        assert there.images == tmp_path / images.format(written), split
+    config = own_data()
+    config.data.folder = str(tmp_path)
+    assert parse(config).data.images == str(tmp_path / images.format("train"))
+
+
+def test_a_folder_without_a_split_or_its_pictures_is_named(tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps(base()))
+    with pytest.raises(UserError, match="train.json: its first picture is in none of"):
+        find_splits(tmp_path)
+    Image.new("RGB", (128, 96)).save(tmp_path / "s2_000.jpg")
+    with pytest.raises(UserError, match="no json of the val split there"):
+        find_splits(tmp_path)
+
+
+def test_a_config_file_of_ones_own_is_what_the_guide_shows(folder, tmp_path):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "your_own_data.md"
+    code = re.search(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)[1]
+    (folder / "train.json").write_text((folder / "val.json").read_text())
+    file = tmp_path / "my_config.py"
+    file.write_text(code.replace('"shapes"', repr(str(folder))))
+    experiment = load_experiment(str(file))
+    assert experiment.name == "my_run" and experiment.train.epochs == 24 and experiment.model.num_classes == 3
