@@ -14,9 +14,6 @@ from pycocotools import mask as coco_mask
 MASK_SIZE = 112
 
 
-NO_MASK = "no mask"
-
-
 class BadMask(ValueError):
     """A segmentation that cannot be rasterised; the text says why, `place` which of several it is."""
 
@@ -24,6 +21,11 @@ class BadMask(ValueError):
         """`place`: among the masks that were given."""
         super().__init__(text)
         self.place = place
+
+
+def is_absent(segmentation: Any) -> bool:
+    """Whether there is no segmentation at all: null (or no key) and an empty list are the same."""
+    return segmentation in (None, [], {})
 
 
 def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
@@ -36,8 +38,8 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         image by more than its longer side; RLE of another image size, undecodable, or whose runs do not sum to the
         image's pixels (pycocotools would loop, or show whatever lay in memory).
     """
-    if segmentation is None or segmentation == [] or segmentation == {}:
-        raise BadMask(NO_MASK)
+    if is_absent(segmentation):
+        raise BadMask("no mask")
     if isinstance(segmentation, list):
         return _decoded_counts([_rle_of_polygons(segmentation, hw)["counts"]])[0]
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
@@ -53,15 +55,14 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         return lengths
     if not isinstance(counts, str | bytes):
         raise BadMask("RLE whose counts are neither a list nor a string")
-    text = counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
-    lengths, starts = _decoded_counts([text])
+    lengths, starts = _decoded_counts([counts if isinstance(counts, bytes) else _bytes(counts)])
     _check_runs(lengths, starts, np.array([math.prod(hw)]))
     return lengths
 
 
 def checked_rle(segmentation: Any, hw: tuple[int, int]) -> dict[str, Any]:
     """Polygons or RLE of an annotation as compressed RLE that pycocotools can be given. BadMask as `run_lengths`."""
-    if isinstance(segmentation, list) and segmentation:
+    if isinstance(segmentation, list) and not is_absent(segmentation):
         return _rle_of_polygons(segmentation, hw)
     lengths = run_lengths(segmentation, hw)
     if not isinstance(segmentation["counts"], list):
@@ -87,7 +88,7 @@ def check_compressed(texts: Sequence[str], pixels: Sequence[int]) -> None:
     Raises:
       BadMask: as `run_lengths`, of the first wrong one, whose place among them is its `place`.
     """
-    lengths, starts = _decoded_counts([text.encode("latin-1", "replace") for text in texts])
+    lengths, starts = _decoded_counts([_bytes(text) for text in texts])
     _check_runs(lengths, starts, np.asarray(pixels, np.int64))
 
 
@@ -176,6 +177,11 @@ def _undifferenced(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
     found = np.empty_like(lengths)
     found[order] = sums - before[chain]
     return found
+
+
+def _bytes(text: str) -> bytes:
+    """What pycocotools makes of counts that are text: what is checked has to be what it reads."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _hint(text: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.data.entries import id_fault
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
 
@@ -131,8 +132,9 @@ def categories_in(content: Any, path: str | Path) -> CategoryTable:
     if not isinstance(entries, list) or not entries:
         raise AnnotationError(f"{path}: neither a list of categories nor a json that has one")
     for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-            raise AnnotationError(f"{path}: category {entry!r:.80} has no integer id")
+        fault = id_fault(entry) if isinstance(entry, dict) else "no object with id and name"
+        if fault:
+            raise AnnotationError(f"{path}: category {entry!r:.80}: {fault}")
     return category_table(entries)
 
 

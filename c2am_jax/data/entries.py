@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from c2am_jax.data.box_masks import BadMask, run_lengths
+from c2am_jax.data.box_masks import BadMask, is_absent, run_lengths
 
 LARGEST_ID = 2**63 - 1
 
@@ -82,8 +82,8 @@ def box_fault(box: Any) -> str:
 
 
 def has_mask(annotation: Mapping[str, Any]) -> bool:
-    """Whether a segmentation is there at all: without the key, null and an empty list are the same."""
-    return annotation.get("segmentation") not in (None, [], {})
+    """Whether a segmentation is there at all."""
+    return not is_absent(annotation.get("segmentation"))
 
 
 def stated_area(annotation: Mapping[str, Any]) -> float | None:

@@ -1,6 +1,7 @@
 """The LVIS json layout: images, annotations, categories; v0.5, v1.0 and every json written alike."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -143,7 +144,8 @@ def find_image(image: Mapping[str, Any], folder: str | os.PathLike) -> FoundImag
             "image file missing", f"image {image['id']}: neither 'file_name' nor 'coco_url' says where its file is"
         )
     places = _relative_places(image)
-    for place, spelt in [*((p, p) for p in places), *((p, s) for p in places for s in _spellings(p))]:
+    others = ((place, spelt) for place in places for spelt in _spellings(place))
+    for place, spelt in itertools.chain(zip(places, places, strict=True), others):
         candidate = epath.Path(folder) / spelt
         try:
             if candidate.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from c2am_jax.data.class_names import categories_in, match
+from c2am_jax.data.class_names import match
 from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
 from c2am_jax.errors import UserError
@@ -50,7 +50,7 @@ def evaluate_coco_file(
         dataset = read_json(copy)
     results = read_json(predictions)
     if classes is not None:
-        results, _ = classes.renamed(results, predictions, categories_in(dataset, annotations), annotations)
+        results, _ = classes.renamed(results, predictions, truths.table, annotations)
     notes = notes_of(truths.found, groups=False, federated=False)
     for line in (*notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
         show(line)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am_jax.data.class_names import read_categories, with_groups
+from c2am_jax.data.class_names import with_groups
 from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
-from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
 from c2am_jax.evaluation.result_classes import ResultClasses
@@ -77,17 +77,17 @@ def official_metrics(
         groups = with_groups(found.categories, classes.table)
         found = dataclasses.replace(found, categories=groups, additions=["groups of the training set"])
     masks = iou_type == "segm"
-    with public_copy(found, masks=masks) as truths, _by_name(annotations, predictions, classes) as results:
+    with public_copy(found, masks=masks) as truths, _by_name(found, predictions, classes) as results:
         return _run(package, str(truths), str(results), iou_type)
 
 
 @contextlib.contextmanager
-def _by_name(annotations: str | Path, predictions: str | Path, classes: ResultClasses | None) -> Iterator[str | Path]:
+def _by_name(annotations: Scan, predictions: str | Path, classes: ResultClasses | None) -> Iterator[str | Path]:
     """A results file with the ids of the annotations: the given one, or a copy for the time of the context."""
     if classes is None:
         yield predictions
         return
-    renamed, _ = classes.renamed(read_json(predictions), predictions, read_categories(annotations), annotations)
+    renamed, _ = classes.renamed(read_json(predictions), predictions, annotations.categories, annotations.name)
     with tempfile.TemporaryDirectory(prefix="c2am_official_") as folder:
         place = Path(folder) / Path(predictions).name
         place.write_text(json.dumps(renamed))

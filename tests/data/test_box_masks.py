@@ -62,6 +62,8 @@ def test_boxes_at_the_border_stay_inside_the_raster():
         ({"size": [10, 10], "counts": ""}, "cut off"),
         ({"size": [10, 10], "counts": "PQ"}, "cut off"),
         ({"size": [10, 10], "counts": "Ö1"}, "wrong character"),
+        ({"size": [10, 10], "counts": "T€3"}, "wrong character"),  # which are three bytes for pycocotools
+        ({"size": [10, 10], "counts": "T\ud8003"}, "wrong character"),
         ({"size": [10, 10], "counts": "oooooooooooo0"}, "no count of pixels"),
         ("polygon", "neither"),
         (None, "no mask"),

@@ -56,7 +56,7 @@ def test_classes_beside_the_results_need_no_flag(files):
     assert status == 0 and "bbox  100.0" in output and "other category ids" in output, output
     (files / "classes.json").write_text('["cup", "bowl"]')
     status, output = score(*arguments)
-    assert status == 2 and "classes.json: category 'cup' has no integer id" in output
+    assert status == 2 and "classes.json: category 'cup': no object with id and name" in output
 
 
 def test_the_shared_case(shared):
