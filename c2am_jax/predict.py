@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from c2am_jax.data.jpeg import ImageFault
-from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures, read_listed
+from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.progress import Counter
 
@@ -99,7 +99,7 @@ def predict(
             for source in sources:
                 bar.update()
                 try:
-                    pixels = read_listed(source.path, source.hw) if source.hw else read_picture(source.path)
+                    pixels = read_picture(source.path, hw=source.hw)
                     detect.bucket((pixels.shape[0], pixels.shape[1]))
                 except (ImageFault, OSError, UserError) as error:
                     faults.append(f"{source.path}: {error}")

@@ -157,8 +157,7 @@ def _file_findings(
     except ImageNotFound as error:
         return None, [Finding("missing", None, str(error))]
     path, found = Path(file.path), []
-    named = entry.file_name.replace("\\", "/").removeprefix("./")
-    if file.elsewhere and not path.resolve().as_posix().endswith(f"/{named}"):  # --images a/val, file_name val/1.jpg
+    if file.elsewhere:
         found.append(Finding("elsewhere", None, f"found as {path}"))
     first = first_of_file.setdefault(path.resolve(), entry.id)
     if first != entry.id:
@@ -167,14 +166,14 @@ def _file_findings(
         seen = look(path)
     except (ImageFault, OSError) as error:
         return path, [*found, Finding("unreadable", None, str(error))]
-    fits = seen.fits(hw)
-    if not fits:
+    turn = seen.turn_for(hw)
+    if turn is None:
         (height, width), (said_height, said_width) = seen.upright, hw
         text = f"the file is {width} x {height}, the json says {said_width} x {said_height}"
         found.append(Finding("size", None, text))
     elif seen.orientation != 1:
-        drawn = "annotations fit the turned picture" if fits == "upright" else "annotations fit it as it is stored"
-        found.append(Finding("turned", None, f"EXIF orientation {seen.orientation}; {drawn}"))
+        drawn = "the turned picture" if turn == seen.orientation else "it as it is stored"
+        found.append(Finding("turned", None, f"EXIF orientation {seen.orientation}; annotations fit {drawn}"))
     return path, found
 
 

@@ -6,14 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from c2am_jax.data.entries import image_fault
-from c2am_jax.data.jpeg import decode_jpeg
 from c2am_jax.data.json_stream import BrokenJson, read_lists
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import open_json
-from c2am_jax.data.pictures import stored, upright
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -113,17 +109,6 @@ def listed_pictures(annotations: str, folder: str) -> tuple[list[PictureFile], l
     if not listed.get("images"):
         raise AnnotationError(f"{annotations}: no list 'images', or an empty one: it names no picture")
     return list(files.values()), faults
-
-
-def read_listed(path: Path, hw: tuple[int, int]) -> np.ndarray:
-    """Pixels of a picture as preparation and training see it, uint8 [h, w, 3]; `hw` is what the json says.
-
-    Raises:
-      ImageFault: no picture, damaged, too large, or of another size.
-      OSError: the file can't be read.
-    """
-    picture = stored(path.read_bytes(), hw)
-    return upright(decode_jpeg(picture.content).numpy(), picture.orientation)
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

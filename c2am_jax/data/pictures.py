@@ -8,15 +8,63 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size, decode_jpeg
 
 PNG_LEVEL = 3  # of compression: twice as fast as Pillow's usual 6, some per cent larger
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
+_TURNED = "picture turned as its EXIF orientation says"
+_NOT_TURNED = "picture not turned as its EXIF orientation says: only as stored it has the json's size"
 DAMAGED = "image file truncated or corrupt"
 
 
-def read_picture(path: Path, *, exact: bool = True) -> np.ndarray:
+class Head(NamedTuple):
+    """Height and width of a picture as its file stores it, and its EXIF orientation: 1 to 8, 1 for none."""
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width once it is turned."""
+        return self.stored[::-1] if self.orientation in _SIDEWAYS else self.stored
+
+    def turn_for(self, hw: tuple[int, int]) -> int | None:
+        """The orientation to undo so that it has the size that a json says; None if it never has.
+
+        Turned as its EXIF orientation says, as OpenCV's reader, and so the reference, does it; as stored (1) if only
+        that has the size.
+        """
+        if hw == self.upright:
+            return self.orientation
+        return 1 if hw == self.stored else None
+
+
+def head_of(picture: Image.Image) -> Head:
+    """Size and orientation; of all but JPEGs the pixels are read for that, as Pillow turns TIFFs then."""
+    check_size((picture.height, picture.width))
+    if not is_jpeg(picture):
+        picture.load()
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return Head((picture.height, picture.width), orientation if orientation in range(1, 9) else 1)
+
+
+def is_jpeg(picture: Image.Image) -> bool:
+    """Whether training decodes the file as it is."""
+    return picture.format in ("JPEG", "MPO")  # MPO: a camera's JPEG with another picture behind it
+
+
+def _turn(head: Head, hw: tuple[int, int]) -> int:
+    """`Head.turn_for`; ImageFault for another size."""
+    turn = head.turn_for(hw)
+    if turn is None:
+        (height, width), said = head.upright, f"the json says {hw[0]}x{hw[1]}"
+        raise ImageFault("image of another size", f"is {height}x{width}, {said}")
+    return turn
+
+
+def read_picture(path: Path, *, exact: bool = True, hw: tuple[int, int] | None = None) -> np.ndarray:
     """Pixels of an image file, uint8 [h, w, 3], RGB, turned as its EXIF orientation says.
 
     JPEGs are decoded as in training and refused by the same check. Of other files: grey becomes RGB, 16 bits become 8,
@@ -25,20 +73,20 @@ def read_picture(path: Path, *, exact: bool = True) -> np.ndarray:
     Args:
       path: of the file.
       exact: for a detector. Without, Pillow decodes JPEGs too, some grey levels off: for eyes, and without TensorFlow.
+      hw: height and width that a json says, by which it is turned as in training; None: as EXIF says.
 
     Raises:
-      ImageFault: no image, truncated, or too large; the text goes behind the file's name.
+      ImageFault: no image, truncated, too large, or of another size than `hw`; the text goes behind the file's name.
       OSError: the file can't be read.
     """
     content = path.read_bytes()
     with opened(content) as picture:
-        check_size((picture.height, picture.width))
-        if not exact or picture.format not in ("JPEG", "MPO"):
-            picture.load()
-            return np.asarray(_rgb(ImageOps.exif_transpose(picture)))
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        head = head_of(picture)
+        turn = head.orientation if hw is None else _turn(head, hw)
+        if not exact or not is_jpeg(picture):
+            return upright(np.asarray(_rgb(picture)), turn)
         check_jpeg(content)
-    return upright(decode_jpeg(content).numpy(), orientation)
+    return upright(decode_jpeg(content).numpy(), turn)
 
 
 @contextlib.contextmanager
@@ -72,7 +120,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation, 1 to 8 (others mean nothing), of pixels [h, w, 3]."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -92,36 +140,22 @@ class Stored(NamedTuple):
 def stored(content: bytes, hw: tuple[int, int]) -> Stored:
     """A picture file of any kind as training stores it: JPEGs as they are, others as PNG, which loses nothing.
 
-    Pictures are turned as their EXIF orientation says, as OpenCV's reader, and so the reference, does; one that has
-    the json's size only as it is stored, stays so.
-
     Args:
       content: of the file.
-      hw: height and width that the json says.
+      hw: height and width that the json says, see `Head.turn_for`.
 
     Raises:
       ImageFault: no picture, truncated, too large, or of another size.
     """
     with opened(content) as picture:
-        check_size((picture.height, picture.width))
-        jpeg = picture.format in ("JPEG", "MPO")  # MPO: a camera's JPEG with another picture behind it
-        if not jpeg:
-            picture.load()  # which already turns TIFFs
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        orientation = orientation if orientation in range(1, 9) else 1
-        size, notes = (picture.height, picture.width), []
-        if orientation != 1:
-            if (size[::-1] if orientation >= 5 else size) == hw:
-                notes.append("picture turned as its EXIF orientation says")
-            elif size == hw:
-                orientation = 1
-                notes.append("picture not turned as its EXIF orientation says: only as stored it has the json's size")
-        if (size[::-1] if orientation >= 5 else size) != hw:
-            raise ImageFault("image of another size", f"is {size[0]}x{size[1]}, the json says {hw[0]}x{hw[1]}")
-        if jpeg:
+        head = head_of(picture)
+        turn, notes = _turn(head, hw), []
+        if head.orientation != 1:
+            notes.append(_TURNED if turn == head.orientation else _NOT_TURNED)
+        if is_jpeg(picture):
             check_jpeg(content)
-            return Stored(content, orientation, notes)
-        pixels = upright(np.asarray(_rgb(picture)), orientation)
+            return Stored(content, turn, notes)
+        pixels = upright(np.asarray(_rgb(picture)), turn)
         notes.append(f"picture of the format {picture.format}, stored as PNG")
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=PNG_LEVEL)

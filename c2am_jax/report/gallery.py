@@ -73,7 +73,12 @@ def folder_images(annotations: str | Path, folder: str | Path) -> Callable[[set[
 
         with open(annotations, "rb") as file:
             read_lists(file, str(annotations), {"images": take})
-        return lambda image_id: read_picture(Path(image_file(entries[image_id], folder)), exact=False)
+
+        def read(image_id: int) -> np.ndarray:
+            entry = entries[image_id]
+            return read_picture(Path(image_file(entry, folder)), exact=False, hw=(entry["height"], entry["width"]))
+
+        return read
 
     return reader
 

@@ -128,6 +128,16 @@ def test_training_and_predict_see_the_same_upright_pixels(tmp_path, orientation,
     assert bool(found.notes) == (orientation != 1 or kind == "tif")
 
 
+def test_a_picture_is_read_as_its_json_sees_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "a.png", Image.fromarray(SMOOTH), exif=exif)
+    assert (read_picture(path, hw=(32, 48)) == SMOOTH).all()  # annotated as it is stored
+    assert (read_picture(path, hw=(48, 32)) == np.rot90(SMOOTH, -1)).all()
+    with pytest.raises(ImageFault, match="is 48x32, the json says 9x9"):
+        read_picture(path, hw=(9, 9))
+
+
 def test_a_picture_of_another_size_is_refused(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(SMOOTH))
     with pytest.raises(ImageFault, match="is 32x48, the json says 48x32") as error:
