@@ -8,25 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from cases import write_cases
+from tiny import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {  # a detector that two cores train in seconds
+SMALL = SMALL_MODEL | {
     "train.init": "random",
     "model.backbone.depth": 10,
-    "model.backbone.width": 8,
     "model.backbone.norm": "group_norm",
     "model.backbone.frozen_stages": -1,
-    "model.fpn.channels": 16,
     "model.fpn.norm": "group_norm",
-    "model.rpn.pre_nms_train": 50,
-    "model.rpn.post_nms_train": 20,
-    "model.rpn.pre_nms_test": 50,
-    "model.rpn.post_nms_test": 20,
-    "model.box_head.fc_channels": 16,
-    "model.box_head.samples": 8,
-    "model.mask_head.convs": 1,
-    "model.mask_head.channels": 8,
-    "model.test.max_detections": 10,
     "train.steps": 3,
     "train.batch_size": 2,
 }
@@ -77,3 +67,16 @@ def test_a_json_without_masks_is_refused_before_anything_is_trained(tmp_path):
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "nokey.json: no image" in line and "8 x annotation without a mask" in line
     assert "polygon" in line
+
+
+def test_a_test_set_that_is_named_and_not_there_is_told_before_anything_is_prepared(tmp_path):
+    write_cases(tmp_path)
+    flags = [f"--config.{key}={value}" for key, value in SMALL.items()]
+    flags += [f"--config.data.{key}={tmp_path}/base/val.json" for key in ("annotations", "val_annotations")]
+    flags += [f"--config.data.images={tmp_path}/base/images", f"--config.data.dir={tmp_path}/data"]
+    flags.append(f"--config.data.test_annotations={tmp_path}/typo.json")
+    done = command("train.py", "--config=configs/own_data.py", f"--workdir={tmp_path}/run", *flags)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(
+        f"error: {tmp_path}/typo.json does not exist"
+    )
+    assert not (tmp_path / "data").exists()

@@ -14,7 +14,8 @@ from c2am_jax.browse.suspects import KINDS, RANK, Finding, Thing, suspects_of
 from c2am_jax.data.entries import has_mask
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.lvis import ImageNotFound, find_image
-from c2am_jax.data.lvis_scan import ImageEntry, Scan, Truths, open_json, scan
+from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json, scan
+from c2am_jax.data.truth_columns import Truths
 from c2am_jax.progress import Counter
 
 ORDINARY = 0.25  # of the pictures shown, for those without a suspect and for classes that no other shows

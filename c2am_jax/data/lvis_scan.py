@@ -9,12 +9,10 @@ exhaustively annotated in their image. Memory holds some 50 bytes of an annotati
 
 import array
 import itertools
-import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -25,12 +23,12 @@ from c2am_jax.data.entries import (
     annotation_fault,
     id_fault,
     image_fault,
-    measured_area,
     stated_area,
 )
 from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
+from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
 from c2am_jax.frequency import GROUPS, group_of
 
 LISTS = ("images", "annotations", "categories")
@@ -87,7 +85,7 @@ class Scan:
     unusable: set[int]
     crowds: dict[int, set[int]]
     free_id: int
-    truths: "Truths | None" = None
+    truths: Truths | None = None
 
     @property
     def complete(self) -> bool:
@@ -110,40 +108,6 @@ class Scan:
         raise AnnotationError(f"{self.name}: none of its {self.listed['images']} images is usable; the first: {first}")
 
 
-@dataclass(frozen=True)
-class Truths:
-    """The T usable annotations in file order, crowds too, for scoring.
-
-    Attributes:
-      image: int32 [T], place in `Scan.images`.
-      label: int32 [T], class.
-      id: int64 [T].
-      box: float64 [T, 4], x, y, width, height in pixels.
-      area: float64 [T], pixels of the mask as the file tells, or measured where it does not.
-      ignore: bool [T], crowds and what the file says.
-      offset, length: int64 [T], bytes of the annotation in the file.
-      negative: sorted int64 codes ``image * K + class`` of what is verified to be absent; None: everything is that has
-        no annotation (COCO layout).
-      not_exhaustive: sorted codes of what is annotated in part only.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    id: np.ndarray
-    box: np.ndarray
-    area: np.ndarray
-    ignore: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-    negative: np.ndarray | None
-    not_exhaustive: np.ndarray
-
-    def of(self, chosen: np.ndarray) -> "Truths":
-        """Some of the annotations: bool [T]."""
-        names = ("image", "label", "id", "box", "area", "ignore", "offset", "length")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
-
-
 # What an annotation is as a crowd.
 _NONE, _CROWD, _CROWD_IGNORED = range(3)
 
@@ -158,18 +122,17 @@ class _Gatherer:
     """Takes the entries as they come; lists may stand in any order in the file."""
 
     def __init__(self, name: str, scoring: bool):
-        self.name, self.scoring = name, scoring
+        self.name = name
         self.skipped = Skipped()
         self.unusable: set[int] = set()
         self.images: dict[int, ImageEntry] = {}
         self.categories: dict[int, dict[str, Any]] = {}
         self.training: dict[str, dict[str, Any]] = {}  # category rows of the training file by name, if needed
-        self.verified = {"neg_category_ids": 0, "not_exhaustive_category_ids": 0}  # images that tell
+        self.verified = dict.fromkeys(VERIFIED, 0)  # images that tell
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
         self.no_area = array.array("q")  # offsets
-        self.boxes, self.areas, self.ignore = array.array("d"), array.array("d"), array.array("b")  # for scoring
-        self.told: dict[int, dict[str, list[int]]] = {}  # category ids that images verify, for scoring
+        self.columns = TruthColumns() if scoring else None
 
     def _skip(self, reason: str, offset: int, name: str) -> None:
         self.skipped.add(reason, name)
@@ -189,8 +152,8 @@ class _Gatherer:
             if known != entry:
                 raise AnnotationError(f"{self.name}: images: id {entry.id} stands for two different images")
             self._skip("image listed twice", offset, f"image {entry.id} at byte {offset}")
-        elif self.scoring:
-            self.told[entry.id] = {key: image[key] for key in self.verified if key in image}
+        elif self.columns:
+            self.columns.image(image)
 
     def category(self, category: Any, offset: int, length: int) -> None:
         fault = id_fault(category) if isinstance(category, dict) else "no object with id and name"
@@ -221,13 +184,10 @@ class _Gatherer:
         self.offsets.append(offset)
         self.lengths.append(length)
         self.crowd.append(_crowd(annotation))
-        area = stated_area(annotation)
-        if area is None:
+        if stated_area(annotation) is None:
             self.no_area.append(offset)
-        if self.scoring:
-            self.boxes.extend(annotation["bbox"])
-            self.areas.append(math.nan if area is None else area)
-            self.ignore.append(bool(annotation.get("ignore")) or bool(annotation.get("iscrowd")))
+        if self.columns:
+            self.columns.annotation(annotation)
 
 
 def _positions(values: np.ndarray, known: list[int]) -> np.ndarray:
@@ -339,8 +299,12 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     if no_area:
         additions.append(f"area of {no_area} annotations, where it is missing or no number")
     truths = None
-    if found.scoring:
-        truths = _truths(found, path, usable, image, label, told)
+    if found.columns:
+        stay = np.flatnonzero(usable)
+        known = Known(ids, image, label, offset, length, crowd).of(stay)
+        images = [(entry.height, entry.width) for entry in found.images.values()]
+        with open_json(path) as file:
+            truths = found.columns.truths(known, stay, images, class_ids, verified=told, file=file)
     return Scan(
         path=path,
         name=found.name,
@@ -370,48 +334,6 @@ def _free(ids: np.ndarray) -> int:
         return largest + 1
     known = set(ids.tolist())
     return next(number for number in itertools.count(1) if number not in known)
-
-
-def _truths(
-    found: _Gatherer, path: str, usable: np.ndarray, image: np.ndarray, label: np.ndarray, verified: bool
-) -> Truths:
-    """`verified`: whether the file tells what its images are verified for; else they are for everything."""
-    kept = np.flatnonzero(usable)
-    image, label = image[kept].astype(np.int32), label[kept].astype(np.int32)
-    offset, length = (np.array(values, np.int64)[kept] for values in (found.offsets, found.lengths))
-    area, box = np.array(found.areas)[kept], np.array(found.boxes).reshape(-1, 4)[kept]
-    images = list(found.images.values())
-    with open_json(path) as file:
-        for row in np.flatnonzero(np.isnan(area)):
-            file.seek(offset[row])
-            entry = json.loads(file.read(length[row]))
-            area[row] = measured_area(entry, (images[image[row]].height, images[image[row]].width))
-    class_of = {category: k for k, category in enumerate(sorted(found.categories))}
-    classes = len(class_of)
-
-    def told(key: str) -> np.ndarray:
-        codes = [
-            n * classes + class_of[category]
-            for n, entry in enumerate(images)
-            for category in found.told[entry.id].get(key, ())
-            if category in class_of
-        ]
-        return np.unique(np.array(codes, np.int64))
-
-    codes = image.astype(np.int64) * classes + label
-    crowd = np.frombuffer(found.crowd, np.int8)[kept] > _NONE if found.crowd else np.zeros(0, bool)
-    return Truths(
-        image=image,
-        label=label,
-        id=np.array(found.ids, np.int64)[kept],
-        box=box,
-        area=area,
-        ignore=np.array(found.ignore, bool)[kept],
-        offset=offset,
-        length=length,
-        negative=told("neg_category_ids") if verified else None,
-        not_exhaustive=np.union1d(told("not_exhaustive_category_ids"), codes[crowd]),
-    )
 
 
 def _counted(image: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:

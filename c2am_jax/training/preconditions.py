@@ -22,8 +22,12 @@ def _splits(experiment: Experiment) -> tuple[str, ...]:
 
 
 def check_files(experiment: Experiment) -> None:
-    """Raises MissingDataset, before any preparation, for a split that the run needs and whose files are not there."""
-    for split in _splits(experiment):
+    """Raises MissingDataset, before any preparation, for a split that the run needs and whose files are not there.
+
+    A test set that is named has to be there too, though training does not touch it.
+    """
+    test = ("test",) if experiment.data.test_annotations else ()
+    for split in (*_splits(experiment), *test):
         check_there(experiment.data, split)
 
 

@@ -11,23 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import SMALL_MODEL
 
 from c2am_jax.errors import EXIT_STOPPED
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "model.backbone.width": 8,
-    "model.fpn.channels": 16,
-    "model.rpn.samples": 16,
-    "model.rpn.pre_nms_train": 40,
-    "model.rpn.post_nms_train": 20,
-    "model.rpn.pre_nms_test": 40,
-    "model.rpn.post_nms_test": 20,
-    "model.box_head.fc_channels": 16,
-    "model.box_head.samples": 8,
-    "model.mask_head.convs": 1,
-    "model.mask_head.channels": 8,
-    "model.test.max_detections": 10,
+SMALL = SMALL_MODEL | {
     "data.name": "small",
     "train.batch_size": 4,
     "train.log_every": 1,

@@ -9,7 +9,8 @@ from c2am_jax.data import glyphs as pictures
 from c2am_jax.data.box_masks import pack
 from c2am_jax.structures import Batch
 
-TINY = {
+# A detector that commands of tests train in seconds.
+SMALL_MODEL = {
     "model.backbone.width": 8,
     "model.fpn.channels": 16,
     "model.rpn.samples": 16,
@@ -22,6 +23,8 @@ TINY = {
     "model.mask_head.convs": 1,
     "model.mask_head.channels": 8,
     "model.test.max_detections": 10,
+}
+TINY = SMALL_MODEL | {
     "data.short_sides": (64,),
     "data.max_side": 64,
     "data.test_short_side": 64,
