@@ -190,7 +190,7 @@ def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
         found.append(("outside", f"box reaches {beyond.max():.0f} pixels outside, {side}"))
     if mask_box is not None:
         inside = np.clip(thing.corners, 0, [hw[1], hw[0]] * 2)
-        overlap = iou(inside, mask_box)
+        overlap = iou(inside.tolist(), mask_box.tolist())
         if overlap < FITS and np.abs(inside - mask_box).max() > MASK_SLACK:
             found.append(("mask_box", f"box and the box of its mask have an IoU of {overlap:.2f}"))
     if thing.box[2:].min() < TINY:
@@ -219,7 +219,7 @@ def _looks_like_corners(thing: Thing, mask_box: np.ndarray | None, hw: tuple[int
     if not (read[:2] < read[2:]).all():
         return False
     if mask_box is not None:
-        right, other = iou(thing.corners, mask_box), iou(read, mask_box)
+        right, other = iou(thing.corners.tolist(), mask_box.tolist()), iou(read.tolist(), mask_box.tolist())
         return other >= CORNERS_FIT > right
     limit = np.maximum(CORNERS_OUTSIDE * np.array([hw[1], hw[0]]), 2)
     outside = (_beyond(thing.corners, hw)[2:] > limit).any()

@@ -12,6 +12,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 MASK_SIZE = 112
+MOST_DIGITS = 8  # of a run length: 40 bits
+_CUT = "RLE whose counts are cut off or hold a wrong character"
+_NO_COUNT = "RLE with a run length that is no count of pixels"
+_WRONG_SUM = "RLE whose runs do not sum to the {} pixels of the image"
 
 
 class BadMask(ValueError):
@@ -41,7 +45,7 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
     if is_absent(segmentation):
         raise BadMask("no mask")
     if isinstance(segmentation, list):
-        return _decoded_counts([_rle_of_polygons(segmentation, hw)["counts"]])[0]
+        return _decoded(_rle_of_polygons(segmentation, hw)["counts"])
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise BadMask("segmentation is neither polygons nor RLE")
     size, counts = segmentation["size"], segmentation["counts"]
@@ -49,14 +53,14 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         raise BadMask(f"RLE of size {size} in an image of {list(hw)}")
     if isinstance(counts, list):
         if not all(type(count) is int and 0 <= count <= math.prod(hw) for count in counts):
-            raise BadMask("RLE with a run length that is no count of pixels")
+            raise BadMask(_NO_COUNT)
         lengths = np.array(counts, np.int64)
-        _check_runs(lengths, np.zeros(1, int), np.array([math.prod(hw)]))
-        return lengths
-    if not isinstance(counts, str | bytes):
+    elif isinstance(counts, str | bytes):
+        lengths = _decoded(counts if isinstance(counts, bytes) else _bytes(counts))
+    else:
         raise BadMask("RLE whose counts are neither a list nor a string")
-    lengths, starts = _decoded_counts([counts if isinstance(counts, bytes) else _bytes(counts)])
-    _check_runs(lengths, starts, np.array([math.prod(hw)]))
+    if (lengths < 0).any() or (lengths > math.prod(hw)).any() or lengths.sum() != math.prod(hw):
+        raise BadMask(_WRONG_SUM.format(math.prod(hw)))
     return lengths
 
 
@@ -88,23 +92,15 @@ def check_compressed(texts: Sequence[str], pixels: Sequence[int]) -> None:
     Raises:
       BadMask: as `run_lengths`, of the first wrong one, whose place among them is its `place`.
     """
-    lengths, starts = _decoded_counts([_bytes(text) for text in texts])
-    _check_runs(lengths, starts, np.asarray(pixels, np.int64))
-
-
-def _check_runs(lengths: np.ndarray, starts: np.ndarray, pixels: np.ndarray) -> None:
-    """Raise BadMask unless the runs from each start on are counts and sum to the pixels."""
-    alone = len(starts) == 1 and len(lengths) > 0
-    if alone and lengths.min() >= 0 and lengths.max() <= pixels[0] and lengths.sum() == pixels[0]:
-        return
+    lengths, starts = _decoded_together([_bytes(text) for text in texts])
+    wanted = np.asarray(pixels, np.int64)
     mask = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(lengths)))
-    outside = (lengths < 0) | (lengths > pixels[mask])
-    sums = np.bincount(mask, np.where(outside, 0, lengths), len(starts))  # exact in float64: below 2**53
-    wrong = sums != pixels
+    outside = (lengths < 0) | (lengths > wanted[mask])
+    wrong = np.bincount(mask, np.where(outside, 0, lengths), len(starts)) != wanted  # exact: sums are below 2**53
     wrong[mask[outside]] = True
     if wrong.any():
         place = int(wrong.argmax())
-        raise BadMask(f"RLE whose runs do not sum to the {pixels[place]} pixels of the image", place)
+        raise BadMask(_WRONG_SUM.format(wanted[place]), place)
 
 
 def _rle_of_polygons(segmentation: list[Any], hw: tuple[int, int]) -> Any:
@@ -132,8 +128,21 @@ def _checked_polygon(polygon: Any, hw: tuple[int, int]) -> list[float]:
     return polygon
 
 
-def _decoded_counts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's compressed counts: 5 bits per character, and from the fourth on the difference to the one two before.
+def _decoded(text: bytes) -> np.ndarray:
+    """COCO's compressed counts: 5 bits per character, and from the fourth on the difference to the one two before."""
+    code = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    if not len(code) or code.min() < 0 or code.max() > 63 or code[-1] & 32:
+        raise BadMask(f"{_CUT}{_hint(text)}")
+    lengths, _, digits = _values(code)
+    if digits.max() > MOST_DIGITS:
+        raise BadMask(_NO_COUNT)
+    lengths[1::2] = lengths[1::2].cumsum()
+    lengths[2::2] = lengths[2::2].cumsum()
+    return lengths
+
+
+def _decoded_together(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """`_decoded` of many texts at once.
 
     Returns:
       int64 run lengths of all texts, one behind the other, and where each begins.
@@ -146,26 +155,11 @@ def _decoded_counts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     cut[text[(code < 0) | (code > 63)]] = True
     if cut.any():
         place = int(cut.argmax())
-        raise BadMask(f"RLE whose counts are cut off or hold a wrong character{_hint(texts[place])}", place)
-    end = np.flatnonzero(code & 32 == 0)  # of each run
-    start = np.empty_like(end)
-    start[0], start[1:] = 0, end[:-1] + 1
-    digits = end - start + 1
-    if digits.max() > 8:
-        raise BadMask("RLE with a run length that is no count of pixels", int(text[end[digits.argmax()]]))
-    place = np.arange(len(code)) - np.repeat(start, digits)
-    lengths = np.add.reduceat((code & 31) << (5 * place), start)
-    lengths -= np.where(code[end] & 16, 1 << (5 * digits), 0)
+        raise BadMask(f"{_CUT}{_hint(texts[place])}", place)
+    lengths, end, digits = _values(code)
+    if digits.max() > MOST_DIGITS:
+        raise BadMask(_NO_COUNT, int(text[end[digits.argmax()]]))
     starts = np.searchsorted(end, last - sizes + 1)
-    return _undifferenced(lengths, starts), starts
-
-
-def _undifferenced(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sum up the differences to the run two before, which begin at the fourth run of each mask."""
-    if len(starts) == 1:  # in a tenth of the time
-        lengths[1::2] = lengths[1::2].cumsum()
-        lengths[2::2] = lengths[2::2].cumsum()
-        return lengths
     runs = np.diff(starts, append=len(lengths))
     at = np.arange(len(lengths)) - np.repeat(starts, runs)
     # Chains of one parity: runs 1, 3, 5, ... and 2, 4, 6, ... of a mask; run 0 stands alone.
@@ -176,7 +170,18 @@ def _undifferenced(lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
     chain = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
     found = np.empty_like(lengths)
     found[order] = sums - before[chain]
-    return found
+    return found, starts
+
+
+def _values(code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of 5-bit groups, low ones first: their values, where each ends, how many groups each has."""
+    end = np.flatnonzero(code & 32 == 0)
+    start = np.empty_like(end)
+    start[0], start[1:] = 0, end[:-1] + 1
+    digits = end - start + 1
+    place = np.minimum(np.arange(len(code)) - np.repeat(start, digits), MOST_DIGITS)
+    values = np.add.reduceat((code & 31) << (5 * place), start)
+    return values - np.where(code[end] & 16, 1 << (5 * np.minimum(digits, MOST_DIGITS)), 0), end, digits
 
 
 def _bytes(text: str) -> bytes:
@@ -234,14 +239,17 @@ def mask_of_runs(lengths: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> n
 
 def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     """The box around a mask with these runs, xyxy in pixels, int64 [4]; the mask has a pixel."""
-    height = hw[0]
-    ends = np.cumsum(lengths)[1::2]
-    some = lengths[1::2] > 0
-    last, first = ends[some] - 1, (ends - lengths[1::2])[some]
-    columns = first // height, last // height
-    whole = bool((columns[0] != columns[1]).any())  # a run that goes on in the next column has both borders
-    top, bottom = (0, height) if whole else ((first % height).min(), (last % height).max() + 1)
-    return np.array([columns[0].min(), top, columns[1].max() + 1, bottom])
+    height, ends = hw[0], lengths.cumsum()
+    last = ends[1::2] - 1
+    first = last - lengths[1::2] + 1
+    if not lengths[1::2].all():
+        some = lengths[1::2] > 0
+        first, last = first[some], last[some]
+    left, top = np.divmod(first, height)
+    right, bottom = np.divmod(last, height)
+    if (left != right).any():  # a run that goes on in the next column has both borders
+        return np.array([left[0], 0, right[-1] + 1, height])
+    return np.array([left[0], top.min(), right[-1] + 1, bottom.max() + 1])
 
 
 def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.ndarray:

@@ -27,11 +27,12 @@ def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
     return box
 
 
-def iou(first: np.ndarray, second: np.ndarray) -> float:
+def iou(first: Sequence[float], second: Sequence[float]) -> float:
     """Intersection over union of two boxes, xyxy."""
-    inside = np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0).prod()
-    union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - inside
-    return float(inside / union) if union > 0 else 0.0
+    (l1, t1, r1, b1), (l2, t2, r2, b2) = first, second
+    inside = max(min(r1, r2) - max(l1, l2), 0) * max(min(b1, b2) - max(t1, t2), 0)
+    union = (r1 - l1) * (b1 - t1) + (r2 - l2) * (b2 - t2) - inside
+    return inside / union if union > 0 else 0.0
 
 
 @dataclasses.dataclass
