@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from c2am_jax.data.pictures import Head, head_of, opened, read_picture
+from c2am_jax.data.jpeg import opened
+from c2am_jax.data.pictures import Head, head_of, read_picture
 
 
 def look(path: Path) -> Head:

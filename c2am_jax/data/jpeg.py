@@ -3,14 +3,17 @@
 The decoder reads PNGs too: what is no JPEG is stored as one (`pictures.stored`).
 """
 
+import contextlib
 import io
 import itertools
 import re
 import warnings
+from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 50_000_000  # decoded, as floats and with a raster for every instance it must fit in a worker's memory
+DAMAGED = "image file truncated or corrupt"
 _MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
 
 
@@ -61,31 +64,44 @@ def check_size(hw: tuple[int, int]) -> None:
         raise ImageFault("image too large", f"{hw[0]}x{hw[1]} is more than {MAX_PIXELS // 10**6} megapixels")
 
 
-def check_jpeg(content: bytes) -> None:
-    """Read all coefficients: a truncated file must be found at preparation, not in the middle of a run.
-
-    Pillow's decoder in its smallest scale takes half the time and no TensorFlow; files on which the two might differ
-    are decoded by both.
-
-    Raises:
-      ImageFault: it is no JPEG, too large, or does not decode.
-    """
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """A picture file's content, opened by Pillow, whose complaints become ImageFault."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of corrupt EXIF data, which then tell nothing
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_size` sets the limit
             with Image.open(io.BytesIO(content)) as picture:
-                if picture.format not in ("JPEG", "MPO"):  # MPO: a camera's JPEG with another picture behind it
-                    raise ImageFault("image file not a JPEG", f"not a JPEG but {picture.format}")
-                check_size((picture.height, picture.width))
-                picture.draft("L", (1, 1))
-                picture.load()
+                yield picture
     except UnidentifiedImageError:
-        raise ImageFault("image file not a JPEG", "not an image file") from None
+        raise ImageFault("image file not a picture", "not an image file") from None
     except Image.DecompressionBombError as error:
         raise ImageFault("image too large", str(error)) from None
     except ImageFault:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow says to damaged files
-        raise ImageFault("image file truncated or corrupt", f"truncated or corrupt JPEG: {error}") from None
+        raise ImageFault(DAMAGED, f"truncated or corrupt image: {error}") from None
+
+
+def is_jpeg(picture: Image.Image) -> bool:
+    """Whether training decodes the file as it is."""
+    return picture.format in ("JPEG", "MPO")  # MPO: a camera's JPEG with another picture behind it
+
+
+def check_jpeg(content: bytes, picture: Image.Image) -> None:
+    """Read all coefficients: a truncated file must be found at preparation, not in the middle of a run.
+
+    Pillow's decoder in its smallest scale takes half the time and no TensorFlow; files on which the two might differ
+    are decoded by both.
+
+    Args:
+      content: of the file.
+      picture: the same, `opened`; it is of no use afterwards.
+
+    Raises:
+      ImageFault: it does not decode (`opened` says so of what Pillow finds).
+    """
+    picture.draft("L", (1, 1))
+    picture.load()
     if not _plain(content) and not _decodes(content):
-        raise ImageFault("image file truncated or corrupt", "truncated or corrupt JPEG")
+        raise ImageFault(DAMAGED, "truncated or corrupt image")

@@ -1,22 +1,18 @@
 """Image files of any kind that Pillow reads: as RGB pixels, upright, and as training stores them."""
 
-import contextlib
 import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size, decode_jpeg
+from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size, decode_jpeg, is_jpeg, opened
 
 PNG_LEVEL = 3  # of compression: twice as fast as Pillow's usual 6, some per cent larger
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _TURNED = "picture turned as its EXIF orientation says"
 _NOT_TURNED = "picture not turned as its EXIF orientation says: only as stored it has the json's size"
-DAMAGED = "image file truncated or corrupt"
 
 
 class Head(NamedTuple):
@@ -50,11 +46,6 @@ def head_of(picture: Image.Image) -> Head:
     return Head((picture.height, picture.width), orientation if orientation in range(1, 9) else 1)
 
 
-def is_jpeg(picture: Image.Image) -> bool:
-    """Whether training decodes the file as it is."""
-    return picture.format in ("JPEG", "MPO")  # MPO: a camera's JPEG with another picture behind it
-
-
 def _turn(head: Head, hw: tuple[int, int]) -> int:
     """`Head.turn_for`; ImageFault for another size."""
     turn = head.turn_for(hw)
@@ -85,27 +76,8 @@ def read_picture(path: Path, *, exact: bool = True, hw: tuple[int, int] | None =
         turn = head.orientation if hw is None else _turn(head, hw)
         if not exact or not is_jpeg(picture):
             return upright(np.asarray(_rgb(picture)), turn)
-        check_jpeg(content)
+        check_jpeg(content, picture)
     return upright(decode_jpeg(content).numpy(), turn)
-
-
-@contextlib.contextmanager
-def opened(content: bytes) -> Iterator[Image.Image]:
-    """A picture file's content, opened by Pillow, whose complaints become ImageFault."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of corrupt EXIF data, which then tell nothing
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_size` sets the limit
-            with Image.open(io.BytesIO(content)) as picture:
-                yield picture
-    except UnidentifiedImageError:
-        raise ImageFault("image file not a picture", "not an image file") from None
-    except Image.DecompressionBombError as error:
-        raise ImageFault("image too large", str(error)) from None
-    except ImageFault:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow says to damaged files
-        raise ImageFault(DAMAGED, f"truncated or corrupt image: {error}") from None
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -153,7 +125,7 @@ def stored(content: bytes, hw: tuple[int, int]) -> Stored:
         if head.orientation != 1:
             notes.append(_TURNED if turn == head.orientation else _NOT_TURNED)
         if is_jpeg(picture):
-            check_jpeg(content)
+            check_jpeg(content, picture)
             return Stored(content, turn, notes)
         pixels = upright(np.asarray(_rgb(picture)), turn)
         notes.append(f"picture of the format {picture.format}, stored as PNG")

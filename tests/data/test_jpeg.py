@@ -7,7 +7,7 @@ import pytest
 from pictures import jpeg_of
 from PIL import Image
 
-from c2am_jax.data.jpeg import ImageFault, check_jpeg, decode_jpeg
+from c2am_jax.data.jpeg import ImageFault, decode_jpeg
 from c2am_jax.data.pictures import stored
 
 
@@ -65,13 +65,13 @@ def test_the_check_refuses_what_training_cannot_decode_and_nothing_else():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (jpeg_of((8, 8), "PNG"), "image file not a JPEG"),
-        (b"text", "image file not a JPEG"),
-        (b"", "image file not a JPEG"),
+        (jpeg_of((8, 9)), "image of another size"),
+        (b"text", "image file not a picture"),
+        (b"", "image file not a picture"),
         (jpeg_of((8, 8))[:-100], "image file truncated or corrupt"),
     ],
 )
 def test_faults_have_their_reason(content, reason):
     with pytest.raises(ImageFault) as error:
-        check_jpeg(content)
+        stored(content, (8, 8))
     assert error.value.reason == reason
