@@ -21,9 +21,8 @@ from benchmarks.common import ceiling, machine, seconds_of
 from c2am_jax.evaluation.encoding import encode_image
 from c2am_jax.losses import Head, Samples, make_classification
 from c2am_jax.ops.anchors import pyramid_anchors
-from c2am_jax.ops.boxes import pairwise_iou
 from c2am_jax.ops.masks import mask_targets
-from c2am_jax.ops.matching import match
+from c2am_jax.ops.matching import MatchRule, match_boxes
 from c2am_jax.ops.nms import multiclass_nms, nms
 from c2am_jax.ops.roi_align import assign_levels, batched_roi_align
 
@@ -106,15 +105,8 @@ def matching(options: argparse.Namespace) -> Iterator[Line]:
     boxes = jnp.asarray(random_boxes(rng, 300, options.size))
 
     def all_anchors(boxes, valid):
-        return match(
-            pairwise_iou(boxes, anchors),
-            valid,
-            jnp.ones(len(anchors), bool),
-            positive_iou=0.7,
-            negative_iou=0.3,
-            min_positive_iou=0.3,
-            match_low_quality=True,
-        )
+        rule = MatchRule(positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3, match_low_quality=True)
+        return match_boxes(boxes, valid, anchors, jnp.ones(len(anchors), bool), rule)
 
     line = {"op": "match anchors", "ground_truths": 300, "anchors": len(anchors)}
     yield line | timed(all_anchors, boxes, jnp.arange(300) < 12, repeats=options.repeats)

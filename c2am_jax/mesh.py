@@ -102,6 +102,7 @@ class ImageProgram:
         """
         self.seed = np.uint32(seed & 0xFFFFFFFF)
 
+        @jax.default_matmul_precision("highest")  # float32 is float32: accelerators would take fewer bits by default
         def program(value, batch, seed, bucket):
             def prepare(images: Batch) -> Inputs:
                 inputs = preprocess(images, bucket, mean=mean, std=std)

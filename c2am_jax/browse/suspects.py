@@ -206,7 +206,7 @@ def _mask_box(thing: Thing, hw: tuple[int, int]) -> tuple[np.ndarray | None, str
         return None, str(error)
     if not lengths[1::2].any():
         return None, "mask lies outside the picture"
-    return bounding_box(lengths, hw), ""
+    return np.array(bounding_box(lengths, hw)), ""
 
 
 def _beyond(corners: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -59,8 +59,9 @@ def run_lengths(segmentation: Any, hw: tuple[int, int]) -> np.ndarray:
         lengths = _decoded(counts if isinstance(counts, bytes) else _bytes(counts))
     else:
         raise BadMask("RLE whose counts are neither a list nor a string")
-    if (lengths < 0).any() or (lengths > math.prod(hw)).any() or lengths.sum() != math.prod(hw):
-        raise BadMask(_WRONG_SUM.format(math.prod(hw)))
+    pixels = math.prod(hw)
+    if lengths.sum() != pixels or lengths.min() < 0 or lengths.max() > pixels:
+        raise BadMask(_WRONG_SUM.format(pixels))
     return lengths
 
 
@@ -231,25 +232,24 @@ def mask_of_runs(lengths: np.ndarray, box: np.ndarray, hw: tuple[int, int]) -> n
     """
     if not lengths[1::2].any():
         raise BadMask("mask lies outside the image")
-    left, top = np.floor(box[:2]).astype(int)
-    right, bottom = np.ceil(box[2:]).astype(int)
+    x1, y1, x2, y2 = box.tolist()
+    left, top, right, bottom = math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
     touched = _expanded(lengths, hw, left, right)[:, top:bottom].T
     return box_frame(np.ascontiguousarray(touched), box - np.array([left, top, left, top], np.float64))
 
 
-def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """The box around a mask with these runs, xyxy in pixels, int64 [4]; the mask has a pixel."""
-    height, ends = hw[0], lengths.cumsum()
-    last = ends[1::2] - 1
-    first = last - lengths[1::2] + 1
-    if not lengths[1::2].all():
-        some = lengths[1::2] > 0
-        first, last = first[some], last[some]
-    left, top = np.divmod(first, height)
-    right, bottom = np.divmod(last, height)
-    if (left != right).any():  # a run that goes on in the next column has both borders
-        return np.array([left[0], 0, right[-1] + 1, height])
-    return np.array([left[0], top.min(), right[-1] + 1, bottom.max() + 1])
+def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box around a mask with these runs, xyxy in pixels; the mask has a pixel."""
+    height, runs = hw[0], lengths[1::2]
+    first = lengths.cumsum()[: 2 * len(runs) : 2]
+    if not runs.all():
+        first, runs = first[runs > 0], runs[runs > 0]
+    top = first % height
+    left, right = int(first[0]) // height, int(first[-1] + runs[-1] - 1) // height + 1
+    bottom = int((top + runs).max())
+    if bottom > height:  # a run that goes on in the next column has both borders
+        return left, 0, right, height
+    return left, int(top.min()), right, bottom
 
 
 def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.ndarray:

@@ -22,7 +22,7 @@ def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
         for low, high, side in ((x, x + w, hw[1]), (y, y + h, hw[0]))
     )
     box = np.array([left, top, right, bottom], np.float32)
-    if w < MIN_SIDE or h < MIN_SIDE or not (box[:2] < box[2:]).all():
+    if w < MIN_SIDE or h < MIN_SIDE or box[0] >= box[2] or box[1] >= box[3]:
         raise BadMask("box of less than a pixel or outside the image")
     return box
 

@@ -255,7 +255,7 @@ def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -
             continue
         if not mask.any():
             summary.noted.add("mask beside its box", name)
-        elif iou(box.tolist(), bounding_box(runs, hw).tolist()) < FITS:
+        elif iou(box.tolist(), bounding_box(runs, hw)) < FITS:
             summary.noted.add("box that does not fit its mask", name)
         yield {"box": box, "label": part.label[i], "mask": pack(mask)}
 

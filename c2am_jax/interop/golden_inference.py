@@ -7,6 +7,7 @@ import numpy as np
 from c2am_jax.evaluation.encoding import paste_probabilities
 from c2am_jax.interop.comparison import Check, CompiledDetector, match_boxes, relative, unmatched
 from c2am_jax.interop.recording import Recording
+from c2am_jax.models.layers import interleaved
 from c2am_jax.ops.anchors import base_anchors
 from c2am_jax.ops.roi_align import assign_levels
 from c2am_jax.structures import Detections, Proposals
@@ -49,13 +50,13 @@ def pooled(model, features, boxes):
     settings = model.settings
     sizes = settings.box_head.pool_size, settings.mask_head.pool_size
     levels = assign_levels(boxes, finest_scale=settings.box_head.finest_scale)
-    return *(model.roi_head.pool(features, boxes, size) for size in sizes), levels
+    return *model.roi_head.pool(features, [(boxes, sizes)])[0], levels
 
 
 def all_masks(model, roi_features, *, stage):
     """Mask logits of every class, [N, K, 28, 28], and what the predictor reads."""
     head = model.roi_head.stages[stage][1]
-    hidden = head.hidden(roi_features)
+    hidden = interleaved(head.hidden(roi_features))
     predictor = head.conv_logits
     everything = jnp.einsum("nhwc,kc->nkhw", hidden, predictor.kernel[...])
     return everything + predictor.bias[...][:, None, None], hidden
@@ -106,12 +107,13 @@ def _rpn(recording, detector, output):
     settings = model.settings.rpn
     anchors = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
     rows = [relative("base anchors", recording.error("base_anchors", np.stack(anchors)))]
-    for level, ((cls, reg), grid) in enumerate(
-        zip(output, model.rpn_head.anchors([cls for cls, _ in output]), strict=True), 2
-    ):
+    grid = model.rpn_head.grid([cls.shape[1:3] for cls, _ in output])
+    for level, ((cls, reg), first, end) in enumerate(zip(output, grid.starts[:-1], grid.starts[1:], strict=True), 2):
         rows.append(relative(f"RPN logits P{level}", recording.error(f"rpn_cls_P{level}", nchw(cls))))
         rows.append(relative(f"RPN deltas P{level}", recording.error(f"rpn_bbox_P{level}", nchw(reg))))
-        rows.append(relative(f"anchors P{level}", recording.error(f"anchors_P{level}", grid)))
+        rows.append(
+            relative(f"anchors P{level}", recording.error(f"anchors_P{level}", grid.boxes(jnp.arange(first, end))))
+        )
     return rows
 
 

@@ -13,7 +13,7 @@ from c2am_jax.interop.recording import Recording
 from c2am_jax.losses import c2am_loss, c2am_margins, cosine_softmax_loss
 from c2am_jax.losses.methods.seesaw import batch_counts, seesaw_loss
 from c2am_jax.models.functional import Detector
-from c2am_jax.ops.anchors import inside_image
+from c2am_jax.ops.anchors import feature_shapes
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.sampling import Chosen
 from c2am_jax.structures import Inputs, Proposals, RoISamples
@@ -84,16 +84,10 @@ def recorded_anchors(recording: Recording, detector: CompiledDetector, inputs: I
     index = np.zeros((recording.images, settings.samples), np.int32)
     positive, valid = (np.zeros(index.shape, bool) for _ in range(2))
     gt_index = np.zeros(index.shape, np.int32)
-    bucket = inputs.image.shape[1:3]
+    grid = detector.model.rpn_head.grid(feature_shapes(inputs.image.shape[1:3], settings.strides))
+    numbers = jnp.arange(grid.starts[-1])
     for i in range(recording.images):
-        trainable = inside_image(
-            bucket,
-            inputs.image_hw[i],
-            strides=settings.strides,
-            scale=settings.anchor_scale,
-            ratios=settings.anchor_ratios,
-            allowed_border=settings.allowed_border,
-        )
+        trainable = grid.inside(numbers, inputs.image_hw[i], allowed_border=settings.allowed_border)
         kept = np.flatnonzero(np.asarray(trainable))
         key = f"sample_rpn_{i}"
         positives, negatives = recording[f"{key}.pos_inds"], recording[f"{key}.neg_inds"]

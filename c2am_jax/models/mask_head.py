@@ -9,7 +9,7 @@ from c2am_jax.losses.angles import normed
 from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.models.architecture import MaskHeadSettings
 from c2am_jax.models.fpn import ConvNorm
-from c2am_jax.models.layers import Deconv2x2, Frozen, constant, kaiming_normal
+from c2am_jax.models.layers import Deconv2x2, Frozen, constant, interleaved, kaiming_normal
 
 
 class MaskPredictor(nnx.Module):
@@ -21,10 +21,13 @@ class MaskPredictor(nnx.Module):
         self.bias = nnx.Param(constant(0, num_classes))
 
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
-        """[N, H, W, C] and [N] -> [N, H, W]: the label's channel; all N x H x W x K are never made."""
+        """[N, ..., C] and [N] -> [N, ...]: the label's channel; those of all K classes are never made."""
         index = jnp.minimum(labels, self.kernel.shape[0] - 1)  # class agnostic: one channel for all
         kernel = self.kernel[...][index].astype(x.dtype)
-        return jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][index][:, None, None]
+        return jnp.einsum("n...c,nc->n...", x, kernel) + self._bias(x, index)
+
+    def _bias(self, x: jax.Array, index: jax.Array) -> jax.Array:
+        return self.bias[...][index].reshape(-1, *[1] * (x.ndim - 2))
 
 
 class NormedMaskPredictor(MaskPredictor):
@@ -36,11 +39,11 @@ class NormedMaskPredictor(MaskPredictor):
         self.temperature = temperature
 
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
-        """[N, H, W, C] and [N] -> [N, H, W]: the label's channel, float32."""
+        """[N, ..., C] and [N] -> [N, ...]: the label's channel, float32."""
         index = jnp.minimum(labels, self.kernel.shape[0] - 1)
         kernel = normed(self.kernel[...][index], -1)
         x = normed(x.astype(jnp.float32), -1)
-        return self.temperature * jnp.einsum("nhwc,nc->nhw", x, kernel) + self.bias[...][index][:, None, None]
+        return self.temperature * jnp.einsum("n...c,nc->n...", x, kernel) + self._bias(x, index)
 
 
 class MaskHead(nnx.Module):
@@ -74,7 +77,7 @@ class MaskHead(nnx.Module):
             self.conv_logits = MaskPredictor(settings.channels, classes, rngs=rngs)
 
     def hidden(self, pooled: jax.Array) -> jax.Array:
-        """What the predictor reads: [N, S, S, C] -> [N, 2 S, 2 S, C']."""
+        """What the predictor reads: [N, S, S, C] -> [N, S, S, 2, 2, C'], the four pixels that each one becomes."""
         x = pooled
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
@@ -84,4 +87,4 @@ class MaskHead(nnx.Module):
         """[N, S, S, C] and [N] foreground labels -> logits [N, 2 S, 2 S], float32."""
         if self.class_channel is not None:
             labels = self.class_channel[...][jnp.minimum(labels, self.class_channel.shape[0] - 1)]
-        return self.conv_logits(self.hidden(pooled), labels).astype(jnp.float32)
+        return interleaved(self.conv_logits(self.hidden(pooled), labels).astype(jnp.float32))

@@ -17,9 +17,9 @@ from c2am_jax.models.box_head import BoxHead
 from c2am_jax.models.mask_head import MaskHead
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.ops.masks import mask_targets
-from c2am_jax.ops.matching import POSITIVE, match
+from c2am_jax.ops.matching import POSITIVE, MatchRule, match
 from c2am_jax.ops.nms import multiclass_nms
-from c2am_jax.ops.roi_align import assign_levels, batched_roi_align
+from c2am_jax.ops.roi_align import Grids, assign_levels, pool
 from c2am_jax.ops.sampling import sample
 from c2am_jax.ops.varying import vary_like
 from c2am_jax.structures import Detections, Inputs, Proposals, RoISamples
@@ -69,17 +69,37 @@ class RoIHead(nnx.Module):
         return [self.classification.init_state(classes, stage.fc_channels) for stage in self.settings.box_stages]
 
     @jax.named_scope("roi_align")
-    def pool(self, features: Sequence[jax.Array], boxes: jax.Array, size: int) -> jax.Array:
-        """RoIAlign of boxes [B, R, 4], each on its level: [B, R, size, size, C]."""
-        levels = assign_levels(boxes, finest_scale=self.settings.box_head.finest_scale, num_levels=ROI_LEVELS)
+    def pool(self, features: Sequence[jax.Array], sets: Sequence[tuple[jax.Array, Grids]]) -> list[list[jax.Array]]:
+        """RoIAlign of sets of boxes [B, R, 4], each on its level: [B, R, side, side, C] for each of a set's grids."""
+        boxes, grids = zip(*sets, strict=True)
+        scale = self.settings.box_head.finest_scale
+        levels = [assign_levels(own, finest_scale=scale, num_levels=ROI_LEVELS) for own in boxes]
         strides = self.settings.rpn.strides[:ROI_LEVELS]
-        return batched_roi_align(features[:ROI_LEVELS], boxes, levels, strides=strides, output_size=size)
+        return pool(features[:ROI_LEVELS], boxes, levels, strides=strides, grids=grids)
 
     def box_features(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array) -> jax.Array:
         """What classifier and regressor of a stage read: [B, R, 4] -> [B * R, D]."""
-        pooled = self.pool(features, boxes, self.settings.box_head.pool_size)
-        with jax.named_scope("box_head"):
-            return self.stages[stage][0](pooled.reshape(-1, *pooled.shape[2:]))
+        return self._box_features(stage, self.pool(features, [(boxes, (self.settings.box_head.pool_size,))])[0][0])
+
+    @jax.named_scope("box_head")
+    def _box_features(self, stage: int, pooled: jax.Array) -> jax.Array:
+        return self.stages[stage][0](pooled.reshape(-1, *pooled.shape[2:]))
+
+    def features_of_samples(
+        self, stage: int, features: Sequence[jax.Array], samples: RoISamples
+    ) -> tuple[jax.Array, jax.Array]:
+        """What a stage reads of its samples: `box_features` of all, and the pooled features of the mask head.
+
+        Positives come first, so the masks' are those of a prefix [B, P] of each image's samples: [B, P, S, S, C].
+        """
+        most, sides = self._most_positive(stage), (self.settings.box_head.pool_size, self.settings.mask_head.pool_size)
+        first, rest = samples.boxes[:, :most], samples.boxes[:, most:]
+        (own, masks), (others,) = self.pool(features, [(first, sides), (rest, sides[:1])])
+        return self._box_features(stage, jnp.concatenate([own, others], 1)), masks
+
+    def _most_positive(self, stage: int) -> int:
+        head = self.settings.box_stages[stage]
+        return int(head.samples * head.positive_fraction)
 
     def refine(self, stage: int, x: jax.Array, boxes: jax.Array, image_hw: jax.Array) -> jax.Array:
         """Boxes [B, R, 4] after a stage's regression, given what `box_features` made of them. No gradient."""
@@ -89,26 +109,22 @@ class RoIHead(nnx.Module):
 
     def mask_logits(self, stage: int, features: Sequence[jax.Array], boxes: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits of each box's label: [B, R, 4] and [B, R] -> [B * R, 28, 28]; any label stands for background."""
-        pooled = self.pool(features, boxes, self.settings.mask_head.pool_size)
-        with jax.named_scope("mask_head"):
-            return self.stages[stage][1](pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1))
+        pooled = self.pool(features, [(boxes, (self.settings.mask_head.pool_size,))])[0][0]
+        return self._mask_logits(stage, pooled, labels)
+
+    @jax.named_scope("mask_head")
+    def _mask_logits(self, stage: int, pooled: jax.Array, labels: jax.Array) -> jax.Array:
+        return self.stages[stage][1](pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1))
 
     @jax.named_scope("roi_sampling")
     def sample(self, stage: int, proposals: Proposals, inputs: Inputs, keys: jax.Array | None) -> RoISamples:
         """RoIs that train, [B, S]: ground truths count as proposals and come first (reference rule). No gradient."""
         head = self.settings.box_stages[stage]
         background = self.settings.num_classes
+        rule = MatchRule(head.positive_iou, head.positive_iou, head.positive_iou, head.match_low_quality)
 
         def one(proposals, gt_boxes, gt_labels, gt_valid, key):
-            matches = match(
-                box_ops.pairwise_iou(gt_boxes, proposals.boxes),
-                gt_valid,
-                proposals.valid,
-                positive_iou=head.positive_iou,
-                negative_iou=head.positive_iou,
-                min_positive_iou=head.positive_iou,
-                match_low_quality=head.match_low_quality,
-            )
+            matches = match(box_ops.pairwise_iou(gt_boxes, proposals.boxes), gt_valid, proposals.valid, rule)
             kind = jnp.concatenate([jnp.where(gt_valid, POSITIVE, -1), matches.kind])
             gt_index = jnp.concatenate([jnp.arange(gt_boxes.shape[0], dtype=jnp.int32), matches.gt_index])
             boxes = jnp.concatenate([gt_boxes, proposals.boxes])
@@ -159,9 +175,9 @@ class RoIHead(nnx.Module):
         losses, metrics, states = {}, {}, []
         for stage, weight in enumerate(weights):
             chosen = self.sample(stage, proposals, inputs, keys) if samples is None else samples[stage]
-            x = self.box_features(stage, features, chosen.boxes)
+            x, pooled = self.features_of_samples(stage, features, chosen)
             found, logged, state = self._stage_loss(
-                stage, features, x, chosen, inputs, loss_state[stage], axis_name=axis_name
+                stage, x, pooled, chosen, inputs, loss_state[stage], axis_name=axis_name
             )
             before_loss, before_metric = (f"s{stage}.", f"s{stage}/") if self.is_cascade else ("", "")
             losses |= {f"{before_loss}{name}": weight * value for name, value in found.items()}
@@ -173,14 +189,13 @@ class RoIHead(nnx.Module):
                 proposals = Proposals(refined, jnp.zeros(valid.shape), valid)
         return losses, metrics, states
 
-    def _stage_loss(self, stage, features, x, samples, inputs, loss_state, *, axis_name):
-        """Unweighted losses, metrics and new state of one stage; `x` is what `box_features` made of the samples.
+    def _stage_loss(self, stage, x, pooled, samples, inputs, loss_state, *, axis_name):
+        """Unweighted losses, metrics and new state of one stage; `x` and `pooled` are `features_of_samples`.
 
         Classification and regression divide by the number of sampled RoIs, the mask loss by the number of
         positives, each over the whole batch (reference rule).
         """
         box_head, _ = self.stages[stage]
-        settings = box_head.settings
         method, head = self.classification, box_head.classifier()
         labels, weights = samples.labels.reshape(-1), samples.valid.reshape(-1).astype(jnp.float32)
         rois = Samples(x, labels, weights, axis_name)
@@ -189,11 +204,11 @@ class RoIHead(nnx.Module):
         count = weights.sum()
 
         # Positives come first, so regression and masks read a prefix of each image's samples.
-        most = int(settings.samples * settings.positive_fraction)
+        most = self._most_positive(stage)
         first = jax.tree.map(lambda a: a[:, :most], samples)
         own = x.reshape(samples.boxes.shape[0], -1, x.shape[-1])[:, :most].reshape(-1, x.shape[-1])
         box_sum = self._box_sum(box_head, own, first, inputs)
-        mask_sum = self._mask_sum(stage, features, first, inputs)
+        mask_sum = self._mask_sum(stage, pooled, first, inputs)
 
         losses = {
             "cls": global_mean((per_sample * weights).sum(), count, axis_name),
@@ -219,9 +234,9 @@ class RoIHead(nnx.Module):
         deltas = box_head.fc_reg.of_class(x, samples.labels.reshape(-1)).reshape(targets.shape)
         return box_regression_sum(deltas, targets, samples.positive, beta=settings.smooth_l1_beta)
 
-    def _mask_sum(self, stage: int, features: Sequence[jax.Array], samples: RoISamples, inputs: Inputs) -> jax.Array:
-        """Mask losses of the positives among samples [B, P], summed."""
-        logits = self.mask_logits(stage, features, samples.boxes, samples.labels)
+    def _mask_sum(self, stage: int, pooled: jax.Array, samples: RoISamples, inputs: Inputs) -> jax.Array:
+        """Mask losses of the positives among samples [B, P] with features [B, P, S, S, C], summed."""
+        logits = self._mask_logits(stage, pooled, samples.labels)
         crop = functools.partial(mask_targets, size=logits.shape[-1])
         with jax.named_scope("mask_targets"):
             targets = jax.vmap(crop)(inputs.masks, inputs.mask_frames, samples.gt_index, samples.boxes)
@@ -292,7 +307,7 @@ class RoIHead(nnx.Module):
 
         def probabilities(part):
             chunk_boxes, chunk_labels, chunk_valid = part
-            pooled = self.pool(features, chunk_boxes, self.settings.mask_head.pool_size)
+            pooled = self.pool(features, [(chunk_boxes, (self.settings.mask_head.pool_size,))])[0][0]
             pooled, own = pooled.reshape(-1, *pooled.shape[2:]), chunk_labels.reshape(-1)
             with jax.named_scope("mask_head"):
                 masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]

@@ -10,11 +10,12 @@ from flax import nnx
 from c2am_jax.losses.detection import binary_cross_entropy, box_regression_sum, global_mean
 from c2am_jax.models.architecture import RPNSettings
 from c2am_jax.models.layers import Conv, Frozen
-from c2am_jax.ops import anchors as anchor_ops
 from c2am_jax.ops import boxes as box_ops
-from c2am_jax.ops.matching import match
-from c2am_jax.ops.nms import nms
+from c2am_jax.ops.anchors import AnchorGrid
+from c2am_jax.ops.matching import MatchRule, match_boxes
+from c2am_jax.ops.nms import sorted_nms
 from c2am_jax.ops.sampling import Chosen, sample
+from c2am_jax.ops.selection import largest
 from c2am_jax.structures import Inputs, Proposals
 
 RPNOutput = list[tuple[jax.Array, jax.Array]]
@@ -76,13 +77,11 @@ class RPNHead(nnx.Module):
 
         return own(logits), own(deltas)
 
-    def anchors(self, features: Sequence[jax.Array]) -> list[np.ndarray]:
-        """Anchors [H W A, 4] of each level of P2..P6."""
+    def grid(self, shapes: Sequence[tuple[int, ...]]) -> AnchorGrid:
+        """Anchors of feature maps P2..P6 with these heights and widths."""
         settings = self.settings
-        return [
-            anchor_ops.grid_anchors(feature.shape[1:3], stride, settings.anchor_scale, settings.anchor_ratios)
-            for feature, stride in zip(features, settings.strides, strict=True)
-        ]
+        shapes = tuple((height, width) for height, width in shapes)
+        return AnchorGrid(shapes, settings.strides, settings.anchor_scale, settings.anchor_ratios)
 
     @jax.named_scope("proposals")
     def propose(
@@ -98,28 +97,29 @@ class RPNHead(nnx.Module):
         before = settings.pre_nms_train if train else settings.pre_nms_test
         after = settings.post_nms_train if train else settings.post_nms_test
         output = jax.lax.stop_gradient(output)
-        grids = self.anchors([cls for cls, _ in output])
+        grid = self.grid([cls.shape[1:3] for cls, _ in output])
 
-        def one_level(anchors, logits, deltas, hw, truth):
-            scores, index = jax.lax.top_k(jax.nn.sigmoid(logits), min(before, anchors.shape[0]))
-            boxes = box_ops.clip(box_ops.decode_deltas(jnp.asarray(anchors)[index], deltas[index]), hw)
+        def one_level(first, logits, deltas, hw, truth):
+            scores, index = largest(jax.nn.sigmoid(logits.reshape(-1)), min(before, logits.size))
+            boxes = box_ops.decode_deltas(grid.boxes(first + index), self._own(deltas, index))
+            boxes = box_ops.clip(boxes, hw)
             solid = (boxes[:, 2:] > boxes[:, :2]).all(-1)
             runs = [(settings.nms_iou, jnp.ones_like(solid))]
             if truth is not None:
                 runs = zip(settings.resampling_ious, self._groups_near(boxes, *truth), strict=True)
             kept = []
             for threshold, wanted in runs:
-                keep, valid = nms(boxes, scores, solid, iou_threshold=threshold, max_output=min(after, scores.shape[0]))
+                keep, valid = sorted_nms(boxes, solid, iou_threshold=threshold, max_output=min(after, scores.size))
                 kept.append((boxes[keep], scores[keep], valid & wanted[keep]))
             return tuple(jnp.concatenate(parts) for parts in zip(*kept, strict=True))
 
         def one_image(levels, hw, truth=None):
             kept = [
-                one_level(anchors, cls.reshape(-1), reg.reshape(-1, 4), hw, truth)
-                for anchors, (cls, reg) in zip(grids, levels, strict=True)
+                one_level(first, cls, reg, hw, truth)
+                for first, (cls, reg) in zip(grid.starts[:-1], levels, strict=True)
             ]
             boxes, scores, valid = (jnp.concatenate(parts) for parts in zip(*kept, strict=True))
-            top, index = jax.lax.top_k(jnp.where(valid, scores, -1.0), min(after, scores.shape[0]))
+            top, index = largest(jnp.where(valid, scores, -1.0), min(after, scores.shape[0]))
             valid = top >= 0
             return Proposals(jnp.where(valid[:, None], boxes[index], 0), jnp.where(valid, top, 0), valid)
 
@@ -129,6 +129,15 @@ class RPNHead(nnx.Module):
             raise ValueError("NMS resampling reads ground truths: hand over the inputs")
         truth = jax.lax.stop_gradient((inputs.boxes, inputs.labels, inputs.valid))
         return jax.vmap(one_image)(output, image_hw, truth)
+
+    def _own(self, deltas: jax.Array, index: jax.Array) -> jax.Array:
+        """The four deltas [N, 4] of the anchors `index` of one level's [H, W, 4 A]."""
+        rows = deltas.reshape(-1, deltas.shape[-1])[index // self.num_anchors]
+        anchor = (index % self.num_anchors)[:, None]
+        own = rows[:, :4]
+        for number in range(1, self.num_anchors):
+            own = jnp.where(anchor == number, rows[:, 4 * number : 4 * number + 4], own)
+        return own
 
     def _groups_near(self, boxes, gt_boxes, gt_labels, gt_valid) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Which of boxes [N, 4] are near a rare ground truth, near a common one, near neither: bool [N] each."""
@@ -145,35 +154,28 @@ class RPNHead(nnx.Module):
         padded batch, finest first.
         """
         settings = self.settings
-        anchors = jnp.asarray(np.concatenate(self.anchors(features)))
-        bucket = inputs.image.shape[1:3]
+        grid = self.grid([feature.shape[1:3] for feature in features])
+        rule = MatchRule(
+            settings.positive_iou, settings.negative_iou, settings.min_positive_iou, match_low_quality=True
+        )
+        numbers = jnp.arange(grid.starts[-1], dtype=jnp.int32)
+        anchors = grid.boxes(numbers)
 
-        def one(boxes, valid, hw, key):
-            trainable = anchor_ops.inside_image(
-                bucket,
-                hw,
-                strides=settings.strides,
-                scale=settings.anchor_scale,
-                ratios=settings.anchor_ratios,
-                allowed_border=settings.allowed_border,
-            )
-            matches = match(
-                box_ops.pairwise_iou(boxes, anchors),
-                valid,
-                trainable,
-                positive_iou=settings.positive_iou,
-                negative_iou=settings.negative_iou,
-                min_positive_iou=settings.min_positive_iou,
-                match_low_quality=True,
-            )
+        def matched(image):
+            boxes, valid, hw = image
+            trainable = grid.inside(numbers, hw, allowed_border=settings.allowed_border)
+            return match_boxes(boxes, valid, anchors, trainable, rule)
+
+        def chosen(key, matches):
             fraction = settings.positive_fraction
-            chosen = sample(key, matches.kind, num=settings.samples, positive_fraction=fraction)
-            return chosen, matches.gt_index[chosen.index]
+            samples = sample(key, matches.kind, num=settings.samples, positive_fraction=fraction)
+            return samples, matches.gt_index[samples.index]
 
-        per_image = (inputs.boxes, inputs.valid, inputs.image_hw)
+        # One image after the other: each takes as many blocks of ground truths as it has.
+        matches = jax.lax.map(matched, (inputs.boxes, inputs.valid, inputs.image_hw))
         if keys is None:
-            return jax.vmap(lambda *args: one(*args, None))(*per_image)
-        return jax.vmap(one)(*per_image, keys)
+            return jax.vmap(lambda matches: chosen(None, matches))(matches)
+        return jax.vmap(chosen)(keys, matches)
 
     @jax.named_scope("rpn_loss")
     def loss(
@@ -189,12 +191,12 @@ class RPNHead(nnx.Module):
 
         `samples` and `gt_index` are those of `sample`; `features` are P2..P6.
         """
-        anchors = jnp.asarray(np.concatenate(self.anchors(features)))
+        grid = self.grid([feature.shape[1:3] for feature in features])
         logits, deltas = self.at(features, samples.index)
 
         def one(logits, deltas, boxes, samples, gt_index):
             bce = binary_cross_entropy(logits, samples.positive.astype(jnp.float32))
-            targets = box_ops.encode_deltas(anchors[samples.index], boxes[gt_index])
+            targets = box_ops.encode_deltas(grid.boxes(samples.index), boxes[gt_index])
             box = box_regression_sum(deltas, targets, samples.positive, beta=self.settings.smooth_l1_beta)
             return jnp.where(samples.valid, bce, 0).sum(), box
 

@@ -1,10 +1,13 @@
-"""Anchors: constants of the padded image shape, numpy; and which of them an image may train on."""
+"""Anchors: as tables of the padded image shape, numpy, and by number; and which of them an image may train on."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # Reference rule: images are padded to multiples of this; anchors beyond an image's own padding do not train.
 SIZE_DIVISOR = 32
@@ -41,40 +44,79 @@ def pyramid_anchors(
     return [grid_anchors(hw, s, scale, ratios) for hw, s in zip(shapes, strides, strict=True)]
 
 
-def inside_image(
-    bucket_hw: tuple[int, int],
-    image_hw: Int[Array, "2"],
-    *,
-    strides: Sequence[int],
-    scale: float,
-    ratios: Sequence[float],
-    allowed_border: int = -1,
-) -> Bool[Array, " n"]:
-    """Which anchors of all levels (concatenated) an image trains on.
+@dataclasses.dataclass(frozen=True)
+class AnchorGrid:
+    """The anchors of all levels of a padded image by their number: levels finest first, then y, x, ratio.
 
-    Reference rule: the anchor's cell lies inside the image's own padded shape (its size rounded up to 32)
-    and, if `allowed_border` >= 0, the anchor exceeds the unpadded image by no more than that many pixels (on
-    the right and at the bottom by less).
+    `pyramid_anchors` as arithmetic on numbers: a program holds no table of them, and gathers none.
 
-    Args:
-      bucket_hw: padded height and width of the batch, which fix the feature maps.
-      image_hw: height and width of the image inside the bucket.
-      strides: of the levels, finest first.
+    Attributes:
+      shapes: height and width of the feature map of each level.
+      strides: of the levels, in pixels.
       scale: anchor side over stride, at ratio 1.
       ratios: height over width.
-      allowed_border: in pixels; -1 for no limit.
     """
-    padded = -(-image_hw // SIZE_DIVISOR) * SIZE_DIVISOR
-    flags = []
-    for (height, width), stride in zip(feature_shapes(bucket_hw, strides), strides, strict=True):
-        rows = jnp.arange(height) < -(-padded[0] // stride)
-        columns = jnp.arange(width) < -(-padded[1] // stride)
-        cells = rows[:, None] & columns[None, :]
-        flags.append(jnp.broadcast_to(cells[..., None], (height, width, len(ratios))).reshape(-1))
-    inside = jnp.concatenate(flags)
-    if allowed_border >= 0:
-        anchors = np.concatenate(pyramid_anchors(bucket_hw, strides, scale, ratios))
-        low = (anchors[:, :2] >= -allowed_border).all(-1)
-        high = (anchors[:, 2:] < image_hw[::-1] + allowed_border).all(-1)
-        inside = inside & low & high
-    return inside
+
+    shapes: tuple[tuple[int, int], ...]
+    strides: tuple[int, ...]
+    scale: float
+    ratios: tuple[float, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """Number of the first anchor of each level, and how many there are in all."""
+        counts = [height * width * len(self.ratios) for height, width in self.shapes]
+        return [sum(counts[:level]) for level in range(len(counts) + 1)]
+
+    def boxes(self, index: Int[Array, "*n"]) -> Float[Array, "*n 4"]:
+        """Anchors xyxy in pixels, the float32 numbers of `pyramid_anchors`."""
+        x, y, stride, ratio = self._place(index)
+        corners = np.stack([base_anchors(stride, self.scale, self.ratios) for stride in self.strides])
+        x, y = (x * stride).astype(jnp.float32), (y * stride).astype(jnp.float32)
+        sides = [self._of_level(index, [_chosen(ratio, level[:, i]) for level in corners]) for i in range(4)]
+        return jnp.stack([x + sides[0], y + sides[1], x + sides[2], y + sides[3]], -1)
+
+    def inside(
+        self, index: Int[Array, "*n"], image_hw: Int[Array, "2"], *, allowed_border: int = -1
+    ) -> Bool[Array, "*n"]:
+        """Which anchors an image trains on.
+
+        Reference rule: the anchor's cell lies inside the image's own padded shape (its size rounded up to 32)
+        and, if `allowed_border` >= 0, the anchor exceeds the unpadded image by no more than that many pixels (on
+        the right and at the bottom by less).
+
+        Args:
+          index: of the anchors.
+          image_hw: height and width of the image inside the padded one.
+          allowed_border: in pixels; -1 for no limit.
+        """
+        padded = -(-image_hw // SIZE_DIVISOR) * SIZE_DIVISOR
+        x, y, stride, _ = self._place(index)
+        inside = (y * stride < padded[0]) & (x * stride < padded[1])
+        if allowed_border >= 0:
+            x1, y1, x2, y2 = jnp.moveaxis(self.boxes(index), -1, 0)
+            low = (x1 >= -allowed_border) & (y1 >= -allowed_border)
+            inside = inside & low & (x2 < image_hw[1] + allowed_border) & (y2 < image_hw[0] + allowed_border)
+        return inside
+
+    def _place(self, index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Column and row of the cell, stride, number of the ratio."""
+        own = index - self._of_level(index, self.starts[:-1])
+        cell, ratio = own // len(self.ratios), own % len(self.ratios)
+        width = self._of_level(index, [width for _, width in self.shapes])
+        return cell % width, cell // width, self._of_level(index, self.strides), ratio
+
+    def _of_level(self, index: jax.Array, values: Sequence[Any]) -> jax.Array:
+        """The value of each anchor's level."""
+        result = jnp.broadcast_to(values[0], index.shape)
+        for start, value in zip(self.starts[1:-1], values[1:], strict=True):
+            result = jnp.where(index >= start, value, result)
+        return result
+
+
+def _chosen(which: jax.Array, values: np.ndarray) -> jax.Array:
+    """Values[which], without a gather."""
+    result = jnp.full(which.shape, values[0])
+    for number, value in enumerate(values[1:], 1):
+        result = jnp.where(which == number, value, result)
+    return result

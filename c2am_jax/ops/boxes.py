@@ -15,14 +15,14 @@ MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 def area(boxes: Float[AnyArray, "*n 4"]) -> Float[Array, "*n"]:
     """Area in square pixels; 0 for boxes turned inside out."""
-    wh = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    return wh[..., 0] * wh[..., 1]
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return jnp.maximum(x2 - x1, 0) * jnp.maximum(y2 - y1, 0)
 
 
 def pairwise_iou(a: Float[AnyArray, "n 4"], b: Float[AnyArray, "m 4"]) -> Float[Array, "n m"]:
     """Intersection over union of every pair; 0 where both boxes are empty."""
     # Coordinate by coordinate: an axis of length 2 behind the pairs is many times slower in nms.py.
-    ax1, ay1, ax2, ay2 = (a[:, None, i] for i in range(4))
+    ax1, ay1, ax2, ay2 = (a[:, i, None] for i in range(4))
     bx1, by1, bx2, by2 = (b[None, :, i] for i in range(4))
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, UInt8
 
-from c2am_jax.ops.roi_align import sampling_matrix
+from c2am_jax.ops.sampling_matrix import sampling_matrix
 
 # Bins exactly half covered are common (straight borders between pixels) and count as inside; a little less
 # than a half keeps them there whatever the rounding.

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from c2am_jax.ops.boxes import pairwise_iou
+from c2am_jax.ops.selection import first_true, largest
 from c2am_jax.ops.varying import vary_like
 
 
@@ -75,15 +76,23 @@ def nms(
       Indices of the survivors in score order (ties: the lower index first), padded to `max_output` with 0,
       and which of them are valid.
     """
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+    place, keep = sorted_nms(boxes[order], valid[order], iou_threshold=iou_threshold, max_output=max_output)
+    if boxes.shape[0] == 0:
+        return place, keep
+    return jnp.where(keep, order[place], 0).astype(jnp.int32), keep
+
+
+def sorted_nms(
+    boxes: Float[Array, "n 4"], valid: Bool[Array, " n"], *, iou_threshold: float, max_output: int
+) -> tuple[Int[Array, " d"], Bool[Array, " d"]]:
+    """`nms` of boxes in score order, invalid ones anywhere among them."""
     if boxes.shape[0] == 0:
         return jnp.zeros(max_output, jnp.int32), jnp.zeros(max_output, bool)
-    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
-    boxes = boxes[order]
-    kept = _survivors(boxes, jnp.zeros_like(order), valid[order], iou_threshold)
-    first = jnp.argsort(~kept, stable=True)[:max_output]
-    index, keep = jnp.where(kept[first], order[first], 0), kept[first]
-    short = max_output - index.shape[0]
-    return jnp.pad(index, (0, max(short, 0))).astype(jnp.int32), jnp.pad(keep, (0, max(short, 0)))
+    kept = _survivors(boxes, jnp.zeros(boxes.shape[0], jnp.int32), valid, iou_threshold)
+    index, found = first_true(kept, max_output)
+    keep = jnp.arange(max_output) < found
+    return jnp.where(keep, index, 0), keep
 
 
 def multiclass_nms(
@@ -117,6 +126,7 @@ def multiclass_nms(
     num_classes = scores.shape[1]
     remaining = jnp.where(roi_valid[:, None] & (scores > score_threshold), scores, -jnp.inf).reshape(-1)
     block = min(block, remaining.shape[0])
+    position = jnp.arange(remaining.shape[0])
     empty = {
         "boxes": jnp.zeros((max_output, 4), remaining.dtype),
         "scores": jnp.zeros((max_output,), remaining.dtype),
@@ -128,7 +138,7 @@ def multiclass_nms(
 
     def settle_block(carry):
         remaining, kept = carry
-        top, flat = jax.lax.top_k(remaining, block)
+        top, flat = largest(remaining, block)
         roi, label = (flat // num_classes).astype(jnp.int32), (flat % num_classes).astype(jnp.int32)
         boxes = box_fn(roi, label)
         earlier = pairwise_iou(kept["boxes"], boxes) > iou_threshold
@@ -137,9 +147,11 @@ def multiclass_nms(
         new = {"boxes": boxes, "scores": top, "labels": label, "rois": roi}
         new["valid"] = _survivors(boxes, label, alive, iou_threshold)
         joined = {name: jnp.concatenate([kept[name], new[name]]) for name in new}
-        first = jnp.argsort(~joined["valid"], stable=True)[:max_output]
-        kept = {name: joined[name][first] for name in joined}
-        return remaining.at[flat].set(-jnp.inf), kept
+        first, found = first_true(joined["valid"], max_output)
+        kept = {name: joined[name].at[first].get(mode="clip") for name in joined}
+        kept["valid"] = jnp.arange(max_output) < found
+        settled = (remaining > top[-1]) | ((remaining == top[-1]) & (position <= flat[-1]))
+        return jnp.where(settled, -jnp.inf, remaining), kept
 
     def unfinished(carry):
         remaining, kept = carry

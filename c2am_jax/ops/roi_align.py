@@ -5,8 +5,9 @@ Averaging bilinear samples on a regular grid is separable: for one RoI the resul
 samples per bin can vary (reference: sampling_ratio 0) while every shape is static, and the backward pass is
 the transposed product.
 
-Two backends, equal up to rounding:
-  * "matmul": dense products with whole feature maps, RoIs in chunks; no gather, no scatter (GPU, TPU).
+Three backends, equal up to rounding:
+  * "matmul": dense products with whole feature maps, RoIs in chunks; no gather, no scatter (GPU).
+  * "atlas": a window of static size per RoI and products that suit a matrix unit (TPU, see `roi_align_atlas`).
   * "window": loops over RoIs and reads only the tiles of the RoI's own level that its matrices touch (CPU:
     faster there by 1.5 on images of 64 pixels, 6 at 256, over 10 at 512, says benchmarks/ops.py).
 """
@@ -19,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from c2am_jax.ops.roi_align_atlas import Grids, by_atlas
+from c2am_jax.ops.sampling_matrix import sampling_matrix
 from c2am_jax.ops.varying import vary_like
 
 TILE = 16  # cells per side of a window
@@ -30,56 +33,6 @@ def assign_levels(boxes: Float[Array, "*n 4"], *, finest_scale: int = 56, num_le
     wh = boxes[..., 2:] - boxes[..., :2]
     scale = jnp.sqrt(jnp.maximum(wh[..., 0] * wh[..., 1], 0))
     return jnp.clip(jnp.floor(jnp.log2(scale / finest_scale + 1e-6)), 0, num_levels - 1).astype(jnp.int32)
-
-
-def sampling_matrix(
-    low: Float[Array, "*n"], high: Float[Array, "*n"], size: Int[Array, "*n"] | int, *, out: int, cells: int
-) -> Float[Array, "*n out cells"]:
-    """Weights of each cell in each of `out` bins along one axis; no gradient flows through it.
-
-    The average of the ceil(length / out) samples of a bin, each a linear interpolation: samples before -1
-    or behind `size` count as 0, the others are clamped to [0, size - 1] (reference rule). The samples of a
-    bin are evenly spaced, so the ones that reach a cell are two runs of consecutive numbers, one on either
-    side of it, and each run's weights sum to its length times its mean weight: no loop over samples,
-    however many there are.
-
-    Args:
-      low: where the RoI begins, in cells (cell i is centred on i).
-      high: where it ends; not behind `low` gives zero weights.
-      size: how many cells exist; the columns behind them are zero.
-      out: bins.
-      cells: columns of the result.
-    """
-    low, high = jax.lax.stop_gradient((low, high))
-    bin_length = (high - low) / out
-    count = jnp.maximum(jnp.ceil(bin_length), 0)[..., None]
-    divisor = jnp.maximum(count, 1)
-    step = jnp.where(count > 0, bin_length[..., None] / divisor, 1)
-    start = low[..., None] + jnp.arange(out, dtype=low.dtype) * bin_length[..., None]
-    size = jnp.broadcast_to(jnp.asarray(size, low.dtype), low.shape)[..., None]
-
-    def first_sample(reached, x):
-        """Number of the first sample that has `reached` x; the division alone may round wrongly."""
-        guess = jnp.ceil((x - start) / step - 0.5)
-        return guess - 1 + sum(~reached(start + (guess + k + 0.5) * step) for k in (-1, 0, 1))
-
-    begin = jnp.clip(first_sample(lambda at: at >= -1, -1), 0, count)[..., None]
-    end = jnp.clip(first_sample(lambda at: at > size, size), 0, count)[..., None]
-    start, step, last = start[..., None], step[..., None], size[..., None] - 1
-    grid = jnp.arange(-1, cells + 1, dtype=low.dtype)
-    # Samples [first[i], first[i + 1]) lie between the cells i - 1 and i. A sample on a cell counted to the
-    # wrong side changes nothing: its weight is the same from both sides.
-    first = jnp.clip(jnp.ceil((grid - start) / step - 0.5), begin, end)
-    first = jnp.where(grid < 0, begin, jnp.where(grid > last, end, first))
-    before, here, behind = first[..., :-2], first[..., 1:-1], first[..., 2:]
-    grid = grid[1:-1]
-
-    def mean_distance(begin, end):
-        return jnp.clip(jnp.abs(start - grid + step * (begin + end) / 2), 0, 1)
-
-    left = (here - before) * jnp.where(grid == 0, 1, 1 - mean_distance(before, here))
-    right = (behind - here) * jnp.where(grid == last, 1, 1 - mean_distance(here, behind))
-    return jnp.where(grid <= last, left + right, 0) / divisor[..., None]
 
 
 def _matrices(boxes, levels, shapes, strides, out, pad):
@@ -104,7 +57,7 @@ def _matmul(features, wy, wx, levels):
         for index, feature in enumerate(features):
             height, width, _ = feature.shape
             own = jnp.where(level == index, wy[:, :height], 0)
-            total += _contract(own, feature.astype(jnp.float32), wx[:, :width])
+            total += _contract(own, feature, wx[:, :width])
         return total
 
     return jax.lax.map(align, (wy, wx, levels), batch_size=chunk)
@@ -200,6 +153,77 @@ _windows = jax.custom_vjp(_window_forward, nondiff_argnums=(2,))
 _windows.defvjp(_window_forward_and_residuals, _window_backward)
 
 
+def pool(
+    features: Sequence[Float[Array, "b _ _ c"]],
+    boxes: Sequence[Float[Array, "b _ 4"]],
+    levels: Sequence[Int[Array, "b _"]],
+    *,
+    strides: Sequence[int],
+    grids: Sequence[Grids],
+    backend: str = "auto",
+) -> list[list[Float[Array, "b _ _ _ c"]]]:
+    """RoIAlign (aligned, average, adaptive sampling) of several sets of RoIs, each RoI on its level.
+
+    Args:
+      features: levels [B, H_l, W_l, C], finest first.
+      boxes: of each set, [B, R, 4] in input pixels; no gradient flows to them. A box without area gives zeros.
+      levels: of each set, [B, R], index into `features`.
+      strides: input pixels per cell of each level.
+      grids: of each set, the sizes to which its RoIs are pooled, bins per side.
+      backend: "matmul", "window", "atlas" or "auto" (see the module).
+
+    Returns:
+      of each set and each of its grids, [B, R, side, side, C] in the features' type. Sums are made in float32,
+      those of the gradients too.
+    """
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"backend must be auto, {' or '.join(BACKENDS)}, not {backend!r}")
+    sets = [(jax.lax.stop_gradient(b), v, tuple(g)) for b, v, g in zip(boxes, levels, grids, strict=True) if b.shape[1]]
+    found = iter(_pool(list(features), *zip(*sets, strict=True), strides, backend) if sets else ())
+    channels, dtype = features[0].shape[-1], features[0].dtype
+    empty = [
+        [jnp.zeros((b.shape[0], 0, side, side, channels), dtype) for side in g]
+        for b, g in zip(boxes, grids, strict=True)
+    ]
+    return [next(found) if b.shape[1] else nothing for b, nothing in zip(boxes, empty, strict=True)]
+
+
+def _pool(features, boxes, levels, grids, strides, backend):
+    backends = {name: functools.partial(f, strides=strides, grids=grids) for name, f in BACKENDS.items()}
+    if backend != "auto":
+        return backends[backend](features, boxes, levels)
+    platforms = {"cpu": backends["window"], "tpu": backends["atlas"], "default": backends["matmul"]}
+    return jax.lax.platform_dependent(features, boxes, levels, **platforms)
+
+
+def _by_matmul(features, boxes, levels, *, strides, grids):
+    # In float32 from here on, so that the features' gradients are summed in it.
+    wide, shapes = [f.astype(jnp.float32) for f in features], [f.shape[1:3] for f in features]
+
+    def one(boxes, levels, out):
+        wy, wx = _matrices(boxes, levels, shapes, strides, out, 0)
+        return jax.vmap(_matmul)(wide, wy, wx, levels).astype(features[0].dtype)
+
+    return _each(one, boxes, levels, grids)
+
+
+def _by_window(features, boxes, levels, *, strides, grids):
+    shapes, flat = [f.shape[1:3] for f in features], _flatten([f.astype(jnp.float32) for f in features])
+
+    def one(boxes, levels, out):
+        aligned = _windows(flat, _window_plan(boxes, levels, shapes, strides, out), out)
+        return aligned.reshape(*boxes.shape[:2], *aligned.shape[1:]).astype(features[0].dtype)
+
+    return _each(one, boxes, levels, grids)
+
+
+def _each(one, boxes, levels, grids):
+    return [[one(*own, out) for out in sides] for *own, sides in zip(boxes, levels, grids, strict=True)]
+
+
+BACKENDS = {"matmul": _by_matmul, "window": _by_window, "atlas": by_atlas}
+
+
 def batched_roi_align(
     features: Sequence[Float[Array, "b _ _ c"]],
     boxes: Float[Array, "b r 4"],
@@ -209,37 +233,8 @@ def batched_roi_align(
     output_size: int,
     backend: str = "auto",
 ) -> Float[Array, "b r {output_size} {output_size} c"]:
-    """RoIAlign (aligned, average, adaptive sampling) of every image's RoIs on their levels, in float32.
-
-    Args:
-      features: levels [B, H_l, W_l, C], finest first.
-      boxes: in input pixels; no gradient flows to them. A box without area gives zeros.
-      levels: index into `features`.
-      strides: input pixels per cell of each level.
-      output_size: bins per side.
-      backend: "matmul", "window" or "auto" (see the module).
-    """
-    if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"backend must be auto, {' or '.join(BACKENDS)}, not {backend!r}")
-    arguments = list(features), jax.lax.stop_gradient(boxes), levels
-    backends = {name: functools.partial(f, strides=strides, out=output_size) for name, f in BACKENDS.items()}
-    if backend != "auto":
-        return backends[backend](*arguments)
-    return jax.lax.platform_dependent(*arguments, cpu=backends["window"], default=backends["matmul"])
-
-
-def _by_matmul(features, boxes, levels, *, strides, out):
-    wy, wx = _matrices(boxes, levels, [f.shape[1:3] for f in features], strides, out, 0)
-    return jax.vmap(_matmul)(features, wy, wx, levels)
-
-
-def _by_window(features, boxes, levels, *, strides, out):
-    plan = _window_plan(boxes, levels, [f.shape[1:3] for f in features], strides, out)
-    aligned = _windows(_flatten([f.astype(jnp.float32) for f in features]), plan, out)
-    return aligned.reshape(*boxes.shape[:2], *aligned.shape[1:])
-
-
-BACKENDS = {"matmul": _by_matmul, "window": _by_window}
+    """`pool` of one set of RoIs."""
+    return pool(features, [boxes], [levels], strides=strides, grids=[(output_size,)], backend=backend)[0][0]
 
 
 def roi_align(

@@ -8,6 +8,7 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int
 
 from c2am_jax.ops.matching import NEGATIVE, POSITIVE
+from c2am_jax.ops.selection import largest
 
 
 @register_dataclass
@@ -49,7 +50,7 @@ def sample(key: jax.Array | None, kind: Int[Array, " n"], *, num: int, positive_
 
     def choose(candidates: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
         """Indices of the chosen, padded to `num`, and how many there are."""
-        value, index = jax.lax.top_k(jnp.where(candidates, rank, 0.0), min(count, kind.shape[0]))
+        value, index = largest(jnp.where(candidates, rank, 0.0), min(count, kind.shape[0]))
         return jnp.pad(index, (0, num - index.shape[0])).astype(jnp.int32), (value > 0).sum()
 
     positive_index, positives = choose(kind == POSITIVE, num_positive)

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from c2am_jax.models.detector import build_model
+from c2am_jax.models.layers import interleaved
 
 KEYS = jax.random.split(jax.random.key(7), 2)
 
@@ -104,7 +105,7 @@ def test_the_mask_head_computes_the_channel_of_the_label(tiny, settings):
     head.conv_logits.bias[...] = jnp.arange(5.0)
     pooled = jax.random.normal(jax.random.key(0), (3, 14, 14, settings.fpn.channels))
     labels = jnp.array([4, 0, 2])
-    everything = jnp.einsum("nhwc,kc->nkhw", head.hidden(pooled), head.conv_logits.kernel[...])
+    everything = jnp.einsum("nhwc,kc->nkhw", interleaved(head.hidden(pooled)), head.conv_logits.kernel[...])
     everything += jnp.arange(5.0)[:, None, None]
     np.testing.assert_allclose(head(pooled, labels), everything[jnp.arange(3), labels], atol=1e-5)
 

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c2am_jax.ops.anchors import base_anchors, feature_shapes, grid_anchors, inside_image, pyramid_anchors
+from c2am_jax.ops.anchors import AnchorGrid, base_anchors, feature_shapes, grid_anchors, pyramid_anchors
 
 STRIDES, SCALE, RATIOS = (4, 8, 16, 32, 64), 8.0, (0.5, 1.0, 2.0)
+
+
+def grid_of(bucket):
+    return AnchorGrid(tuple(feature_shapes(bucket, STRIDES)), STRIDES, SCALE, RATIOS)
+
+
 SETTINGS = {"strides": STRIDES, "scale": SCALE, "ratios": RATIOS}
 
 
@@ -57,7 +63,8 @@ def test_inside_image_follows_the_reference_rule(image_hw, allowed_border):
                 flag &= x1 >= -allowed_border and y1 >= -allowed_border
                 flag &= x2 < image_hw[1] + allowed_border and y2 < image_hw[0] + allowed_border
             expected.append(flag)
-    rule = jax.jit(lambda hw: inside_image(bucket, hw, **SETTINGS, allowed_border=allowed_border))
+    grid = grid_of(bucket)
+    rule = jax.jit(lambda hw: grid.inside(jnp.arange(grid.starts[-1]), hw, allowed_border=allowed_border))
     flags = np.asarray(rule(jnp.array(image_hw)))
     np.testing.assert_array_equal(flags, expected)
     assert flags.any() or allowed_border == 0
@@ -70,10 +77,16 @@ def test_inside_image_follows_the_reference_rule(image_hw, allowed_border):
 def test_as_many_anchors_take_part_as_in_the_golden_files(shared, file, allowed_border):
     with np.load(shared / f"reference/golden/{file}.npz") as golden:
         for i in range(2):
-            flags = inside_image(
-                tuple(int(x) for x in golden["input_shape"][2:]),
-                jnp.array(golden[f"image_{i}"].shape[:2]),
-                **SETTINGS,
-                allowed_border=allowed_border,
-            )
+            grid = grid_of(tuple(int(x) for x in golden["input_shape"][2:]))
+            hw = jnp.array(golden[f"image_{i}"].shape[:2])
+            flags = grid.inside(jnp.arange(grid.starts[-1]), hw, allowed_border=allowed_border)
             assert flags.sum() == golden[f"sample_rpn_{i}.counts"][0]
+
+
+@pytest.mark.parametrize("bucket", [(96, 136), (64, 64), (800, 1344)])
+def test_anchors_by_number_are_those_of_the_tables(bucket):
+    grid, table = grid_of(bucket), np.concatenate(pyramid_anchors(bucket, **SETTINGS))
+    assert grid.starts[-1] == len(table)
+    np.testing.assert_array_equal(jax.jit(grid.boxes)(jnp.arange(len(table))), table)
+    some = np.random.default_rng(0).integers(0, len(table), (2, 50))
+    np.testing.assert_array_equal(grid.boxes(jnp.asarray(some)), table[some])

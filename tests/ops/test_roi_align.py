@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from c2am_jax.ops import roi_align as roi_align_module
-from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align, sampling_matrix
+from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align
+from c2am_jax.ops.sampling_matrix import sampling_matrix
 
 BACKENDS = ("matmul", "window")
 STRIDES = (4, 8)
