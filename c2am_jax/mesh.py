@@ -104,8 +104,9 @@ class ImageProgram:
 
         def program(value, batch, seed, bucket):
             def prepare(images: Batch) -> Inputs:
-                inputs = preprocess(images, bucket, mean=mean, std=std)
-                return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
+                with jax.named_scope("preprocess"):
+                    inputs = preprocess(images, bucket, mean=mean, std=std)
+                    return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
 
             return jax.shard_map(
                 lambda value, batch, seed: local(value, LocalImages(batch, seed, prepare)),

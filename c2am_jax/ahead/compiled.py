@@ -10,7 +10,7 @@ from c2am_jax.ahead import buffers, communication, hlo_text, stablehlo, time_est
 from c2am_jax.ahead.executions import executions
 from c2am_jax.ahead.hlo_text import Module
 from c2am_jax.ahead.topology import Chip, chip_of
-from c2am_jax.ahead.work import flops, instruction_flops
+from c2am_jax.ahead.work import flops_by_part, instruction_flops
 from c2am_jax.errors import UserError
 
 GIB = 2**30
@@ -54,7 +54,8 @@ def compile_and_describe(lowered: jax.stages.Lowered, device_kind: str, images: 
     seconds = time.perf_counter() - start
     text = compiled.as_text() or ""
     module = hlo_text.parse(text)
-    work = flops(module)
+    by_part = flops_by_part(module)
+    work = sum(by_part.values())
     numbers: dict[str, Any] = {
         "compile_seconds": round(seconds, 1),
         "program_text": {
@@ -63,7 +64,8 @@ def compile_and_describe(lowered: jax.stages.Lowered, device_kind: str, images: 
             "largest_constants": [{"type": kind, "mb": round(size / 1e6, 2)} for kind, size in before.largest],
         },
         "memory_gib": _memory(compiled.memory_analysis(), chip),
-        "gflops_per_image": round(work / images / 1e9, 3),
+        "gflops_per_image": round(work / images / 1e9, 6),
+        "gflops_per_image_by_part": {part: round(flops / images / 1e9, 6) for part, flops in by_part.items()},
         "estimate": _estimate(module, chip, work, images),
         "no_estimate": time_estimate.uncounted(module, executions(module, instruction_flops, inside_fusions=False)),
         "buffers": _buffers(module),

@@ -2,7 +2,7 @@
 
 import re
 
-# `jax.named_scope`s of models/, ops/preprocess.py and training/step.py; of nested ones the innermost counts.
+# `jax.named_scope`s of models/, mesh.py and training/step.py; of nested ones the innermost counts.
 PARTS = (
     "preprocess backbone neck rpn proposals anchor_sampling rpn_loss roi_sampling roi_align box_head classification "
     "box_regression mask_targets mask_head nms optimizer"

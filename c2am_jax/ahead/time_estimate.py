@@ -20,6 +20,7 @@ FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id opt-barrier while call "
     "conditional async-start async-update async-done add-dependency".split()
 )
+IDLE_CALLS = ("AllocateBuffer", "ConcatBitcast")  # custom calls that only name memory
 # What a fusion does, by the first of these that it holds.
 TELLING = (
     ("convolution", ("convolution", "dot")),
@@ -102,8 +103,10 @@ def uncounted(module: Module, executed: Iterable[Executed]) -> list[dict[str, An
     groups: dict[tuple[str, str], list[Executed]] = {}
     for e in executed:
         if not e.instruction.cycles and e.instruction.opcode not in FREE and not e.instruction.opcode.endswith("-done"):
-            target = e.instruction.attribute("custom_call_target")
-            opcode = f"custom-call {target.strip(chr(34))}" if target else kind_of(module, e.instruction)
+            target = (e.instruction.attribute("custom_call_target") or "").strip('"')
+            if target in IDLE_CALLS:
+                continue
+            opcode = f"custom-call {target}" if target else kind_of(module, e.instruction)
             groups.setdefault((opcode, e.part), []).append(e)
     found = []
     for (opcode, part), members in groups.items():

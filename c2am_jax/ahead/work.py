@@ -6,6 +6,7 @@ compiler writes it down (that of TPUs makes convolutions of products). Everythin
 comparisons, is not counted.
 """
 
+import collections
 import math
 import re
 
@@ -15,12 +16,13 @@ from c2am_jax.ahead.executions import executions
 from c2am_jax.ahead.hlo_text import Computation, Instruction, Module, Shape
 
 
-def flops(module: Module) -> float:
-    """Of one run of the program on one device."""
-    return sum(
-        e.times * instruction_flops(e.computation, e.instruction)
-        for e in executions(module, instruction_flops, inside_fusions=True)
-    )
+def flops_by_part(module: Module) -> dict[str, float]:
+    """Of one run of the program on one device, by part of the detector, the most first."""
+    found = collections.Counter()
+    for e in executions(module, instruction_flops, inside_fusions=True):
+        if work := instruction_flops(e.computation, e.instruction):
+            found[e.part] += e.times * work
+    return dict(found.most_common())
 
 
 def instruction_flops(computation: Computation, instruction: Instruction) -> float:
