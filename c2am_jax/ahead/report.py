@@ -58,13 +58,21 @@ def _estimate(estimate: Mapping[str, Any] | None) -> list[str]:
 
 
 def _no_estimate(rows: Sequence[Mapping[str, Any]], any_estimated: bool) -> list[str]:
-    if not any_estimated:
-        return []
-    shown = _table(
-        ("no estimate", "in the text", "runs", "largest result", "MB made", "part"),
+    if any_estimated and rows:
+        title = ["the time leaves out what the compiler gives no estimate for:"]
+    else:
+        title = []
+    return title + _table(
+        (
+            "no estimate" if any_estimated else "costly where they are large",
+            "in the text",
+            "runs",
+            "largest result",
+            "MB made",
+            "part",
+        ),
         ((r["opcode"], r["count"], r["times"], r["shape"], f"{r['mb']:.1f}", r["part"]) for r in rows[: 2 * ROWS]),
     )
-    return ["the time leaves out what the compiler gives no estimate for:", *shown] if rows else []
 
 
 def _buffers(found: Mapping[str, Any] | None) -> list[str]:

@@ -97,9 +97,13 @@ def kind_of(module: Module, instruction: Instruction) -> str:
 def uncounted(module: Module, executed: Iterable[Executed]) -> list[dict[str, Any]]:
     """Instructions without an estimate, by opcode and part: first those of SLOW, the largest first.
 
+    Only those of SLOW where the compiler estimates nothing at all.
+
     Each has "opcode", "part", "count" in the text, "times" it runs, "shape" of the largest result, and "mb": bytes of
     all results, times how often they are made.
     """
+    executed = list(executed)
+    estimated = any(e.instruction.cycles for e in executed)
     groups: dict[tuple[str, str], list[Executed]] = {}
     for e in executed:
         if not e.instruction.cycles and e.instruction.opcode not in FREE and not e.instruction.opcode.endswith("-done"):
@@ -107,7 +111,8 @@ def uncounted(module: Module, executed: Iterable[Executed]) -> list[dict[str, An
             if target in IDLE_CALLS:
                 continue
             opcode = f"custom-call {target}" if target else kind_of(module, e.instruction)
-            groups.setdefault((opcode, e.part), []).append(e)
+            if estimated or opcode.startswith(SLOW):
+                groups.setdefault((opcode, e.part), []).append(e)
     found = []
     for (opcode, part), members in groups.items():
         largest = max((shape for e in members for shape in e.instruction.shapes), key=lambda s: s.size, default="")
