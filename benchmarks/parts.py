@@ -1,7 +1,6 @@
 """Where a compiled step spends its time, by the named scopes of the detector."""
 
 import collections
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,33 +8,21 @@ from typing import Any
 import jax
 from jax.profiler import ProfileData
 
-# `jax.named_scope`s of models/, ops/preprocess.py and training/step.py; of nested ones the innermost counts.
-PARTS = (
-    "preprocess backbone neck rpn proposals anchor_sampling rpn_loss roi_sampling roi_align box_head classification "
-    "box_regression mask_targets mask_head nms optimizer"
-).split()
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?\s([a-z][\w\-]*)\(")
-_NAME = re.compile(r'op_name="([^"]*)"')
+from c2am_jax.ahead.hlo_text import parse
+from c2am_jax.ahead.parts import part_of
+
 _CONTAINERS = {"while", "call", "conditional"}  # their bodies' instructions are events of their own
 STEPS = 3
 
 
-def part_of(op_name: str) -> str:
-    """The innermost part of an instruction's path of scopes, with " backward" behind a transposed one."""
-    found = [(m.start(), m[1]) for m in re.finditer(rf"\b({'|'.join(PARTS)})\b", op_name)]
-    name = found[-1][1] if found else "other"
-    return f"{name} backward" if "transpose(" in op_name else name
-
-
 def instructions(hlo: str) -> dict[str, str]:
     """Instruction name -> part, of an optimised module's text; instructions that contain others are left out."""
-    table = {}
-    for line in hlo.splitlines():
-        found = _INSTRUCTION.match(line)
-        if found and found[2] not in _CONTAINERS:
-            name = _NAME.search(line)
-            table[found[1]] = part_of(name[1] if name else "")
-    return table
+    return {
+        instruction.name: part_of(instruction.op_name)
+        for computation in parse(hlo).computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode not in _CONTAINERS
+    }
 
 
 def _events(file: Path) -> Iterator[tuple[str, float]]:

@@ -105,8 +105,9 @@ class ImageProgram:
         @jax.default_matmul_precision("highest")  # float32 is float32: accelerators would take fewer bits by default
         def program(value, batch, seed, bucket):
             def prepare(images: Batch) -> Inputs:
-                inputs = preprocess(images, bucket, mean=mean, std=std)
-                return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
+                with jax.named_scope("preprocess"):
+                    inputs = preprocess(images, bucket, mean=mean, std=std)
+                    return dataclasses.replace(inputs, image=inputs.image.astype(compute_dtype))
 
             return jax.shard_map(
                 lambda value, batch, seed: local(value, LocalImages(batch, seed, prepare)),

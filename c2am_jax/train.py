@@ -5,15 +5,30 @@ python train.py --config configs/NAME.py [--workdir DIR] [--config.KEY=VALUE ...
 """
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from c2am_jax import command_line
+from c2am_jax.errors import UserError
 
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Compile the training step for the devices here and print its size, FLOPs, memory, collectives."
+    "dry_run",
+    False,
+    "Compile the training step and tell its memory, FLOPs, estimated time, collectives: JSON on stdout, a summary on "
+    "stderr.",
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "--dry_run for devices that are not there: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4, h100:8, a100:8 and other sizes.",
+)
+_PROGRAM = flags.DEFINE_enum(
+    "program", "train", ["train", "predict"], "--dry_run of the training step, or of prediction, which eval.py runs."
+)
+_HLO = flags.DEFINE_string("hlo", None, "--dry_run: where to write the optimised program's text too.")
 _PROFILE = flags.DEFINE_integer("profile", 0, "Trace that many training steps into WORKDIR/profile.", lower_bound=0)
 
 
@@ -23,18 +38,37 @@ def main(_) -> None:
     from c2am_jax.config import parse  # after the flags: importing JAX and TensorFlow takes seconds
 
     command_line.start_distributed()
+    if _DRY_RUN.value:
+        return _dry_run(config)
+    if _TOPOLOGY.value or _HLO.value or _PROGRAM.value != "train":
+        raise UserError("--topology, --program and --hlo go with --dry_run")
     experiment = parse(config, show=print)
     command_line.check_environment()
-    if _DRY_RUN.value:
-        from c2am_jax.mesh import data_mesh
-        from c2am_jax.training.program import describe
-
-        print(json.dumps(describe(experiment, data_mesh()), indent=2))
-        return
     from c2am_jax.training.loop import train
 
     workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
     train(experiment, workdir, profile=_PROFILE.value, show=print)
+
+
+def _dry_run(config: Any) -> None:
+    """Compile a program and print what its compiler tells."""
+    from c2am_jax.ahead.report import summary
+    from c2am_jax.ahead.topology import topology_devices
+    from c2am_jax.config import parse
+    from c2am_jax.mesh import data_mesh
+    from c2am_jax.training.program import describe
+
+    if _TOPOLOGY.value:
+        devices = topology_devices(_TOPOLOGY.value)
+    else:
+        devices = None
+        command_line.check_environment()
+    experiment = parse(config)
+    found = describe(experiment, data_mesh(devices), _PROGRAM.value)
+    print(json.dumps(found.numbers, indent=2), flush=True)
+    print(summary(found.numbers), file=sys.stderr)
+    if _HLO.value:
+        Path(_HLO.value).write_text(found.text)
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ import c2am_jax
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
     ("errors", "files", "frequency", "processes", "progress", "structures"),
-    ("checks", "config_files", "downloads", "environment"),
+    ("ahead", "checks", "config_files", "downloads", "environment"),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),
     ("models",),

@@ -1,8 +1,6 @@
-"""What a compiled training step holds, told before any data is there: parameters, FLOPs, memory, collectives."""
+"""What an experiment's compiled programs hold, told before any data is there: the training step, and prediction."""
 
-import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -10,76 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from c2am_jax.ahead.compiled import Compiled, compile_and_describe
+from c2am_jax.data.box_masks import MASK_SIZE
+from c2am_jax.evaluation.inference import make_predict
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import batch_sharding, replicated
 from c2am_jax.structures import Batch
+from c2am_jax.training.loop import check_batch_size
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import configured_step
 
-_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
-_COLLECTIVE = re.compile(rf"=\s*(.+?)\s({_KINDS})(?:-start)?\(")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(?:ENTRY\s+)?%?([\w.\-]+)\s*(?:\([^{]*)?\{\s*$")
-_CALLED = re.compile(
-    r"(?:body|condition|to_apply|calls|branch_computations|true_computation|false_computation)=\{?([^,}]*(?:,\s*%[^,}]*)*)"
-)
-MASK_SIDE = 112  # stored masks, `data.box_masks`
+PROGRAMS = ("train", "predict")
 
 
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """One collective of a compiled program: its kind, the bytes of its result, whether it runs inside a loop."""
-
-    kind: str
-    bytes: int
-    in_loop: bool
-
-
-def collectives(hlo: str) -> list[Collective]:
-    """The collectives of an optimised HLO module's text."""
-    bodies: dict[str, list[str]] = {}
-    name = None
-    for line in hlo.splitlines():
-        found = _COMPUTATION.match(line)
-        if found and not line.startswith(" "):
-            name = found[1]
-            bodies[name] = []
-        elif name is not None:
-            bodies[name].append(line)
-    looped = set()
-    waiting = [m.strip().lstrip("%") for lines in bodies.values() for line in lines for m in _loops(line)]
-    while waiting:
-        current = waiting.pop()
-        if current in looped or current not in bodies:
-            continue
-        looped.add(current)
-        waiting += [
-            c.strip().lstrip("%") for line in bodies[current] for m in _CALLED.findall(line) for c in m.split(",")
-        ]
-    return [
-        Collective(found[2], _bytes(found[1]), name in looped)
-        for name, lines in bodies.items()
-        for line in lines
-        if (found := _COLLECTIVE.search(line))
-    ]
-
-
-def _loops(line: str) -> list[str]:
-    return re.findall(r"(?:body|condition)=%?([\w.\-]+)", line) if " while(" in line else []
-
-
-def _bytes(shapes: str) -> int:
-    def width(kind):
-        return 1 if kind == "pred" else int(re.sub(r"\D", "", kind)[:2] or 8) // 8
-
-    return sum(width(kind) * math.prod(int(d) for d in dims.split(",") if d) for kind, dims in _SHAPE.findall(shapes))
-
-
-def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
+def abstract_batch(experiment: Experiment, mesh: Mesh, images: int) -> Batch:
     """Shapes and placement of a global batch."""
-    images, canvas = experiment.train.batch_size, experiment.data.canvas
+    canvas = experiment.data.canvas
     most, sharding = experiment.data.max_instances, batch_sharding(mesh)
 
     def shape(dtype, *dims):
@@ -92,61 +38,79 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
         flip=shape(jnp.bool_),
         boxes=shape(jnp.float32, most, 4),
         labels=shape(jnp.int32, most),
-        masks=shape(jnp.uint8, most, MASK_SIDE, MASK_SIDE // 8),
+        masks=shape(jnp.uint8, most, MASK_SIZE, MASK_SIZE // 8),
         valid=shape(jnp.bool_, most),
         image_id=shape(jnp.int32),
     )
 
 
-def compile_step(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) -> tuple[Any, int]:
-    """The compiled training step of `experiment` for one bucket, and the number of parameters that train."""
+def lower_step(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) -> tuple[jax.stages.Lowered, int]:
+    """The training step of `experiment` for one bucket, lowered, and the number of parameters that train.
+
+    Raises:
+      UserError: a batch that does not divide among the devices.
+    """
     schedule = experiment.train
+    check_batch_size(schedule, mesh)
     detector, loss_state = build_detector(experiment)
     optimizer = make_optimizer(schedule, Schedule(schedule, 1000).rate)
     step = configured_step(experiment, optimizer, mesh)
     state = jax.eval_shape(lambda: init_state(detector, loss_state, optimizer))
-    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), state)
-    count = sum(int(np.prod(value.shape)) for value in detector.params.values())
-    return step.lower(state, abstract_batch(experiment, mesh), bucket).compile(), count
+    batch = abstract_batch(experiment, mesh, schedule.batch_size)
+    return step.lower(_everywhere(state, mesh), batch, bucket), _count(detector.params)
 
 
-def describe(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
-    """Numbers of the compiled step for the largest bucket.
+def lower_predict(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) -> tuple[jax.stages.Lowered, int]:
+    """The program that eval.py, predict and evaluation during training run, lowered, and its number of parameters.
+
+    As there, the batch is rounded up to a multiple of the devices.
+    """
+    detector, _ = build_detector(experiment)
+    predict = make_predict(mesh, **experiment.data.pixels)
+    batch = abstract_batch(experiment, mesh, images_per_device(experiment, mesh, "predict") * mesh.size)
+    return predict.lower(_everywhere(detector, mesh), batch, bucket), _count(detector.params)
+
+
+def images_per_device(experiment: Experiment, mesh: Mesh, program: str) -> int:
+    """Images that one device works on in one run of a program."""
+    batch = experiment.train.batch_size if program == "train" else experiment.eval.batch_size
+    return -(-batch // mesh.size)
+
+
+def describe(experiment: Experiment, mesh: Mesh, program: str = "train") -> Compiled:
+    """Numbers of a program compiled for the largest bucket.
+
+    Args:
+      experiment: whose step or prediction.
+      mesh: devices, there or not (`ahead.topology`).
+      program: of PROGRAMS.
 
     Returns:
-      "devices", "bucket", "images_per_device", "parameters" that train, "gflops_per_image" by the compiler's count,
-      "memory_gib" of each device by its own analysis (arguments that stay, and the most that temporaries take at
-      once), and "collectives": per kind how many, their bytes and how many of them run inside a loop.
+      The program's text with "program", "devices", "bucket", "images_per_device", "parameters" that train, "jax", and
+      what `ahead.compiled.compile_and_describe` tells.
+
+    Raises:
+      UserError: a batch that does not divide among the devices, or a program that does not fit in their memory.
     """
     bucket = max(experiment.data.buckets, key=math.prod)
-    compiled, parameters = compile_step(experiment, mesh, bucket)
-    memory = compiled.memory_analysis()
-    kinds: dict[str, dict[str, int]] = {}
-    for found in collectives(compiled.as_text()):
-        kind = kinds.setdefault(found.kind, {"count": 0, "bytes": 0, "in_loop": 0})
-        kind["count"] += 1
-        kind["bytes"] += found.bytes
-        kind["in_loop"] += found.in_loop
-    images = experiment.train.batch_size // mesh.size
-
-    def gib(size):
-        return round(size / 2**30, 3)
-
-    return {
-        "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+    lowered, parameters = (lower_step if program == "train" else lower_predict)(experiment, mesh, bucket)
+    kind, images = mesh.devices.flat[0].device_kind, images_per_device(experiment, mesh, program)
+    found = compile_and_describe(lowered, kind, images)
+    numbers: dict[str, Any] = {
+        "program": program,
+        "devices": f"{mesh.size} x {kind}",
         "bucket": list(bucket),
         "images_per_device": images,
         "parameters": parameters,
-        "gflops_per_image": round(compiled.cost_analysis().get("flops", float("nan")) / images / 1e9, 3),
-        "memory_gib": {
-            "arguments": gib(memory.argument_size_in_bytes),
-            "temporaries": gib(memory.temp_size_in_bytes),
-            "total": gib(
-                memory.argument_size_in_bytes
-                + memory.temp_size_in_bytes
-                + memory.output_size_in_bytes
-                - memory.alias_size_in_bytes
-            ),
-        },
-        "collectives": kinds,
+        "jax": jax.__version__,
     }
+    return Compiled(found.text, numbers | found.numbers)
+
+
+def _everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Shapes of arrays that lie on every device."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)), tree)
+
+
+def _count(arrays: dict[str, Any]) -> int:
+    return sum(int(np.prod(value.shape)) for value in arrays.values())

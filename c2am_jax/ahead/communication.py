@@ -1,0 +1,56 @@
+"""The collectives of a module."""
+
+import dataclasses
+
+from c2am_jax.ahead.hlo_text import Module, Shape
+
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of a compiled program: its kind, the bytes of its result, whether it runs inside a loop."""
+
+    kind: str
+    bytes: int
+    in_loop: bool
+
+
+def collectives(module: Module) -> list[Collective]:
+    """All of them, in the order of the text."""
+    loops = (i for c in module.computations.values() for i in c.instructions.values() if i.opcode == "while")
+    looped = module.reached([name for loop in loops for name in loop.called("body", "condition")])
+    return [
+        Collective(
+            kind, sum(shape.size for shape in _result(kind, instruction.opcode, instruction.shapes)), name in looped
+        )
+        for name, computation in module.computations.items()
+        for instruction in computation.instructions.values()
+        if (kind := instruction.opcode.removesuffix("-start")) in KINDS
+    ]
+
+
+def _result(kind: str, opcode: str, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """The result's arrays: of those kinds that only start, all but all-reduce name their operands before it."""
+    if opcode == kind or kind == "all-reduce" or len(shapes) < 2:
+        return shapes
+    return shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
+
+
+def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:
+    """Per kind: "count", "bytes" and how many are "in_loop"."""
+    kinds: dict[str, dict[str, int]] = {}
+    for collective in found:
+        kind = kinds.setdefault(collective.kind, {"count": 0, "bytes": 0, "in_loop": 0})
+        kind["count"] += 1
+        kind["bytes"] += collective.bytes
+        kind["in_loop"] += collective.in_loop
+    return kinds
