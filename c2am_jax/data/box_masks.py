@@ -115,7 +115,7 @@ def _rle_of_polygons(segmentation: list[Any], hw: tuple[int, int]) -> Any:
 
 def _checked_polygon(polygon: Any, hw: tuple[int, int]) -> list[float]:
     """Coordinates x, y, x, y, ... Far ones are refused: the rasteriser walks along every edge."""
-    if not isinstance(polygon, list) or not all(type(value) in (int, float) for value in polygon):
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
         raise BadMask("polygon that is not a list of numbers")
     try:
         points = np.array(polygon, np.float64)
@@ -261,17 +261,24 @@ def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.
       size: cells per side.
     """
 
-    low, high = np.array([box[1::-1], box[:1:-1]], np.float64)[..., None]  # y, x
-    length = np.array(raster.shape)[:, None]
+    (height, width), (x1, y1, x2, y2) = raster.shape, box.tolist()
+    (top, bottom, fy), (left, right, fx) = _neighbours(y1, y2, height, size), _neighbours(x1, x2, width, size)
+    wide = raster.astype(np.float32)
+    rows = wide.take(top, 0) * (1 - fy)[:, None]
+    rows += wide.take(bottom, 0) * fy[:, None]
+    values = rows.take(left, 1)
+    values *= 1 - fx
+    values += rows.take(right, 1) * fx
+    return (values >= 0.5).view(np.uint8)
+
+
+def _neighbours(low: float, high: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two pixels between which each cell of an axis lies, and the second one's weight."""
     at = low + (np.arange(size) + 0.5) * (high - low) / size - 0.5
     # Only pixels that the box touches: what lies beside it must not eat into the mask's border.
-    at = np.minimum(np.maximum(at, np.maximum(np.floor(low), 0)), np.minimum(np.ceil(high), length) - 1)
-    first = np.minimum(np.maximum(np.floor(at).astype(int), 0), np.maximum(length - 2, 0))
-    (top, left), (bottom, right) = first, np.minimum(first + 1, length - 1)
-    fy, fx = (at - first).astype(np.float32)
-    rows = raster[top] * (1 - fy)[:, None] + raster[bottom] * fy[:, None]
-    values = rows.take(left, 1) * (1 - fx) + rows.take(right, 1) * fx
-    return (values >= 0.5).astype(np.uint8)
+    at = np.minimum(np.maximum(at, max(math.floor(low), 0)), min(math.ceil(high), length) - 1)
+    first = np.minimum(np.maximum(np.floor(at).astype(np.intp), 0), max(length - 2, 0))
+    return first, np.minimum(first + 1, length - 1), (at - first).astype(np.float32)
 
 
 def pack(masks: np.ndarray) -> np.ndarray:

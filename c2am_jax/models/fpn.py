@@ -29,20 +29,20 @@ class ConvNorm(nnx.Module):
 def upsample_nearest(x: jax.Array, hw: tuple[int, int]) -> jax.Array:
     """Nearest neighbour to a size at most twice as large: cell i reads floor(i * in / out)."""
     if hw == (2 * x.shape[1], 2 * x.shape[2]):
-        return jax.lax.platform_dependent(x, tpu=_doubled_by_product, default=_doubled_by_reshaping)
+        return jax.lax.platform_dependent(x, tpu=doubled_by_product, default=doubled_by_reshaping)
     rows = jnp.arange(hw[0]) * x.shape[1] // hw[0]
     columns = jnp.arange(hw[1]) * x.shape[2] // hw[1]
     return x[:, rows][:, :, columns]
 
 
-def _doubled_by_reshaping(x: jax.Array) -> jax.Array:
+def doubled_by_reshaping(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, 2 H, 2 W, C]; the gradient of a reshape is cheaper than that of a gather."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def _doubled_by_product(x: jax.Array) -> jax.Array:
+def doubled_by_product(x: jax.Array) -> jax.Array:
     """The same; along the width by a matrix of 0 and 1, since columns are what a TPU moves slowly."""
     batch, height, width, channels = x.shape
     copies = (jnp.arange(2 * width)[:, None] // 2 == jnp.arange(width)).astype(x.dtype)

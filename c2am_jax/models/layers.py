@@ -83,21 +83,28 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C']."""
         kernel = self.kernel[...].astype(x.dtype)
-        if self.size == 1:
-            x = x[:, :: self.stride, :: self.stride]
+        if self.size == 1 and self.stride == 1:
             y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        elif self.size == 1:
+            y = jax.lax.platform_dependent(x, kernel, cpu=self._by_slicing, default=self._by_window)
         elif self.size == 3 and self.stride == 1:
             y = convolve(x, kernel)
         else:
-            pad = self.size // 2
-            y = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride, self.stride),
-                ((pad, pad), (pad, pad)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            y = self._by_window(x, kernel)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+    def _by_slicing(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,cd->bhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+
+    def _by_window(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # Strided 1x1 ones too: a slice before a product moves columns on a TPU, and CUDA's compiler of jax 0.10.1 fails.
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            ((self.size // 2,) * 2,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 class StemConv(Conv):
@@ -114,7 +121,7 @@ class StemConv(Conv):
         kernel = jnp.pad(self.kernel[...].astype(x.dtype), ((1, 0), (1, 0), (0, 0), (0, 0)))
         kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
         x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
-        blocks = jax.lax.platform_dependent(x, cpu=_blocks_by_reshaping, default=_blocks_by_slicing)
+        blocks = jax.lax.platform_dependent(x, cpu=blocks_by_reshaping, default=blocks_by_slicing)
         return jax.lax.conv_general_dilated(
             blocks,
             kernel.reshape(4, 4, 4 * channels, -1),
@@ -124,14 +131,14 @@ class StemConv(Conv):
         )
 
 
-def _blocks_by_reshaping(x: jax.Array) -> jax.Array:
+def blocks_by_reshaping(x: jax.Array) -> jax.Array:
     """[B, 2 H, 2 W, C] -> [B, H, W, 4 C], pixels of a block row by row."""
     batch, height, width, channels = x.shape
     blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
     return blocks.reshape(*blocks.shape[:3], -1)
 
 
-def _blocks_by_slicing(x: jax.Array) -> jax.Array:
+def blocks_by_slicing(x: jax.Array) -> jax.Array:
     """The same; a TPU pads three channels to 128 lanes in each array that a reshape goes through."""
     return jnp.concatenate([x[:, i::2, j::2] for i in range(2) for j in range(2)], -1)
 
@@ -229,15 +236,16 @@ NORMS = {"frozen_bn": FrozenBatchNorm, "sync_bn": SyncBatchNorm, "group_norm": G
 
 def max_pool(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C]: 3x3 maximum with stride 2 and padding 1."""
-    return jax.lax.platform_dependent(x, cpu=_max_by_slicing, default=_max_by_windows)
+    return jax.lax.platform_dependent(x, cpu=max_by_slicing, default=max_by_windows)
 
 
-def _max_by_windows(x: jax.Array) -> jax.Array:
+def max_by_windows(x: jax.Array) -> jax.Array:
+    """`max_pool` as accelerators take it."""
     window, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
 
 
-def _max_by_slicing(x: jax.Array) -> jax.Array:
+def max_by_slicing(x: jax.Array) -> jax.Array:
     """Nine strided slices; their gradient is 3 times faster on CPU."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)

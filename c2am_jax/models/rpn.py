@@ -1,5 +1,7 @@
 """Region proposal network: head, proposals, and training targets."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -15,7 +17,7 @@ from c2am_jax.ops.anchors import AnchorGrid
 from c2am_jax.ops.matching import MatchRule, match_boxes
 from c2am_jax.ops.nms import sorted_nms
 from c2am_jax.ops.sampling import Chosen, sample
-from c2am_jax.ops.selection import largest
+from c2am_jax.ops.selection import largest, largest_of_parts
 from c2am_jax.structures import Inputs, Proposals
 
 RPNOutput = list[tuple[jax.Array, jax.Array]]
@@ -98,27 +100,27 @@ class RPNHead(nnx.Module):
         after = settings.post_nms_train if train else settings.post_nms_test
         output = jax.lax.stop_gradient(output)
         grid = self.grid([cls.shape[1:3] for cls, _ in output])
-
-        def one_level(first, logits, deltas, hw, truth):
-            scores, index = largest(jax.nn.sigmoid(logits.reshape(-1)), min(before, logits.size))
-            boxes = box_ops.decode_deltas(grid.boxes(first + index), self._own(deltas, index))
-            boxes = box_ops.clip(boxes, hw)
-            solid = (boxes[:, 2:] > boxes[:, :2]).all(-1)
-            runs = [(settings.nms_iou, jnp.ones_like(solid))]
-            if truth is not None:
-                runs = zip(settings.resampling_ious, self._groups_near(boxes, *truth), strict=True)
-            kept = []
-            for threshold, wanted in runs:
-                keep, valid = sorted_nms(boxes, solid, iou_threshold=threshold, max_output=min(after, scores.size))
-                kept.append((boxes[keep], scores[keep], valid & wanted[keep]))
-            return tuple(jnp.concatenate(parts) for parts in zip(*kept, strict=True))
+        before = min(before, max(end - first for first, end in itertools.pairwise(grid.starts)))
 
         def one_image(levels, hw, truth=None):
-            kept = [
-                one_level(first, cls, reg, hw, truth)
-                for first, (cls, reg) in zip(grid.starts[:-1], levels, strict=True)
-            ]
-            boxes, scores, valid = (jnp.concatenate(parts) for parts in zip(*kept, strict=True))
+            logits = jnp.concatenate([cls.reshape(-1) for cls, _ in levels])
+            deltas = jnp.concatenate([reg.reshape(-1, reg.shape[-1]) for _, reg in levels])
+            scores, index = largest_of_parts(jax.nn.sigmoid(logits), grid.starts, before)
+            boxes = box_ops.decode_deltas(grid.boxes(index), self._own(deltas, index))
+            boxes = box_ops.clip(boxes, hw)
+            solid = (scores >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+            runs = [(settings.nms_iou, jnp.ones_like(solid))]
+            if truth is not None:
+                near = self._groups_near(boxes.reshape(-1, 4), *truth)
+                runs = zip(settings.resampling_ious, (a.reshape(solid.shape) for a in near), strict=True)
+            kept = []
+            for threshold, wanted in runs:
+                nms = functools.partial(sorted_nms, iou_threshold=threshold, max_output=min(after, before))
+                keep, valid = jax.vmap(nms)(boxes, solid)
+                own = [jnp.take_along_axis(a, keep, 1) for a in (scores, wanted)]
+                kept.append((jnp.take_along_axis(boxes, keep[..., None], 1), own[0], valid & own[1]))
+            boxes, scores, valid = (jnp.concatenate(parts, 1) for parts in zip(*kept, strict=True))
+            boxes, scores, valid = boxes.reshape(-1, 4), scores.reshape(-1), valid.reshape(-1)
             top, index = largest(jnp.where(valid, scores, -1.0), min(after, scores.shape[0]))
             valid = top >= 0
             return Proposals(jnp.where(valid[:, None], boxes[index], 0), jnp.where(valid, top, 0), valid)
@@ -131,12 +133,12 @@ class RPNHead(nnx.Module):
         return jax.vmap(one_image)(output, image_hw, truth)
 
     def _own(self, deltas: jax.Array, index: jax.Array) -> jax.Array:
-        """The four deltas [N, 4] of the anchors `index` of one level's [H, W, 4 A]."""
-        rows = deltas.reshape(-1, deltas.shape[-1])[index // self.num_anchors]
-        anchor = (index % self.num_anchors)[:, None]
-        own = rows[:, :4]
+        """The four deltas [*N, 4] of the anchors `index` [*N], of those [cells, 4 A] of all levels."""
+        rows = deltas[index // self.num_anchors]
+        anchor = (index % self.num_anchors)[..., None]
+        own = rows[..., :4]
         for number in range(1, self.num_anchors):
-            own = jnp.where(anchor == number, rows[:, 4 * number : 4 * number + 4], own)
+            own = jnp.where(anchor == number, rows[..., 4 * number : 4 * number + 4], own)
         return own
 
     def _groups_near(self, boxes, gt_boxes, gt_labels, gt_valid) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -4,11 +4,15 @@ A TPU sorts by comparing in log^2 rounds and gathers single numbers slowly. What
 rows of it are fetched by products with matrices of 0 and 1, which are exact.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 LANES = 512  # of a row, in which long arrays are laid out
+MOST_SORTED = 8192  # values that are sorted at once
 
 
 def first_true(mask: Bool[Array, " n"], count: int) -> tuple[Int[Array, " {count}"], Int[Array, ""]]:
@@ -34,18 +38,23 @@ def _total(mask: jax.Array) -> jax.Array:
 
 def first_true_by_counting(mask: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """`first_true` on any platform, by the way for TPUs."""
+    return nth_true(mask, jnp.arange(count)), _total(mask)
+
+
+def nth_true(mask: Bool[Array, " n"], rank: Int[Array, " k"]) -> Int[Array, " k"]:
+    """Indices of the True with `rank` True before them, n where there is none."""
     length = mask.shape[0]
     rows = -(-length // LANES)
     table = jnp.pad(mask, (0, rows * LANES - length)).reshape(rows, LANES)
     ends = jnp.cumsum(table.sum(1, dtype=jnp.int32))
-    slot = jnp.arange(count, dtype=jnp.int32)[:, None]
-    before = ends[None] <= slot  # rows whose True all come before
+    rank = rank[:, None].astype(jnp.int32)
+    before = ends[None] <= rank  # rows whose True all come before
     row = before.sum(1, dtype=jnp.int32)
     seen = jnp.where(before, ends[None], 0).max(1)
     own = jnp.matmul(_one_hot(row, rows), table.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
     place = jnp.matmul(own.astype(jnp.bfloat16), _not_behind(), preferred_element_type=jnp.float32)
-    column = (place.astype(jnp.int32) <= slot - seen[:, None]).sum(1, dtype=jnp.int32)
-    return jnp.minimum(jnp.where(row < rows, row * LANES + column, length), length), ends[-1]
+    column = (place.astype(jnp.int32) <= rank - seen[:, None]).sum(1, dtype=jnp.int32)
+    return jnp.minimum(jnp.where(row < rows, row * LANES + column, length), length)
 
 
 def _one_hot(index: jax.Array, length: int) -> jax.Array:
@@ -61,34 +70,86 @@ def _not_behind() -> jax.Array:
 def largest(values: Float[Array, " n"], count: int) -> tuple[Float[Array, " {count}"], Int[Array, " {count}"]]:
     """The `count` largest of n values and their indices, in order; of equal values the lower index first.
 
-    What `jax.lax.top_k` gives, NaN behind no other value included. On a TPU only `count` values are sorted.
+    What `jax.lax.top_k` gives. On a TPU only `count` values are sorted.
     """
+    found, index = largest_of_parts(values, [0, values.shape[0]], count)
+    return found[0], index[0]
+
+
+def largest_of_parts(
+    values: Float[Array, " n"], starts: Sequence[int], count: int
+) -> tuple[Float[Array, "l {count}"], Int[Array, "l {count}"]]:
+    """`largest` of each of L parts of the values, together.
+
+    Args:
+      values: no NaN.
+      starts: where each part begins, and where the last one ends.
+      count: how many of each part.
+
+    Returns:
+      the values, -inf where a part has fewer, and their indices among all n, 0 there.
+    """
+    parts = tuple(starts)
     return jax.lax.platform_dependent(
         values,
-        tpu=lambda values: largest_by_counting(values, count),
-        default=lambda values: tuple(jax.lax.top_k(values, count)),
+        tpu=lambda values: largest_by_counting(values, parts, count),
+        default=lambda values: largest_by_sorting(values, parts, count),
     )
 
 
-def largest_by_counting(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """`largest` on any platform, by the way for TPUs."""
-    length = values.shape[0]
-    if length <= 2 * count:
-        return tuple(jax.lax.top_k(values, count))
-    order = _ordered_bits(values)
+def largest_by_sorting(values: jax.Array, starts: Sequence[int], count: int) -> tuple[jax.Array, jax.Array]:
+    """`largest_of_parts`, each part by `jax.lax.top_k`."""
+    found = []
+    for first, end in itertools.pairwise(starts):
+        top, index = jax.lax.top_k(values[first:end], min(count, end - first))
+        missing = (0, count - top.shape[0])
+        found.append((jnp.pad(top, missing, constant_values=-jnp.inf), jnp.pad(first + index, missing)))
+    top, index = zip(*found, strict=True)
+    return jnp.stack(top), jnp.stack(index)
+
+
+def largest_by_counting(values: jax.Array, starts: Sequence[int], count: int) -> tuple[jax.Array, jax.Array]:
+    """`largest_of_parts` on any platform, by the way for TPUs."""
+    if len(values) <= MOST_SORTED:
+        return largest_by_sorting(values, starts, count)
+    pairs = list(itertools.pairwise(starts))
+    wanted = jnp.asarray([min(count, end - first) for first, end in pairs])
+    order, place = _ordered_bits(values), jnp.arange(len(values))
+
+    def of_part(per_part):
+        """The own part's number for each value."""
+        result = jnp.broadcast_to(per_part[0], values.shape)
+        for number, (first, _) in enumerate(pairs[1:], 1):
+            result = jnp.where(place >= first, per_part[number], result)
+        return result
+
+    def counts(mask):
+        return jnp.stack([mask[first:end].sum(dtype=jnp.int32) for first, end in pairs])
 
     def settle(step, threshold):
         raised = threshold | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        return jnp.where((order >= raised).sum() >= count, raised, threshold)
+        return jnp.where(counts(order >= of_part(raised)) >= wanted, raised, threshold)
 
-    # The largest number that at least `count` values reach: the last of them.
-    threshold = jax.lax.fori_loop(0, 32, settle, (order[0] & 0))
-    above, known = first_true_by_counting(order > threshold, count)
-    equal, _ = first_true_by_counting(order == threshold, count)
+    # The largest number that as many values as wanted reach: the last of them.
+    threshold = jax.lax.fori_loop(0, 32, settle, jnp.zeros(len(pairs), jnp.uint32) + (order[0] & 0))
+    last = of_part(threshold)
+    masks = order > last, order == last
+    above, equal = map(counts, masks)
     slot = jnp.arange(count)
-    index = jnp.where(slot < known, above, jnp.roll(equal, known))
-    top, place = jax.lax.top_k(values[index], count)
-    return top, index[place]
+
+    def found(mask, own, rank):
+        return nth_true(mask, ((jnp.cumsum(own) - own)[:, None] + rank).reshape(-1)).reshape(rank.shape)
+
+    rank = jnp.broadcast_to(slot, (len(pairs), count))
+    index = jnp.where(
+        rank < above[:, None],
+        found(masks[0], above, rank),
+        found(masks[1], equal, jnp.maximum(rank - above[:, None], 0)),
+    )
+    exists = slot < wanted[:, None]
+    index = jnp.where(exists, index, 0)
+    top, place = jax.lax.top_k(jnp.where(exists, values[index], -jnp.inf), count)
+    return top, jnp.take_along_axis(index, place, 1)
 
 
 def _ordered_bits(values: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from c2am_jax.models.architecture import BackboneSettings, FPNSettings
-from c2am_jax.models.fpn import FPN, upsample_nearest
+from c2am_jax.models.fpn import FPN, doubled_by_product, upsample_nearest
 from c2am_jax.models.layers import Frozen
 from c2am_jax.models.resnet import ResNet
 
@@ -60,6 +60,12 @@ def test_upsampling_reads_the_nearest_coarser_cell(hw):
     for i in range(hw[0]):
         for j in range(hw[1]):
             np.testing.assert_array_equal(y[0, i, j], x[0, i * 4 // hw[0], j * 5 // hw[1]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_doubling_by_a_product_loses_no_bit(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5, 3)), dtype)
+    np.testing.assert_array_equal(doubled_by_product(x), upsample_nearest(x, (8, 10)))
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 34}, {"norm": "bn"}])

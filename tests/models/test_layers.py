@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
+from c2am_jax.models import layers
 from c2am_jax.models.layers import (
     Conv,
     Deconv2x2,
@@ -49,6 +50,12 @@ def test_max_pool_equals_the_library_one(hw):
     x = random(2, *hw, 3)
     expected = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     np.testing.assert_array_equal(max_pool(x), expected)
+    np.testing.assert_array_equal(layers.max_by_windows(x), expected)
+
+
+def test_blocks_of_pixels_are_the_same_on_every_platform():
+    x = random(2, 6, 10, 3)
+    np.testing.assert_array_equal(layers.blocks_by_slicing(x), layers.blocks_by_reshaping(x))
 
 
 def test_deconvolution_spreads_each_cell_over_its_own_two_by_two():

@@ -1,4 +1,4 @@
-"""RoIAlign against a plain loop of the reference's rule; both backends."""
+"""RoIAlign against a plain loop of the reference's rule; all backends."""
 
 import math
 
@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from c2am_jax.ops import roi_align as roi_align_module
-from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, roi_align
+from c2am_jax.ops.roi_align import assign_levels, batched_roi_align, pool, roi_align
 from c2am_jax.ops.sampling_matrix import sampling_matrix
 
-BACKENDS = ("matmul", "window")
+BACKENDS = ("matmul", "window", "atlas")
 STRIDES = (4, 8)
 
 
@@ -217,6 +217,50 @@ def test_levels_equal_the_recorded_ones(shared):
     with np.load(shared / "reference" / "golden" / "mask_rcnn_r50.npz") as golden:
         boxes, levels = golden["fixed_rois"][:, 1:], golden["fixed_levels"]
     np.testing.assert_array_equal(assign_levels(jnp.asarray(boxes)), levels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sets_with_several_grids_are_each_pooled_as_alone(features, backend):
+    features = [feature[None] for feature in features]
+    boxes = jnp.asarray([[[3.0, 4, 40, 30], [0, 0, 60, 9], [10, 10, 20, 60]]])
+    levels = jnp.asarray([[0, 1, 0]])
+    rule = {"strides": STRIDES, "backend": backend}
+
+    def together(features):
+        sets, own_levels = [boxes, boxes[:, :0], boxes[:, 1:]], [levels, levels[:, :0], levels[:, 1:]]
+        return pool(features, sets, own_levels, grids=[(7, 3), (7,), (2,)], **rule)
+
+    def alone(features):
+        parts = ((boxes, levels, 7), (boxes, levels, 3), (boxes[:, 1:], levels[:, 1:], 2))
+        one, other, last = (batched_roi_align(features, b, v, output_size=side, **rule) for b, v, side in parts)
+        return [[one, other], [jnp.zeros((1, 0, 7, 7, one.shape[-1]))], [last]]
+
+    def with_gradient(function):
+        def total(features):
+            found = function(features)
+            return sum((part**2).sum() for own in found for part in own), found
+
+        return jax.jit(jax.grad(total, has_aux=True))(features)
+
+    for ours, expected in zip(*map(jax.tree.leaves, (with_gradient(together), with_gradient(alone))), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_features_keep_their_type_and_gradients_are_summed_in_float32(features, backend):
+    """Many RoIs on one cell: sums in bfloat16 would stop growing at 256."""
+    features = [jnp.zeros((1, *feature.shape), jnp.bfloat16) for feature in features]
+    boxes, levels = jnp.tile(jnp.asarray([[[8.0, 8, 12, 12]]]), (1, 600, 1)), jnp.zeros((1, 600), jnp.int32)
+    rule = {"strides": STRIDES, "output_size": 1, "backend": backend}
+
+    def total(features):
+        pooled = batched_roi_align(features, boxes, levels, **rule)
+        assert pooled.dtype == jnp.bfloat16
+        return pooled.astype(jnp.float32).sum()
+
+    gradient = jax.jit(jax.grad(total))(features)
+    assert gradient[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(gradient[0].astype(jnp.float32).sum((0, 1, 2)), 600, rtol=0.01)
 
 
 def test_unknown_backend_is_named(features):
