@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import gpu_check, methods, predict, train_step
+from benchmarks import gpu_check, methods, predict, topologies, train_step
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
@@ -48,3 +48,49 @@ def test_the_gpu_check_says_slow_only_where_float32_is_far_behind(monkeypatch, c
         assert [line.get("check") for line in found] == [None, "scatter-add", "roi_align", "roi_align"]
         assert found[1]["slow"] == bool(status) and found[2]["largest_relative_difference"] < 1e-5
         assert ("SLOW" in captured.err) == bool(status)
+
+
+def numbers(ms):
+    part = {"name": "backbone", "mcycles": ms * 1.5, "ms": ms, "share": 1.0}
+    return {
+        "gflops_per_image": 812.4,
+        "memory_gib": {"total": 2.95, "temporaries": 2.06, "program_code": 0.51, "fits": True},
+        "estimate": {"ms": ms, "images_per_s_per_device": 2e3 / ms, "by_part": [part]},
+        "collectives": {"all-reduce": {"count": 5, "bytes": 201_000_000, "in_loop": 0}},
+        "compile_seconds": 100.0,
+    }
+
+
+def test_rows_of_topologies_go_on_where_they_stopped_and_become_a_table(monkeypatch, capsys, tmp_path):
+    done = []
+
+    def compiled(name, arguments):
+        done.append(name)
+        failed = name.startswith("cascade_r50")
+        return {"row": name} | ({"error": "error: too large"} if failed else {"numbers": numbers(100.0 + len(done))})
+
+    monkeypatch.setattr(topologies, "compiled", compiled)
+    file, document = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    some = [f"--out={file}", "--rows=2"]
+    lines(monkeypatch, capsys, topologies.main, *some)
+    file.write_text(file.read_text() + '{"row": "cut o')  # killed while it wrote
+    file.write_text(file.read_text() + "\n")
+    lines(monkeypatch, capsys, topologies.main, *some)
+    assert done == [f"{name}, bfloat16, 2" for name in topologies.CONFIGS]
+    monkeypatch.setattr(sys, "argv", ["topologies", f"--out={file}", "--plan"])
+    topologies.main()
+    planned = capsys.readouterr().out.splitlines()
+    assert len(planned) == 4 * 2 * 2 * 3 + 4 - 4
+    assert planned[0].startswith("python train.py --dry_run --topology=v5e:2x2 --config=maskrcnn_r50_c2am ")
+    assert "--config.train.batch_size=4 " in planned[0] and "--program=predict" in planned[-1]
+
+    document.write_text(f"before\n\n{topologies.BEGIN}\nold\n{topologies.END}\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["topologies", f"--out={file}", f"--table={document}"])
+    topologies.main()
+    text = document.read_text()
+    numbers_of_row = "812 | 2.95 | 2.06 | 0.51 | yes | 101 | 19.8 | backbone 101.0 | 5, 201 MB, none in loops | 100 s"
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+    assert (
+        f"| maskrcnn_r50_c2am, bfloat16, 2 | {numbers_of_row} |" in text
+        and "| cascade_r50_c2am, bfloat16, 2 | error: too large |" in text
+    )

@@ -67,6 +67,14 @@ def test_the_papers_settings():
             ("eval.py", "--config=glyphs_c2am", "--config.eval.batch_size=0"),
             "config.eval.batch_size=0: must be a whole number of at least 1",
         ),
+        (
+            ("train.py", "--dry_run", "--config=glyphs_c2am", "--topology=v5e:3x3"),
+            "--topology v5e:3x3: no such topology; there are v4:2x2x1, v5e:4x4",
+        ),
+        (
+            ("train.py", "--config=glyphs_c2am", "--topology=v5e:4x4"),
+            "--topology, --program and --hlo go with --dry_run",
+        ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
         (("eval.py",), "give --workdir DIR of a run"),
         (("eval.py", "--annotations=none.json", "--predictions=none.json"), "none.json: no such file"),

@@ -92,16 +92,17 @@ def _memory(analysis: Any, chip: Chip | None) -> dict[str, Any]:
 
 def _estimate(module: Module, chip: Chip | None, work: float, images: int) -> dict[str, Any] | None:
     found = time_estimate.estimate(module)
-    if found is None or chip is None or chip.clock_ghz is None:
+    clock = None if chip is None else chip.clock_ghz
+    if found is None or chip is None or clock is None:
         return None
-    seconds = found.cycles / chip.clock_ghz / 1e9
+    seconds = found.cycles / clock / 1e9
 
     def rows(cycles: dict[str, int]) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
                 "mcycles": round(number / 1e6, 3),
-                "ms": round(number / chip.clock_ghz / 1e6, 3),
+                "ms": round(number / clock / 1e6, 3),
                 "share": round(number / found.cycles, 4),
             }
             for name, number in cycles.items()
@@ -109,7 +110,7 @@ def _estimate(module: Module, chip: Chip | None, work: float, images: int) -> di
 
     return {
         "mcycles": round(found.cycles / 1e6, 3),
-        "clock_ghz": chip.clock_ghz,
+        "clock_ghz": clock,
         "ms": round(seconds * 1e3, 3),
         "images_per_s_per_device": round(images / seconds, 2),
         "share_of_peak": round(work / seconds / chip.peak_tflops / 1e12, 4),
@@ -139,9 +140,8 @@ def watched(module: Module) -> dict[str, int]:
     "float32_convolutions" and "float32_products": of which bfloat16 would be cheaper; "layout_copies": transpositions,
     and copies into another order of dimensions; "scatters", and "scatter_loops" that a compiler made of some.
     """
-    counts = dict.fromkeys(
-        ("float32_convolutions", "float32_products", "layout_copies", "scatters", "scatter_loops"), 0
-    )
+    names = ["float32_convolutions", "float32_products", "layout_copies", "scatters", "scatter_loops"]
+    counts = dict.fromkeys(names, 0)
     for computation in module.computations.values():
         for instruction in computation.instructions.values():
             opcode, target = instruction.opcode, instruction.attribute("custom_call_target") or ""

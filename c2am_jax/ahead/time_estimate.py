@@ -33,7 +33,11 @@ TELLING = (
     ("pad", ("pad",)),
     ("concatenate", ("concatenate",)),
 )
-COPIES = ("copy", "transpose", "reshape", "bitcast", "slice", "convert", "copy-start", "copy-done")
+COPIES = frozenset("copy transpose reshape bitcast slice convert reverse copy-start slice-start".split())
+ELEMENTWISE = frozenset(
+    "add and broadcast clamp compare divide exponential iota log maximum minimum multiply negate not or power select "
+    "sqrt subtract tanh xor".split()
+)
 SLOW = ("sort", "scatter", "gather", "topk", "custom-call", "all-")  # which are told first if they have no estimate
 LISTED = 8  # costliest paths shown of what belongs to no part
 
@@ -80,18 +84,18 @@ def estimate(module: Module) -> Estimate | None:
 
 
 def kind_of(module: Module, instruction: Instruction) -> str:
-    """What an instruction does: its opcode, or of a fusion what tells most about it."""
-    if instruction.opcode != "fusion":
-        return "convolution" if instruction.opcode == "dot" else instruction.opcode.removesuffix("-start")
-    inside = {
-        i.opcode
-        for name in module.reached(instruction.called("calls"))
-        for i in module.computations[name].instructions.values()
-    } - {"parameter", "constant", "tuple", "get-tuple-element", "broadcast", "iota"}
+    """What an instruction does, or of a fusion what tells most about it; its opcode where that says it best."""
+    inside = {instruction.opcode}
+    if instruction.opcode == "fusion":
+        names = module.reached(instruction.called("calls"))
+        inside = {i.opcode for name in names for i in module.computations[name].instructions.values()}
+        inside -= FREE | {"broadcast", "iota"}
     for kind, opcodes in TELLING:
         if inside & {*opcodes}:
             return kind
-    return "copy" if inside <= {*COPIES} else "elementwise"
+    if inside <= COPIES:
+        return "copy"
+    return "elementwise" if instruction.opcode == "fusion" or inside <= ELEMENTWISE else instruction.opcode
 
 
 def uncounted(module: Module, executed: Iterable[Executed]) -> list[dict[str, Any]]:

@@ -18,11 +18,11 @@ from c2am_jax.ahead.hlo_text import Computation, Instruction, Module, Shape
 
 def flops_by_part(module: Module) -> dict[str, float]:
     """Of one run of the program on one device, by part of the detector, the most first."""
-    found = collections.Counter()
+    found: dict[str, float] = collections.defaultdict(float)
     for e in executions(module, instruction_flops, inside_fusions=True):
         if work := instruction_flops(e.computation, e.instruction):
             found[e.part] += e.times * work
-    return dict(found.most_common())
+    return dict(sorted(found.items(), key=lambda part: -part[1]))
 
 
 def instruction_flops(computation: Computation, instruction: Instruction) -> float:

@@ -28,7 +28,7 @@ def abstract_batch(experiment: Experiment, mesh: Mesh, images: int) -> Batch:
     canvas = experiment.data.canvas
     most, sharding = experiment.data.max_instances, batch_sharding(mesh)
 
-    def shape(dtype, *dims):
+    def shape(dtype: Any, *dims: int) -> Any:
         return jax.ShapeDtypeStruct((images, *dims), dtype, sharding=sharding)
 
     return Batch(

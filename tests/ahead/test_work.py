@@ -1,16 +1,12 @@
-"""FLOPs counted by hand: products, convolutions of every kind, loops, and the mask head."""
+"""FLOPs counted by hand: products, convolutions of every kind, and loops."""
 
 import hlo
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny import tiny_config
 
 from c2am_jax.ahead.hlo_text import parse
 from c2am_jax.ahead.work import flops_by_part, joined
-from c2am_jax.mesh import data_mesh
-from c2am_jax.models.roi_head import MASK_CHUNK
-from c2am_jax.training.program import describe
 
 
 def counted(function, *shapes):
@@ -60,23 +56,3 @@ def test_fusions_of_a_tpu_and_library_calls_of_a_gpu_are_read():
     assert flops_by_part(parse(hlo.TPU)) == {"backbone": 2 * 2 * 46**2 * 8 * 32}
     filter_gradient, product = 2 * (3 * 512 - 2) ** 2 * 16 * 16, 2 * 64 * 32 * 8
     assert flops_by_part(parse(hlo.GPU)) == {"other": filter_gradient + product}
-
-
-def mask_head(rois, *, channels, width, convs, pooled=14):
-    """FLOPs of the head by its definition: 3x3 convolutions, a 2x2 transposed one, one product per pixel."""
-    inside = (3 * pooled - 2) ** 2  # pairs of output and input that a padded 3x3 convolution joins
-    convolutions = sum(inside * i * width for i in [channels, *[width] * (convs - 1)])
-    return 2 * rois * (convolutions + pooled**2 * 4 * width**2 + 4 * pooled**2 * width)
-
-
-@pytest.mark.usefixtures("compile_quickly")
-def test_a_dry_run_agrees_with_the_mask_head_counted_by_hand_loops_multiplied():
-    """Prediction runs it over chunks of detections in a loop; training once over the positives."""
-    head = {"channels": 16, "width": 8, "convs": 2}
-    config = tiny_config(model__mask_head__convs=2, model__test__max_detections=2 * MASK_CHUNK + 6)
-    mesh = data_mesh(jax.devices()[:1])
-    predicted = describe(config, mesh, "predict").numbers["gflops_per_image_by_part"]
-    assert predicted["mask_head"] == pytest.approx(mask_head(3 * MASK_CHUNK, **head) / 1e9, abs=1e-6)
-    trained = describe(config, mesh).numbers["gflops_per_image_by_part"]
-    positives = round(config.model.box_head.samples * config.model.box_head.positive_fraction)
-    assert trained["mask_head"] == pytest.approx(mask_head(positives, **head) / 1e9, abs=1e-6)

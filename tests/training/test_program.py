@@ -1,39 +1,30 @@
-"""What the compiled training step communicates, and what a dry run tells."""
+"""What the compiled training step communicates, what a dry run tells, and the paper's detectors for TPUs."""
+
+import importlib.util
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
+from c2am_jax.ahead.communication import collectives
+from c2am_jax.ahead.hlo_text import parse
+from c2am_jax.ahead.report import summary
+from c2am_jax.config import load_experiment
+from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh
-from c2am_jax.training.program import Collective, collectives, compile_step, describe
+from c2am_jax.models.roi_head import MASK_CHUNK
+from c2am_jax.training.program import describe, lower_step
 
-HLO = """\
-%add (a: f32[], b: f32[]) -> f32[] {
-  ROOT %s = f32[] add(%a, %b)
-}
-
-%inner (p: f32[8]) -> f32[8] {
-  ROOT %g = f32[16]{0} all-gather(%p), dimensions={0}
-}
-
-%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %c = f32[8]{0} call(%x), to_apply=%inner
-}
-
-%condition (p: (s32[], f32[8])) -> pred[] {
-  ROOT %lt = pred[] compare(%i, %n), direction=LT
-}
-
-ENTRY %main (p0: f32[8]) -> f32[8] {
-  %r = (f32[4,2]{1,0}, bf16[3]{0}) all-reduce(%a, %b), to_apply=%add
-  %w = (s32[], f32[8]) while(%t), condition=%condition, body=%body
-}
-"""
+HEAD = {"channels": 16, "width": 8, "convs": 1}  # of `config`: what comes in, what the convolutions have, how many
 
 
-def test_collectives_are_read_with_their_bytes_and_their_loops():
-    assert collectives(HLO) == [Collective("all-gather", 64, True), Collective("all-reduce", 4 * 8 + 2 * 3, False)]
+def mask_head(rois, *, channels, width, convs, pooled=14):
+    """FLOPs of the head by its definition: 3x3 convolutions, a 2x2 transposed one, one product per pixel."""
+    inside = (3 * pooled - 2) ** 2  # pairs of output and input that a padded 3x3 convolution joins
+    convolutions = sum(inside * i * width for i in [channels, *[width] * (convs - 1)])
+    return 2 * rois * (convolutions + pooled**2 * 4 * width**2 + 4 * pooled**2 * width)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +33,8 @@ def config():
 
 
 def test_the_step_on_eight_devices_only_sums_gradients_normalisers_and_metrics(config):
-    compiled, parameters = compile_step(config, data_mesh(), (64, 64))
-    found = collectives(compiled.as_text())
+    lowered, parameters = lower_step(config, data_mesh(), (64, 64))
+    found = collectives(parse(lowered.compile().as_text()))
     assert {c.kind for c in found} == {"all-reduce"}
     assert not any(c.in_loop for c in found)
     # A little less than the parameters is possible: gradients that are the same sum (the last biases of a residual
@@ -52,8 +43,66 @@ def test_the_step_on_eight_devices_only_sums_gradients_normalisers_and_metrics(c
 
 
 def test_a_dry_run_tells_size_work_memory_and_collectives(config):
-    found = describe(config, data_mesh(jax.devices()[:8]))
+    found = describe(config, data_mesh(jax.devices()[:8])).numbers
     assert found["images_per_device"] == 1 and found["bucket"] == [64, 64]
     assert found["parameters"] > 1e5 and found["gflops_per_image"] > 0.01
-    assert found["memory_gib"]["total"] > 0 and np.isfinite(found["memory_gib"]["total"])
+    memory = found["memory_gib"]
+    assert memory["total"] > 0 and np.isfinite(memory["total"]) and "fits" not in memory  # of a CPU nobody knows
     assert found["collectives"]["all-reduce"]["in_loop"] == 0
+    assert found["gflops_per_image"] == pytest.approx(sum(found["gflops_per_image_by_part"].values()), rel=1e-3)
+    by_part = found["gflops_per_image_by_part"]
+    assert {"backbone", "backbone backward", "roi_align"} <= set(by_part)
+    positives = round(config.model.box_head.samples * config.model.box_head.positive_fraction)
+    assert by_part["mask_head"] == pytest.approx(mask_head(positives, **HEAD) / 1e9, abs=1e-6)
+    assert found["estimate"] is None and found["compile_seconds"] >= 0
+    lines = summary(found).splitlines()
+    assert lines[0].startswith("train on 8 x cpu, 1 images of 64x64 per device") and "estimates none" in "".join(lines)
+
+
+def test_prediction_agrees_with_the_mask_head_counted_by_hand_its_loop_multiplied(config):
+    """It runs over chunks of detections: three of them for two chunks and a rest."""
+    more = config.changed({"model.test.max_detections": 2 * MASK_CHUNK + 6, "eval.batch_size": 1})
+    found = describe(more, data_mesh(jax.devices()[:1]), "predict").numbers
+    assert found["program"] == "predict" and found["images_per_device"] == 1 and found["collectives"] == {}
+    by_part = found["gflops_per_image_by_part"]
+    assert by_part["mask_head"] == pytest.approx(mask_head(3 * MASK_CHUNK, **HEAD) / 1e9, abs=1e-6)
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(config):
+    with pytest.raises(UserError, match="config.train.batch_size=8 does not divide among 3 devices"):
+        describe(config, data_mesh(jax.devices()[:3]))
+
+
+PAPER = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*_r*.py"))
+
+
+@pytest.fixture(scope="module")
+def tpus():
+    """Four chips of a v5e that are not there."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed (requirements-tpu.txt)")
+    from c2am_jax.ahead.topology import topology_devices
+
+    return data_mesh(topology_devices("v5e:2x2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_the_step_of_every_detector_of_the_paper_is_lowered_for_tpus(name, tpus):
+    experiment = load_experiment(name).changed({"train.batch_size": 8, "train.compute_dtype": "bfloat16"})
+    text = lower_step(experiment, tpus, (800, 1344))[0].as_text()
+    assert "f64" not in text and "num_partitions = 4" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["train", "predict"])
+def test_a_small_detector_compiled_for_tpus_fits_and_communicates_outside_of_loops(config, tpus, program):
+    found = describe(config.changed({"eval.batch_size": 4}), tpus, program).numbers
+    assert found["devices"] == "4 x TPU v5 lite" and found["memory_gib"]["fits"]
+    assert found["estimate"]["ms"] > 0 and {"backbone", "proposals"} <= {
+        r["name"] for r in found["estimate"]["by_part"]
+    }
+    if program == "train":
+        assert set(found["collectives"]) == {"all-reduce"} and found["collectives"]["all-reduce"]["in_loop"] == 0
+    else:
+        assert found["collectives"] == {}
