@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from c2am_jax.ops.boxes import pairwise_iou
@@ -28,8 +27,9 @@ def fixed_point(
     boxes: Float[Array, "n 4"], group: Int[Array, " n"], alive: Bool[Array, " n"], *, iou_threshold: float
 ) -> Bool[Array, " n"]:
     """Greedy survivors among score-sorted boxes: only boxes of one `group` suppress each other."""
-    above = np.triu(np.ones((boxes.shape[0],) * 2, bool), 1)
-    suppresses = (pairwise_iou(boxes, boxes) > iou_threshold) & (group[:, None] == group[None]) & above
+    place = jnp.arange(boxes.shape[0])
+    suppresses = (pairwise_iou(boxes, boxes) > iou_threshold) & (group[:, None] == group[None])
+    suppresses &= place[:, None] < place
 
     def settle(carry):
         kept, _ = carry
