@@ -97,7 +97,7 @@ class Conv(nnx.Module):
         return jnp.einsum("bhwc,cd->bhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
 
     def _by_window(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        # Strided 1x1 ones too: a slice before a product moves columns on a TPU, and CUDA's compiler of jax 0.10.1 fails.
+        # Strided 1x1 ones too: a slice before a product moves columns on a TPU, and CUDA's compiler fails (jax 0.10.1).
         return jax.lax.conv_general_dilated(
             x,
             kernel,
