@@ -126,12 +126,18 @@ def largest_by_counting(values: jax.Array, starts: Sequence[int], count: int) ->
     def counts(mask):
         return jnp.stack([mask[first:end].sum(dtype=jnp.int32) for first, end in pairs])
 
-    def settle(step, threshold):
-        raised = threshold | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        return jnp.where(counts(order >= of_part(raised)) >= wanted, raised, threshold)
+    own = [order[first:end] for first, end in pairs]
 
-    # The largest number that as many values as wanted reach: the last of them.
-    threshold = jax.lax.fori_loop(0, 32, settle, jnp.zeros(len(pairs), jnp.uint32) + (order[0] & 0))
+    def settle(step, threshold):
+        """Four more bits: the largest of 16 numbers that as many values as wanted reach."""
+        shift = (28 - 4 * step).astype(jnp.uint32)
+        raised = threshold[:, None] | (jnp.arange(1, 16, dtype=jnp.uint32) << shift)
+        reached = [(bits >= limits[:, None]).sum(1) for bits, limits in zip(own, raised, strict=True)]
+        steps = (jnp.stack(reached) >= wanted[:, None]).sum(1).astype(jnp.uint32)
+        return threshold | (steps << shift)
+
+    # In the end the last value that is wanted.
+    threshold = jax.lax.fori_loop(0, 8, settle, jnp.zeros(len(pairs), jnp.uint32) + (order[0] & 0))
     last = of_part(threshold)
     masks = order > last, order == last
     above, equal = map(counts, masks)
