@@ -16,6 +16,7 @@ from c2am_jax.models.architecture import MaskRCNNSettings
 from c2am_jax.models.box_head import BoxHead
 from c2am_jax.models.mask_head import MaskHead
 from c2am_jax.ops import boxes as box_ops
+from c2am_jax.ops.images import per_image
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.matching import POSITIVE, MatchRule, match
 from c2am_jax.ops.nms import multiclass_nms
@@ -140,10 +141,10 @@ class RoIHead(nnx.Module):
                 valid=chosen.valid,
             )
 
-        per_image = jax.lax.stop_gradient((proposals, inputs.boxes, inputs.labels, inputs.valid))
+        arguments = jax.lax.stop_gradient((proposals, inputs.boxes, inputs.labels, inputs.valid))
         if keys is None:
-            return jax.vmap(lambda *args: one(*args, None))(*per_image)
-        return jax.vmap(one)(*per_image, keys)
+            return per_image(lambda *image: one(*image, None), *arguments)
+        return per_image(one, *arguments, keys)
 
     def loss(
         self,
@@ -282,8 +283,8 @@ class RoIHead(nnx.Module):
                 max_output=settings.test.max_detections,
             )
 
-        boxes, scores, labels, _, valid = jax.vmap(one)(
-            scores.reshape(*rois.shape[:2], -1), deltas, rois, proposals.valid, image_hw
+        boxes, scores, labels, _, valid = per_image(
+            one, scores.reshape(*rois.shape[:2], -1), deltas, rois, proposals.valid, image_hw
         )
         masks = self._detected_masks(features, boxes, labels, valid)
         return Detections(boxes, scores, labels, masks, valid)

@@ -14,6 +14,7 @@ from c2am_jax.models.architecture import RPNSettings
 from c2am_jax.models.layers import Conv, Frozen
 from c2am_jax.ops import boxes as box_ops
 from c2am_jax.ops.anchors import AnchorGrid
+from c2am_jax.ops.images import per_image
 from c2am_jax.ops.matching import MatchRule, match_boxes
 from c2am_jax.ops.nms import sorted_nms
 from c2am_jax.ops.sampling import Chosen, sample
@@ -126,11 +127,11 @@ class RPNHead(nnx.Module):
             return Proposals(jnp.where(valid[:, None], boxes[index], 0), jnp.where(valid, top, 0), valid)
 
         if not (train and settings.resampling_ious):
-            return jax.vmap(one_image)(output, image_hw)
+            return per_image(one_image, output, image_hw)
         if inputs is None:
             raise ValueError("NMS resampling reads ground truths: hand over the inputs")
         truth = jax.lax.stop_gradient((inputs.boxes, inputs.labels, inputs.valid))
-        return jax.vmap(one_image)(output, image_hw, truth)
+        return per_image(one_image, output, image_hw, truth)
 
     def _own(self, deltas: jax.Array, index: jax.Array) -> jax.Array:
         """The four deltas [*N, 4] of the anchors `index` [*N], of those [cells, 4 A] of all levels."""
@@ -176,8 +177,8 @@ class RPNHead(nnx.Module):
         # One image after the other: each takes as many blocks of ground truths as it has.
         matches = jax.lax.map(matched, (inputs.boxes, inputs.valid, inputs.image_hw))
         if keys is None:
-            return jax.vmap(lambda matches: chosen(None, matches))(matches)
-        return jax.vmap(chosen)(keys, matches)
+            return per_image(lambda matches: chosen(None, matches), matches)
+        return per_image(chosen, keys, matches)
 
     @jax.named_scope("rpn_loss")
     def loss(

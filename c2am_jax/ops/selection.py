@@ -38,33 +38,38 @@ def _total(mask: jax.Array) -> jax.Array:
 
 def first_true_by_counting(mask: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """`first_true` on any platform, by the way for TPUs."""
-    return nth_true(mask, jnp.arange(count)), _total(mask)
+    index = _nth_true(_rows(mask), jnp.arange(count, dtype=jnp.int32))
+    return jnp.minimum(index, len(mask)), _total(mask)
 
 
-def nth_true(mask: Bool[Array, " n"], rank: Int[Array, " k"]) -> Int[Array, " k"]:
-    """Indices of the True with `rank` True before them, n where there is none."""
-    length = mask.shape[0]
-    rows = -(-length // LANES)
-    table = jnp.pad(mask, (0, rows * LANES - length)).reshape(rows, LANES)
+def _rows(values: jax.Array) -> jax.Array:
+    """[n] -> [rows, LANES], filled up with zeros."""
+    return jnp.pad(values, (0, -len(values) % LANES)).reshape(-1, LANES)
+
+
+def _nth_true(table: Bool[Array, "rows lanes"], rank: Int[Array, " k"]) -> Int[Array, " k"]:
+    """Indices of the True with `rank` True before them, rows * lanes where there is none."""
+    rows = table.shape[0]
     ends = jnp.cumsum(table.sum(1, dtype=jnp.int32))
-    rank = rank[:, None].astype(jnp.int32)
+    rank = rank[:, None]
     before = ends[None] <= rank  # rows whose True all come before
     row = before.sum(1, dtype=jnp.int32)
     seen = jnp.where(before, ends[None], 0).max(1)
     own = jnp.matmul(_one_hot(row, rows), table.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
-    place = jnp.matmul(own.astype(jnp.bfloat16), _not_behind(), preferred_element_type=jnp.float32)
-    column = (place.astype(jnp.int32) <= rank - seen[:, None]).sum(1, dtype=jnp.int32)
-    return jnp.minimum(jnp.where(row < rows, row * LANES + column, length), length)
+    column = (_running_sum(own) <= rank - seen[:, None]).sum(1, dtype=jnp.int32)
+    return jnp.where(row < rows, row * LANES + column, rows * LANES)
 
 
 def _one_hot(index: jax.Array, length: int) -> jax.Array:
     return (index[:, None] == jnp.arange(length)[None]).astype(jnp.bfloat16)
 
 
-def _not_behind() -> jax.Array:
-    """[LANES, LANES]: 1 where the row is not behind the column; a product with it is a running sum."""
+def _running_sum(table: jax.Array) -> jax.Array:
+    """Along rows [..., LANES] of 0 and 1, int32, as a product."""
     lane = jnp.arange(LANES)
-    return (lane[:, None] <= lane[None]).astype(jnp.bfloat16)
+    not_behind = (lane[:, None] <= lane[None]).astype(jnp.bfloat16)
+    found = jnp.matmul(table.astype(jnp.bfloat16), not_behind, preferred_element_type=jnp.float32)
+    return found.astype(jnp.int32)
 
 
 def largest(values: Float[Array, " n"], count: int) -> tuple[Float[Array, " {count}"], Int[Array, " {count}"]]:
@@ -114,48 +119,37 @@ def largest_by_counting(values: jax.Array, starts: Sequence[int], count: int) ->
         return largest_by_sorting(values, starts, count)
     pairs = list(itertools.pairwise(starts))
     wanted = jnp.asarray([min(count, end - first) for first, end in pairs])
-    order, place = _ordered_bits(values), jnp.arange(len(values))
+    order = _ordered_bits(values)
+    parts = [_rows(order[first:end]) for first, end in pairs]
 
-    def of_part(per_part):
-        """The own part's number for each value."""
-        result = jnp.broadcast_to(per_part[0], values.shape)
-        for number, (first, _) in enumerate(pairs[1:], 1):
-            result = jnp.where(place >= first, per_part[number], result)
-        return result
-
-    def counts(mask):
-        return jnp.stack([mask[first:end].sum(dtype=jnp.int32) for first, end in pairs])
-
-    own = [order[first:end] for first, end in pairs]
-
-    def settle(step, threshold):
+    def settle(step, last):
         """Four more bits: the largest of 16 numbers that as many values as wanted reach."""
         shift = (28 - 4 * step).astype(jnp.uint32)
-        raised = threshold[:, None] | (jnp.arange(1, 16, dtype=jnp.uint32) << shift)
-        reached = [(bits >= limits[:, None]).sum(1) for bits, limits in zip(own, raised, strict=True)]
+        raised = last[:, None] | (jnp.arange(1, 16, dtype=jnp.uint32) << shift)
+        reached = [(part[None] >= own[:, None, None]).sum((1, 2)) for part, own in zip(parts, raised, strict=True)]
         steps = (jnp.stack(reached) >= wanted[:, None]).sum(1).astype(jnp.uint32)
-        return threshold | (steps << shift)
+        return last | (steps << shift)
 
-    # In the end the last value that is wanted.
-    threshold = jax.lax.fori_loop(0, 8, settle, jnp.zeros(len(pairs), jnp.uint32) + (order[0] & 0))
-    last = of_part(threshold)
-    masks = order > last, order == last
-    above, equal = map(counts, masks)
-    slot = jnp.arange(count)
-
-    def found(mask, own, rank):
-        return nth_true(mask, ((jnp.cumsum(own) - own)[:, None] + rank).reshape(-1)).reshape(rank.shape)
-
-    rank = jnp.broadcast_to(slot, (len(pairs), count))
-    index = jnp.where(
-        rank < above[:, None],
-        found(masks[0], above, rank),
-        found(masks[1], equal, jnp.maximum(rank - above[:, None], 0)),
-    )
+    # Of each part the last value that is wanted.
+    last = jax.lax.fori_loop(0, 8, settle, jnp.zeros(len(pairs), jnp.uint32) + (order[0] & 0))
+    chosen = jnp.concatenate([_reaching(*own) for own in zip(parts, last, wanted, strict=True)])
+    slot = jnp.arange(count, dtype=jnp.int32)
+    rank = (jnp.cumsum(wanted) - wanted)[:, None] + jnp.minimum(slot, wanted[:, None] - 1)
+    index = _nth_true(chosen, rank.reshape(-1)).reshape(rank.shape)
+    # Rows of a part are filled up, so that numbers in the table run ahead.
+    begins = [sum(part.size for part in parts[:number]) for number in range(len(parts))]
+    index += jnp.asarray([first - begin for (first, _), begin in zip(pairs, begins, strict=True)])[:, None]
     exists = slot < wanted[:, None]
     index = jnp.where(exists, index, 0)
     top, place = jax.lax.top_k(jnp.where(exists, values[index], -jnp.inf), count)
     return top, jnp.take_along_axis(index, place, 1)
+
+
+def _reaching(table: jax.Array, last: jax.Array, wanted: jax.Array) -> jax.Array:
+    """The values above `last`, and of those equal to it the first ones that make up the number wanted."""
+    above, equal = table > last, table == last
+    before = jnp.cumsum(equal.sum(1, dtype=jnp.int32)) - equal.sum(1, dtype=jnp.int32)
+    return above | (equal & (before[:, None] + _running_sum(equal) <= wanted - above.sum(dtype=jnp.int32)))
 
 
 def _ordered_bits(values: jax.Array) -> jax.Array:
