@@ -13,6 +13,7 @@ Three backends, equal up to rounding:
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -218,7 +219,15 @@ def _by_window(features, boxes, levels, *, strides, grids):
 
 
 def _each(one, boxes, levels, grids):
-    return [[one(*own, out) for out in sides] for *own, sides in zip(boxes, levels, grids, strict=True)]
+    """Each set in each of its grids by ``one(boxes, levels, side)``, which pools all sets of a side at once."""
+    found = {}
+    for side in sorted(set(itertools.chain(*grids))):
+        members = [number for number, sides in enumerate(grids) if side in sides]
+        together = (jnp.concatenate([a[number] for number in members], 1) for a in (boxes, levels))
+        ends = np.cumsum([boxes[number].shape[1] for number in members])
+        parts = jnp.split(one(*together, side), ends[:-1], 1)
+        found |= {(number, side): part for number, part in zip(members, parts, strict=True)}
+    return [[found[number, side] for side in sides] for number, sides in enumerate(grids)]
 
 
 BACKENDS = {"matmul": _by_matmul, "window": _by_window, "atlas": by_atlas}
