@@ -80,7 +80,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `name` of C2AM_CACHE, else of $XDG_CACHE_HOME/c2am_jax or ~/.cache/c2am_jax: what can be made again."""
+    """The folder `name` of C2AM_CACHE, else of $XDG_CACHE_HOME/c2am_jax or ~/.cache/c2am_jax, for what can go."""
     given = os.environ.get("C2AM_CACHE")
     if not given:
         given = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "c2am_jax"

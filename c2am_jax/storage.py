@@ -1,7 +1,7 @@
 """Files in buckets (gs://): what goes wrong there as one line, what is worked on locally, and writes on a condition.
 
 Paths of `files.as_path` read and write single files, by gcsfs. What they cannot do is done here by google-cloud-storage:
-to list objects with their checksums, to send and fetch files checked, and to write only what is still unchanged.
+to list objects with their checksums, to send and fetch files checked, and to write only what nobody changed.
 """
 
 import base64
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, cache_folder, is_remote
 
-FIRST_TRY_S = 10.0  # seconds that the first request to a bucket may take before it counts as out of reach
+FIRST_TRY_S = 10.0  # that the first request to a bucket may take before it counts as out of reach
+BLOCK_S = 60.0  # that a block of a file may take
 _BLOCK = 1 << 20
 _PROBE = ".c2am_jax_can_write"
 
@@ -65,8 +66,8 @@ def _explained(error: Exception) -> str:
     """What a bucket's refusal means, and what to do."""
     code, text = getattr(error, "code", None), " ".join(str(error).split())
     said = f" ({text[:300]})" if text else ""
-    kind = type(error).__name__
-    if kind in ("DefaultCredentialsError", "RefreshError", "MutualTLSChannelError") or code == 401:
+    kind, auth = type(error).__name__, sys.modules.get("google.auth.exceptions")
+    if code == 401 or (auth and isinstance(error, auth.GoogleAuthError) and kind != "TransportError"):
         return (
             f"no credentials that work{said}: run gcloud auth application-default login, or name a service account's "
             "file by GOOGLE_APPLICATION_CREDENTIALS"
@@ -226,7 +227,8 @@ def read_range(source: str | os.PathLike, generation: int, begin: int, end: int)
     with storage_errors(source):
         bucket, name = _split(source)
         blob = bucket.blob(name, generation=generation)
-        return blob.download_as_bytes(start=begin, end=end - 1, raw_download=True, checksum=None)
+        within = {"retry": _patience(BLOCK_S), "timeout": BLOCK_S}
+        return blob.download_as_bytes(start=begin, end=end - 1, raw_download=True, checksum=None, **within)
 
 
 def move(folder: str | os.PathLike, target: str | os.PathLike) -> None:

@@ -123,8 +123,8 @@ class _Copy:
             part.unlink()
             if tries == 2:
                 raise StorageError(
-                    f"{self._source}/{file}: what arrives has another checksum than the bucket says, twice: run the same "
-                    "command again, or put the file there again"
+                    f"{self._source}/{file}: what arrives has another checksum than the bucket says, twice: run the "
+                    "same command again, or put the file there again"
                 )
             _LOG.warning("%s/%s arrived damaged: it is copied again", self._source, file)
         target = self._place / file

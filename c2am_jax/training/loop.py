@@ -112,6 +112,8 @@ def train(
                 (show or _LOG.info)(line)
 
         writer = stack.enter_context(MetricWriter(workdir, start_step=start)) if is_first else None
+        if writer is not None and writer.folder != workdir:
+            _LOG.info("metrics grow in %s and go to %s at each save", writer.folder, workdir)
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
         progress = stack.enter_context(Progress(start, last_step, settings.batch_size, shown=is_first))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())

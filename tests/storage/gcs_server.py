@@ -84,8 +84,7 @@ class Server:
         self.buckets = {name: Bucket(name) for name in names}
         self.refuse, self.cut, self.requests, self.uploads = lambda method, path: None, None, [], {}
         self.lock = threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"served": self}))
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", port), type("Handler", (_Handler,), {"served": self}))
         self.address = f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self):
@@ -96,10 +95,30 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
 
+    def names(self, prefix="", bucket="pods"):
+        """Of the objects below `prefix`."""
+        return sorted(name for name in self.buckets[bucket].objects if name.startswith(prefix))
+
+    def content(self, name, bucket="pods"):
+        return self.buckets[bucket].objects[name][0]
+
+    def upload(self, folder, prefix, bucket="pods"):
+        """Put the files of a local folder below `prefix`."""
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            self.buckets[bucket].put(f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
     def bucket(self, name):
         if name not in self.buckets:
             raise Refusal(404, "The specified bucket does not exist.")
         return self.buckets[name]
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        """Clients that were killed break their connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
