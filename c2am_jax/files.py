@@ -53,6 +53,9 @@ def _prepare_remote() -> None:
             'gs:// needs the packages of the extra "gcs": pip install "c2am_jax[gcs]", or in a clone pip install '
             '".[gcs]"'
         ) from None
+    from etils.epath import gpath
+
+    gpath._is_tf_installed.cache_clear()  # epath looks at its variable once, as soon as any path is used
     for name, value in settings.items():
         conf.setdefault("gcs", {}).setdefault(name, value)
 

@@ -1,7 +1,8 @@
 """Files in buckets (gs://): what goes wrong there as one line, what is worked on locally, and writes on a condition.
 
-Paths of `files.as_path` read and write single files, by gcsfs. What they cannot do is done here by google-cloud-storage:
-to list objects with their checksums, to send and fetch files checked, and to write only what nobody changed.
+Paths of `files.as_path` read and write single files, by gcsfs. What they cannot do is done here by
+google-cloud-storage: to list objects with their checksums, to send and fetch files checked, and to write only what
+nobody changed.
 """
 
 import base64
@@ -292,12 +293,17 @@ class Mirror:
     def __init__(self, remote: str | os.PathLike):
         """Nothing is fetched yet."""
         self._remote = as_path(remote)
-        self.folder = cache_folder("runs") / os.fspath(self._remote).replace("://", "/")
+        self.folder = self.place(self._remote)
         self._sent: Mapping[str, tuple[int, int]] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.iterdir():  # of a run that was killed: it has sent what counts
             if left.is_file():
                 left.unlink()
+
+    @staticmethod
+    def place(remote: str | os.PathLike) -> Path:
+        """The local folder of a remote one."""
+        return cache_folder("runs") / os.fspath(remote).replace("://", "/")
 
     def fetch(self, name: str) -> None:
         """Take the copy of a file that is in the bucket, if one is. Raises StorageError."""

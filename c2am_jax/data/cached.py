@@ -83,8 +83,8 @@ class _Copy:
         free = shutil.disk_usage(self._partial).free
         if size - begun > free:
             raise StorageError(
-                f"{self._place}: {(size - begun) / 1e9:.1f} GB of {self._name} are to be copied here and {free / 1e9:.1f} "
-                "GB are free: free some space or set C2AM_CACHE to a folder elsewhere"
+                f"{self._place}: {(size - begun) / 1e9:.1f} GB of {self._name} are to be copied here and "
+                f"{free / 1e9:.1f} GB are free: free some space or set C2AM_CACHE to a folder elsewhere"
             )
         went_on = f", from {begun / MB:.0f} MB on" if begun else ""
         count = f"{len(missing)} file{'' if len(missing) == 1 else 's'}"
