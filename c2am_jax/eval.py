@@ -160,9 +160,8 @@ def main(_) -> None:
         _check_official()
     if _ANNOTATIONS.value and _PREDICTIONS.value:
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
-    workdir = command_line.WORKDIR.value
-    if workdir:
-        check_writable(as_path(workdir) / "eval")
+    if command_line.WORKDIR.value:
+        check_writable(as_path(command_line.WORKDIR.value) / "eval")
     if command_line.CONFIG.value is None:
         if command_line.WORKDIR.value:
             raise UserError(

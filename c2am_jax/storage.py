@@ -232,6 +232,14 @@ def read_range(source: str | os.PathLike, generation: int, begin: int, end: int)
         return blob.download_as_bytes(start=begin, end=end - 1, raw_download=True, checksum=None, **within)
 
 
+def delete(folder: str | os.PathLike) -> None:
+    """Delete all below a remote folder."""
+    with storage_errors(folder):
+        bucket, name = _split(folder)
+        for file in objects(folder):
+            bucket.blob(f"{name}/{file}").delete()
+
+
 def move(folder: str | os.PathLike, target: str | os.PathLike) -> None:
     """Move all below a remote folder to another name in the same bucket."""
     with storage_errors(folder):

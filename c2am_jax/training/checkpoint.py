@@ -23,7 +23,7 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import as_path, is_remote, replace_text
-from c2am_jax.storage import StorageError, move, objects, remote_errors
+from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
 
 State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)
@@ -55,6 +55,10 @@ class Checkpoints:
         self._checksums = place / f"{name}_checksums"
         self._damaged = place / f"{name}_damaged"
         self._writes = experiment is not None
+        if self._writes and is_remote(place) and jax.process_index() == 0:
+            with remote_errors(place):
+                for left in [path for path in self.folder.glob("*") if was_cut_off(path)]:
+                    delete(left)
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self._metadata = {"versions": versions, "config": experiment.as_json() if experiment else {}}
         self._checkpointer = ocp.training.Checkpointer(
@@ -275,6 +279,17 @@ def saved_steps(folder: Path) -> list[int]:
     else:
         found = list(folder.glob("*"))
     return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def was_cut_off(checkpoint: Path) -> bool:
+    """Whether a folder is what a save left that never ended. On a disk such a folder has another name."""
+    sealed = checkpoint.parent.with_name(f"{checkpoint.parent.name}_checksums") / f"{checkpoint.name}.json"
+    return (
+        is_remote(checkpoint)
+        and checkpoint.name.isdigit()
+        and not (checkpoint / COMMITTED).is_file()
+        and not sealed.is_file()
+    )
 
 
 def _checksums(folder: Path) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import is_remote
 from c2am_jax.storage import check_reachable
-from c2am_jax.training.checkpoint import Checkpoints, saved_steps
+from c2am_jax.training.checkpoint import Checkpoints, saved_steps, was_cut_off
 from c2am_jax.training.schedule import Schedule
 
 
@@ -110,7 +110,7 @@ def check_first_start(workdir: Path) -> None:
         path.relative_to(workdir).as_posix()
         for folder in ("checkpoints", "checkpoints_damaged")
         for path in (workdir / folder).glob("*")
-        if path.is_dir() and path.name.partition("_")[0].isdigit()
+        if path.is_dir() and path.name.partition("_")[0].isdigit() and not was_cut_off(path)
     )
     if not lost:
         return

@@ -12,15 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import ROOT, output, run, start, wait_for
-from tiny import tiny_config
+from tiny import random_batch, tiny_config
 from untrained import STEP, untrained_run
 
 from c2am_jax import predict
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path
+from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.mesh import data_mesh, replicated
+from c2am_jax.training import logit_statistics
 from c2am_jax.training.checkpoint import COMMITTED, Checkpoints, saved_steps
 from c2am_jax.training.initial import classes_of, load, weights_of_workdir
+from c2am_jax.training.nonfinite import read_batch, write_batch
 from c2am_jax.training.preconditions import check_first_start
 from c2am_jax.training.state import build_detector
 
@@ -54,7 +57,7 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
     before = {line["step"]: line["loss"] for line in metrics(bucket)}
 
     monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "second machine"))
-    status, shown, error = run("train.py", *where, **TRAIN, train__eval_every=6, **shared)
+    status, shown, error = run("train.py", *where, "--profile=1", **TRAIN, train__eval_every=6, **shared)
     assert status == 0, error
     resumed = int(re.search(r"resumed from step (\d+), workdir gs://pods/run", shown)[1])
     assert resumed >= 2 and "gs://pods/run/eval/6" in shown and "its last owner is gone" in error
@@ -64,7 +67,7 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
     assert "eval/segm/AP" in lines[-1]
     there = {name.removeprefix("run/").partition("/")[0].partition(".out.")[0] for name in bucket.names("run/")}
     assert there == {
-        *("config.json", "categories.json", "metrics.jsonl", "events", "eval"),
+        *("config.json", "categories.json", "metrics.jsonl", "events", "eval", "profile"),
         *("checkpoints", "checkpoints_checksums", "best", "best_checksums", "best.json"),
     }
     assert len([name for name in bucket.names("run/") if "tfevents" in name]) == 2
@@ -152,12 +155,15 @@ def test_the_newest_are_kept_and_one_that_was_cut_off_does_not_count(bucket, arr
     ]
     del bucket.buckets["pods"].objects[f"kept/checkpoints/4/{COMMITTED}"]  # killed before its last file
     assert saved_steps(workdir / "checkpoints") == [2, 3]
+    del bucket.buckets["pods"].objects["kept/checkpoints_checksums/4.json"]
     with Checkpoints(workdir, experiment=tiny_config()) as checkpoints:
-        assert checkpoints.steps == [2, 3]
+        assert checkpoints.steps == [2, 3] and not bucket.names("kept/checkpoints/4")
         found = checkpoints.load(arrays)
         checkpoints.save(arrays, 4)
     np.testing.assert_array_equal(found["a"], arrays["a"])
     assert saved_steps(workdir / "checkpoints") == [2, 3, 4]
+    bucket.buckets["pods"].put("young/checkpoints/1/state/_METADATA", b"{}")  # the first save was cut off
+    check_first_start(as_path("gs://pods/young"))
 
 
 @pytest.mark.parametrize("harm", ["missing", "other"])
@@ -180,6 +186,25 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(bucket, a
         del objects[name]
     with pytest.raises(UserError, match=r"no checkpoint there is whole; damaged: checkpoints_damaged/2_\d+\. Put back"):
         check_first_start(workdir)
+
+
+def test_a_save_that_the_bucket_refuses_is_one_line(bucket, arrays, monkeypatch):
+    save(arrays, as_path("gs://pods/refused"), 1)
+    monkeypatch.setattr(bucket, "refuse", lambda method, path: 403 if method == "POST" else None)
+    with pytest.raises(UserError, match=r"gs://pods/refused/checkpoints: a checkpoint could not be saved .*: 1\. When"):
+        save(arrays, as_path("gs://pods/refused"), 2)
+
+
+def test_a_batch_and_statistics_are_kept_in_a_bucket_too(bucket):
+    batch = jax.tree.map(np.asarray, random_batch(2))
+    said = write_batch(as_path("gs://pods/kept"), 7, iter([((64, 64), batch)]))
+    assert said.endswith("gs://pods/kept/nonfinite/step_7.npz")
+    step, bucket_hw, first, found = read_batch(as_path("gs://pods/kept/nonfinite/step_7.npz"))
+    assert (step, bucket_hw, first) == (7, (64, 64), 0)
+    np.testing.assert_array_equal(found.image, batch.image)
+    path = logit_statistics.path_of("gs://pods/kept", 7)
+    logit_statistics.write(LogitStatistics(np.ones(3), np.full(3, 2.0)), path)
+    assert logit_statistics.read(path).std.tolist() == [2, 2, 2]
 
 
 def test_weights_come_from_a_run_in_a_bucket(bucket):
