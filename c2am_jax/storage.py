@@ -9,6 +9,7 @@ import base64
 import contextlib
 import functools
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -172,17 +173,25 @@ def local_file(path: str | os.PathLike) -> Iterator[str]:
 def worked_on(folder: str | os.PathLike) -> Iterator[Path]:
     """A local folder to write into: `folder`, made if need be; of a remote one a stand-in, sent there at the end.
 
-    After an error nothing is sent. Raises StorageError if it cannot be sent.
+    After an error nothing is sent. Raises StorageError if it cannot be sent; the stand-in stays then, and is named.
     """
     if not is_remote(folder):
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         yield place
         return
-    with tempfile.TemporaryDirectory(prefix="c2am_") as scratch:
-        yield Path(scratch)
-        for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
-            send(file, as_path(folder) / file.relative_to(scratch).as_posix())
+    place, keep = Path(tempfile.mkdtemp(prefix="c2am_")), False
+    try:
+        yield place
+        for file in sorted(path for path in place.rglob("*") if path.is_file()):
+            try:
+                send(file, as_path(folder) / file.relative_to(place).as_posix())
+            except StorageError as error:
+                keep = True
+                raise StorageError(f"{error}; the files stay in {place}: copy them to {os.fspath(folder)}") from None
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def objects(folder: str | os.PathLike) -> dict[str, Object]:

@@ -50,6 +50,14 @@ def test_results_are_sent_when_the_work_is_done_and_not_after_an_error(emulator)
     assert not emulator.names("eval/9")
 
 
+def test_results_that_cannot_be_sent_stay_here(emulator, monkeypatch):
+    monkeypatch.setattr(emulator, "refuse", refusing(403))
+    with pytest.raises(StorageError) as raised, worked_on("gs://pods/eval/10") as place:
+        (place / "metrics.json").write_text("{}")
+    assert str(raised.value).endswith(f"; the files stay in {place}: copy them to gs://pods/eval/10")
+    assert (place / "metrics.json").read_text() == "{}"
+
+
 def test_a_mirror_begins_with_the_buckets_copy_and_sends_what_grew(emulator, cache):
     emulator.buckets["pods"].put("curves/metrics.jsonl", b"1\n")
     (cache / "runs/gs/pods/curves").mkdir(parents=True)
