@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import ROOT, output, run, start, wait_for
+from commands import ROOT, output, start, wait_for
 from tiny import random_batch, tiny_config
 from untrained import STEP, untrained_run
 
@@ -27,6 +27,7 @@ from c2am_jax.training.nonfinite import read_batch, write_batch
 from c2am_jax.training.preconditions import check_first_start
 from c2am_jax.training.state import build_detector
 
+PATIENCE_S = 900  # of commands that take a minute, on a machine that has other work too
 TRAIN = {"train__steps": 6, "train__checkpoint_every": 2}
 
 
@@ -47,7 +48,7 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
     monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "first machine"))
     where, shared = ("gs://pods/run", "gs://pods/data"), {"cache": tmp_path / "compiled"}
     first = start("train.py", *where, **TRAIN, **shared)
-    wait_for(lambda: f"run/checkpoints/2/{COMMITTED}" in bucket.names("run/"), first)
+    wait_for(lambda: f"run/checkpoints/2/{COMMITTED}" in bucket.names("run/"), first, PATIENCE_S)
     first.send_signal(signal.SIGKILL)
     _, _, error = output(first)
     assert re.search(
@@ -57,7 +58,7 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
     before = {line["step"]: line["loss"] for line in metrics(bucket)}
 
     monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "second machine"))
-    status, shown, error = run("train.py", *where, **TRAIN, train__eval_every=6, **shared)
+    status, shown, error = output(start("train.py", *where, **TRAIN, train__eval_every=6, **shared), PATIENCE_S)
     assert status == 0, error
     resumed = int(re.search(r"resumed from step (\d+), workdir gs://pods/run", shown)[1])
     assert resumed >= 2 and "gs://pods/run/eval/6" in shown and "its last owner is gone" in error
@@ -75,7 +76,7 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
 
     report = "--report=gs://pods/run/report.html"
     bucket.requests.clear()
-    status, shown, error = run("eval.py", *where, report, **TRAIN, **shared)
+    status, shown, error = output(start("eval.py", *where, report, **TRAIN, **shared), PATIENCE_S)
     assert status == 0, error
     assert "step 6, 12 images of small_val" in shown and "gs://pods/run/eval/6\n" in shown
     assert b"small_val" in bucket.content("run/report.html") and "copying" not in error
@@ -97,7 +98,7 @@ def command(*arguments, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     return made.returncode, made.stderr
 
