@@ -85,8 +85,11 @@ def test_a_run_in_a_bucket_is_killed_resumed_evaluated_and_predicts(
     pictures = str(glyph_folder / "small" / "images" / "val")
     options = ["--workdir=gs://pods/run", f"--out={tmp_path / 'out'}", "--threshold=0"]
     assert predict.main([pictures, *options]) == 0
-    assert "step 6: " in capsys.readouterr().out and len(list((tmp_path / "out").glob("*.png"))) == 12
-    assert predict.main([pictures, "--workdir=gs://pods/run", "--out=gs://pods/out"]) == 2
+    assert "step 6: " in capsys.readouterr().out and len(list((tmp_path / "out").glob("*.jpg"))) == 12
+
+
+def test_drawings_go_to_a_local_folder(tmp_path, capsys):
+    assert predict.main([str(tmp_path), "--workdir=gs://pods/run", "--out=gs://pods/out"]) == 2
     assert "--out gs://pods/out: drawings are written into a local folder" in capsys.readouterr().err
 
 
