@@ -1,6 +1,13 @@
 """Kill a training run at random moments, many times, and compare its losses with an undisturbed run.
 
     python -m benchmarks.chaos --kills 30 --steps 150 --folder /tmp/chaos
+    python -m benchmarks.chaos --kills 30 --steps 150 --folder /tmp/chaos --workdir gs://BUCKET/chaos
+
+With --workdir the runs are in a bucket; the folder then holds what is local: pictures to draw, the log, the compiled
+steps. A server on this machine stands in for Cloud Storage with
+
+    python tests/storage/gcs_server.py 9023 pods &
+    STORAGE_EMULATOR_HOST=http://127.0.0.1:9023 python -m benchmarks.chaos ... --workdir gs://pods/chaos
 
 Both runs train the same small detector on glyphs through train.py. The disturbed one is started again after every kill;
 half of the kills are SIGTERM (save and leave with status 75), half SIGKILL, a third of them aimed at a save that is
@@ -18,6 +25,9 @@ import time
 from pathlib import Path
 
 from c2am_jax.errors import EXIT_STOPPED
+from c2am_jax.files import as_path, is_remote
+from c2am_jax.storage import Mirror
+from c2am_jax.training.checkpoint import saved_steps
 
 SMALL = {
     "model.backbone.width": 8,
@@ -44,9 +54,9 @@ def command(workdir: Path, steps: int, data: Path) -> list[str]:
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    """Loss of each step that is logged."""
+    """Loss of each step that is logged; of a workdir in a bucket those that are there."""
     file = workdir / "metrics.jsonl"
-    if not file.exists():
+    if not file.is_file():
         return {}
     found = {}
     for line in file.read_text().splitlines():
@@ -59,9 +69,17 @@ def losses(workdir: Path) -> dict[int, float]:
     return found
 
 
+def growing(workdir: Path) -> Path:
+    """Where ``metrics.jsonl`` grows: of a workdir in a bucket on this machine, from where it is sent at each save."""
+    return Mirror.place(workdir) if is_remote(workdir) else workdir
+
+
 def saving(workdir: Path) -> bool:
     """Whether a checkpoint is being written."""
-    return any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
+    folder = workdir / "checkpoints"
+    if is_remote(workdir):  # its name there is final from the first
+        return sum(path.name.isdigit() for path in folder.glob("*")) > len(saved_steps(folder))
+    return any("tmp" in path.name for path in folder.glob("*"))
 
 
 def main() -> int:
@@ -71,13 +89,15 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--workdir", help="of both runs, such as gs://BUCKET/chaos; default: the folder")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(options.folder / "compiled")}
     log = (options.folder / "train.log").open("a")
+    runs = as_path(options.workdir or options.folder)
 
     def launch(name):
-        line = command(options.folder / name, options.steps, options.folder / "data")
+        line = command(runs / name, options.steps, options.folder / "data")
         return subprocess.Popen(line, env=environment, stdout=log, stderr=log)
 
     begin = time.time()
@@ -86,16 +106,17 @@ def main() -> int:
         return 1
     print(f"undisturbed run: {time.time() - begin:.0f} s", flush=True)
 
-    rng, workdir = random.Random(options.seed), options.folder / "disturbed"
+    rng, workdir = random.Random(options.seed), runs / "disturbed"
+    local = growing(workdir)
     kills, repeated, status = 0, 0, None
     while status != 0:
-        before = max(losses(workdir), default=0)
+        before = max(losses(local), default=0)
         process = launch("disturbed")
         if kills < options.kills:
             kind = rng.choice([signal.SIGTERM, signal.SIGKILL])
             target, aim = rng.randrange(1, 12), rng.random() < 1 / 3
             while process.poll() is None:
-                seen = max(losses(workdir), default=0)
+                seen = max(losses(local), default=0)
                 if seen >= before + target and (not aim or saving(workdir)):
                     break
                 time.sleep(0.005 if aim else 0.1)
@@ -104,17 +125,16 @@ def main() -> int:
                 process.send_signal(kind)
                 kills += 1
         status = process.wait()
-        reached = max(losses(workdir), default=0)
+        reached = max(losses(local), default=0)
         if status == -signal.SIGKILL or status == EXIT_STOPPED:
-            steps = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
-            lost = reached - max(steps, default=0)
+            lost = reached - max(saved_steps(workdir / "checkpoints"), default=0)
             repeated += lost
             how = "SIGTERM" if status == EXIT_STOPPED else "SIGKILL"
             print(f"kill {kills}: {how} at step {reached}{', while saving' if aim else ''}, {lost} lost", flush=True)
         elif status != 0:
             print(f"unexpected exit status {status} at step {reached}, see {options.folder / 'train.log'}", flush=True)
             return 1
-    expected, found = losses(options.folder / "undisturbed"), losses(workdir)
+    expected, found = losses(runs / "undisturbed"), losses(workdir)
     line = {
         "benchmark": "chaos",
         "kills": kills,

@@ -4,7 +4,6 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -13,6 +12,8 @@ from ml_collections import config_flags
 
 from c2am_jax import config_files
 from c2am_jax.errors import UserError, bare, guarded, say
+from c2am_jax.files import as_path
+from c2am_jax.storage import check_reachable
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -22,7 +23,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "--config.KEY=VALUE changes a value of it, such as --config.train.batch_size=8.",
     lock_config=True,
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs; default runs/NAME.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of checkpoints and logs, local or gs://BUCKET/...; default runs/NAME."
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -99,14 +102,19 @@ def with_config_of_workdir(arguments: Sequence[str]) -> list[str]:
     if "workdir" in named and not {"config", "annotations"} & {*named}:  # annotations are scored without any config
         place = named.index("workdir")
         _, equals, workdir = given[place].partition("=")
-        file = Path(workdir if equals else "".join(given[place + 1 : place + 2])) / "config.json"
+        workdir = workdir if equals else "".join(given[place + 1 : place + 2])
+        check_reachable(workdir, run=True)
+        file = as_path(workdir) / "config.json"
         if file.is_file():
             return [command, f"--config={file}", *given]
     return [command, *given]
 
 
 def _parse(arguments: Sequence[str], complete: Callable[[Sequence[str]], list[str]]) -> list[str]:
-    arguments = complete(arguments)
+    try:
+        arguments = complete(arguments)
+    except UserError as error:
+        sys.exit(say(error))
     for number, argument in enumerate(arguments):
         if argument == "--config" and number + 1 < len(arguments):
             argument = f"--config={arguments.pop(number + 1)}"

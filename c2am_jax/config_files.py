@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
 
 _PACKAGE = Path(__file__).resolve().parent
 # An installed package has them inside; in a clone they stand beside the package.
@@ -40,7 +41,7 @@ def find(argument: str) -> str:
     Raises:
       UserError: neither a file nor a known name.
     """
-    if argument.endswith(".json") and Path(argument).is_file():
+    if argument.endswith(".json") and as_path(argument).is_file():
         return f"{_PACKAGE / 'config.py'}:{argument}"
     file, colon, given = argument.partition(":")
     if Path(file).is_file():

@@ -22,6 +22,8 @@ from absl import flags
 
 from c2am_jax import command_line
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
+from c2am_jax.storage import check_writable
 
 if TYPE_CHECKING:
     from c2am_jax.evaluation.evaluate import Evaluated
@@ -94,11 +96,11 @@ def score(annotations: str, predictions: str) -> None:
             print(pool_line(found, kind))
         print(threshold_line(scored.thresholds(), kind))
     if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
+        as_path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
     if _REPORT.value:
         from c2am_jax.report.results_report import results_report
 
-        results_report(Path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
+        results_report(as_path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
     if _OFFICIAL.value:
         _compare(annotations, {kind: (predictions, found)}, classes)
 
@@ -108,7 +110,7 @@ def _inspect(experiment: "Experiment", evaluated: "Evaluated") -> None:
     if _REPORT.value:
         from c2am_jax.report.checkpoint_report import checkpoint_report
 
-        checkpoint_report(Path(_REPORT.value), experiment, evaluated)
+        checkpoint_report(as_path(_REPORT.value), experiment, evaluated)
     if _OFFICIAL.value:
         files = {kind: evaluated.folder / f"detections_{kind}.json" for kind in evaluated.scored}
         scored = {kind: (files[kind], found.metrics()) for kind, found in evaluated.scored.items()}
@@ -158,6 +160,8 @@ def main(_) -> None:
         _check_official()
     if _ANNOTATIONS.value and _PREDICTIONS.value:
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
+    if command_line.WORKDIR.value:
+        check_writable(as_path(command_line.WORKDIR.value) / "eval")
     if command_line.CONFIG.value is None:
         if command_line.WORKDIR.value:
             raise UserError(

@@ -26,6 +26,7 @@ from c2am_jax.checks import (
 from c2am_jax.data.minival import SUBSETS
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
 from c2am_jax.losses.calibration import CalibrationSettings
 from c2am_jax.losses.methods import checked_parameters, method_parameters
 from c2am_jax.models.architecture import MaskRCNNSettings
@@ -192,7 +193,7 @@ class Experiment(Settings):
 def read_experiment(file: str | Path) -> Experiment:
     """The experiment of a ``config.json``, also of an older version. Raises UserError for a damaged or another file."""
     try:
-        values = json.loads(Path(file).read_text())
+        values = json.loads(as_path(file).read_text())
         if not isinstance(values, dict) or "loss" not in values:
             raise UserError(f"{file}: not the config.json of a run")
         return Experiment.from_dict(values)

@@ -1,17 +1,69 @@
-"""Files that are whole or not there, whenever the process is killed."""
+"""Paths on a disk and in buckets alike, and files that are whole or not there, whenever the process is killed."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
-from etils import epath
+from c2am_jax.errors import UserError
+
+SCHEMES = ("gs://", "s3://", "az://", "hf://")
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is a URI of remote storage."""
+    return os.fspath(path).startswith(SCHEMES)
+
+
+def as_path(path: str | os.PathLike) -> Path:
+    """A path to look at and to read and write small files by, wherever it is.
+
+    Of a local one it is a `Path`; of a remote one an `epath.Path`, which has the same methods but for ``rglob`` and
+    ``absolute``, and a ``stat`` of its own.
+
+    Raises:
+      UserError: a remote path, and the package that speaks to its storage is not installed.
+    """
+    if not is_remote(path):
+        return Path(path)
+    _prepare_remote()
+    from etils import epath
+
+    return cast(Path, epath.Path(path))
+
+
+@functools.cache
+def _prepare_remote() -> None:
+    """Choose how epath speaks to buckets: fsspec and gcsfs, never TensorFlow, which knows no emulator."""
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    settings: dict[str, object] = {"use_listings_cache": False}  # others write there too: tensorstore, other hosts
+    if emulator:  # what gcsfs and google-cloud-storage read; tensorstore has a variable of its own
+        os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", emulator)
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # of gRPC alone
+        os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "emulator")  # tensorstore looks for no credentials then
+        settings["token"] = "anon"
+    try:
+        import gcsfs  # noqa: F401  which epath imports when it is needed, without saying what to install
+        from fsspec.config import conf
+    except ImportError:
+        raise UserError(
+            'gs:// needs the packages of the extra "gcs": pip install "c2am_jax[gcs]", or in a clone pip install '
+            '".[gcs]"'
+        ) from None
+    from etils.epath import gpath
+
+    gpath._is_tf_installed.cache_clear()  # epath looks at its variable once, as soon as any path is used
+    for name, value in settings.items():
+        conf.setdefault("gcs", {}).setdefault(name, value)
 
 
 @contextlib.contextmanager
-def replacing(path: epath.Path | Path) -> Iterator[epath.Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path`, with its suffix, to write to; it becomes `path` at the end, or goes if an error comes."""
-    place = epath.Path(path)
+    place = as_path(path)
     partial = place.parent / f"{place.stem}.{os.getpid()}.partial{place.suffix}"
     try:
         yield partial
@@ -21,7 +73,18 @@ def replacing(path: epath.Path | Path) -> Iterator[epath.Path]:
         raise
 
 
-def replace_text(path: epath.Path | Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write a small file, local or remote: a kill leaves the old or the new text, never half of it."""
+    if is_remote(path):  # an object is there when all of it has come
+        as_path(path).write_text(text)
+        return
     with replacing(path) as partial:
         partial.write_text(text)
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` of C2AM_CACHE, else of $XDG_CACHE_HOME/c2am_jax or ~/.cache/c2am_jax, for what can go."""
+    given = os.environ.get("C2AM_CACHE")
+    if not given:
+        given = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "c2am_jax"
+    return Path(given).expanduser() / name

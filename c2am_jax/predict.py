@@ -24,6 +24,7 @@ from PIL import Image
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.files import is_remote
 from c2am_jax.progress import Counter
 
 NAMED = 5  # faults named where none of the pictures could be used
@@ -195,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--annotations", metavar="FILE", help="json (LVIS or COCO layout) of the pictures to take from the one DIR"
     )
-    parser.add_argument("--workdir", required=True, help="of the run whose checkpoint is taken")
+    parser.add_argument("--workdir", required=True, help="of the run whose checkpoint is taken, local or gs://")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="default: predictions")
     parser.add_argument("--threshold", type=float, default=0.5, metavar="T", help="lowest score, 0 to 1; default 0.5")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures at once; default 4")
@@ -212,6 +213,10 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
     if options.annotations and (len(options.inputs) != 1 or not Path(options.inputs[0]).is_dir()):
         raise UserError("--annotations lists the pictures: give the one folder they are in, and no picture files")
+    if is_remote(options.out):
+        raise UserError(
+            f"--out {options.out}: drawings are written into a local folder; copy it with gcloud storage cp -r"
+        )
     if options.batch < 1:
         raise UserError(f"--batch {options.batch} must be at least 1")
     if options.video and Path(options.video).suffix.lower() not in VIDEO_SUFFIXES:

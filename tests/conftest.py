@@ -1,5 +1,6 @@
 """Settings and fixtures of every test: CPU, eight virtual devices, the shared reference material."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -54,6 +55,35 @@ def workdir(tmp_path_factory, compile_quickly) -> Path:
     from untrained import untrained_run
 
     return untrained_run(tmp_path_factory.mktemp("run"))
+
+
+EMULATOR = (
+    "STORAGE_EMULATOR_HOST",
+    "TENSORSTORE_GCS_HTTP_URL",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT",
+    "GOOGLE_AUTH_TOKEN_FOR_TESTING",
+)
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    """A server with the empty bucket "pods", which this process and those that it starts take for Cloud Storage."""
+    if importlib.util.find_spec("gcsfs") is None:  # not imported: it reads the environment then
+        pytest.skip('needs the extra "gcs"')
+    from gcs_server import Server
+
+    from c2am_jax import files, storage
+
+    before = {name: os.environ.pop(name, None) for name in EMULATOR}
+    with Server("pods") as server:
+        os.environ["STORAGE_EMULATOR_HOST"] = server.address
+        for cached in (files._prepare_remote, storage._client):
+            cached.cache_clear()
+        yield server
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

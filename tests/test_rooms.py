@@ -8,8 +8,9 @@ import c2am_jax
 
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
-    ("errors", "files", "frequency", "processes", "progress", "structures"),
-    ("ahead", "checks", "config_files", "downloads", "environment"),
+    ("errors", "frequency", "processes", "progress", "structures"),
+    ("files",),
+    ("ahead", "checks", "config_files", "downloads", "environment", "storage"),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),
     ("models",),

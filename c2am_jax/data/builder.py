@@ -25,9 +25,9 @@ from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import is_remote, local_file, storage_errors
-from c2am_jax.files import replace_text
+from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.frequency import GROUPS
+from c2am_jax.storage import check_reachable, local_file, storage_errors
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 @contextlib.contextmanager
 def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
     """Processes of one machine that write the same data set take turns; in a remote folder nobody waits."""
-    epath.Path(data_dir).mkdir(parents=True, exist_ok=True)
+    as_path(data_dir).mkdir(parents=True, exist_ok=True)
     if is_remote(data_dir):
         yield
         return
@@ -66,7 +66,7 @@ def prepare(
       annotations: the json, local or remote (gs://).
       images: folder of the image files, local or remote.
       name: of the data set, a folder name; checked against the published counts if it is e.g. "lvis_v1_train".
-      data_dir: folder of prepared data sets, local or remote (training reads local ones).
+      data_dir: folder of prepared data sets, local or remote.
       replace: prepare anew what is finished.
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
@@ -86,8 +86,10 @@ def prepare(
         raise PreparationError(
             f"{annotations}: with Beam the json must be a file that all workers see, not a remote one"
         )
+    for place in (annotations, images, data_dir):
+        check_reachable(place)
     with storage_errors(data_dir):
-        if not epath.Path(images).is_dir():
+        if not as_path(images).is_dir():
             raise PreparationError(f"{images}: no such folder of images")
         with turns(name, data_dir):
             if is_prepared(name, data_dir) and not replace:

@@ -15,6 +15,7 @@ import numpy as np
 from c2am_jax.data.entries import id_fault
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
 
 FILE = "categories.json"  # of a workdir: what its detector knows
 SHOWN = 10  # names in one line
@@ -140,7 +141,7 @@ def categories_in(content: Any, path: str | Path) -> CategoryTable:
 
 def read_classes(path: str | Path) -> CategoryTable:
     """`read_categories` of a file, or of a workdir's ``categories.json``."""
-    return read_categories(Path(path) / FILE if Path(path).is_dir() else path)
+    return read_categories(as_path(path) / FILE if as_path(path).is_dir() else path)
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = SHOWN) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from c2am_jax.data import builder, glyphs, prepared
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path, is_remote
 
 _LOG = logging.getLogger(__name__)
 # Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
@@ -28,14 +29,14 @@ class MissingDataset(UserError):
 
 def sources(data: DataSettings, split: str) -> tuple[Path, Path]:
     """Annotation json and image folder of a split, "train", "val" or "test": by settings, or the standard places."""
-    folder = Path(data.dir) / data.name
+    folder = as_path(data.dir) / data.name
     standard = STANDARD_ANNOTATIONS.get(data.name, "{split}.json").format(split=split)
     annotations, images = data.annotations, data.images
     if split == "val":
         annotations, images = data.val_annotations, data.val_images or data.images
     if split == "test":
         annotations, images = data.test_annotations, data.test_images or data.val_images or data.images
-    return Path(annotations or folder / standard), Path(images or folder / "images")
+    return as_path(annotations or folder / standard), as_path(images or folder / "images")
 
 
 def check_sources(name: str, annotations: Path, images: Path, split: str) -> None:
@@ -47,16 +48,21 @@ def check_sources(name: str, annotations: Path, images: Path, split: str) -> Non
 def source_of(data: DataSettings, split: str) -> Path:
     """The annotation json of a split as the user knows it; the prepared copy if that one is gone."""
     named = sources(data, split)[0]
-    if named.is_file():
+    if not is_remote(named) and named.is_file():
         return named
-    return Path(prepared.folder_of(f"{data.name}_{split}", data.dir)) / "annotations.json"
+    return as_path(prepared.folder_of(f"{data.name}_{split}", data.dir)) / "annotations.json"
 
 
 def check_there(data: DataSettings, split: str) -> None:
     """Raises MissingDataset, before any preparation, if a split is not prepared and its files are not there."""
+    name = f"{data.name}_{split}"
+    if is_remote(data.dir):
+        if not prepared.is_prepared(name, data.dir):
+            raise MissingDataset(_not_in_bucket(name, data.dir))
+        return
     annotations, images = sources(data, split)
     named = {"train": data.annotations, "val": data.val_annotations, "test": data.test_annotations}[split]
-    if data.name != "glyphs" and not prepared.is_prepared(f"{data.name}_{split}", data.dir):
+    if data.name != "glyphs" and not prepared.is_prepared(name, data.dir):
         check_sources(data.name, annotations, images, split)
     elif named and not annotations.is_file():
         raise MissingDataset(_missing(data.name, annotations, images, split))
@@ -64,6 +70,8 @@ def check_there(data: DataSettings, split: str) -> None:
 
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """The records of a split, "train", "val" or "test"; prepared (or, for glyphs, drawn and prepared) on first use.
+
+    In a bucket they have to be prepared; they are copied to this machine on first use.
 
     Args:
       data: name, dir, and the json and images of the split count.
@@ -75,6 +83,10 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """
     name = f"{data.name}_{split}"
     annotations, images = sources(data, split)
+    if is_remote(data.dir):
+        check_there(data, split)
+        known = not is_remote(annotations) and annotations.is_file()
+        return prepared.load(name, data.dir, annotations=annotations if known else "")
     if data.name == "glyphs":
         annotations, images = _drawn_glyphs(Path(data.dir) / "glyphs", split)
     check_there(data, split)
@@ -91,6 +103,14 @@ def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:
     with builder.turns(folder.name, folder.parent):
         glyphs.generate(folder)
     return folder / f"annotations_{split}.json", folder / "images"
+
+
+def _not_in_bucket(name: str, folder: str) -> str:
+    return (
+        f"{prepared.folder_of(name, folder)}: no finished data set. Prepare it once, on any machine, with python -m "
+        f"c2am_jax.data.prepare --annotations FILE --images DIR --name {name} --out {folder}; or copy the folder "
+        f"DATA/lvis_layout of a machine where it is prepared: gcloud storage cp -r DATA/lvis_layout {folder}/"
+    )
 
 
 def _missing(name: str, annotations: Path, images: Path, split: str) -> str:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from c2am_jax import downloads
 from c2am_jax.data import archives, unpack
 from c2am_jax.data.archives import Archive, Published
-from c2am_jax.data.storage import is_remote
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.files import is_remote
 
 if TYPE_CHECKING:
     from c2am_jax.data.settings import DataSettings

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
 from c2am_jax.frequency import group_of
 
 
@@ -71,7 +72,7 @@ def category_table(categories: Sequence[Mapping[str, Any]]) -> CategoryTable:
 def read_json(path: str | os.PathLike) -> Any:
     """Parse a json file; AnnotationError names it if it is missing or broken."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with as_path(path).open(encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such file") from None
@@ -146,7 +147,7 @@ def find_image(image: Mapping[str, Any], folder: str | os.PathLike) -> FoundImag
     places = _relative_places(image)
     others = ((place, spelt) for place in places for spelt in _spellings(place))
     for place, spelt in itertools.chain(zip(places, places, strict=True), others):
-        candidate = epath.Path(folder) / spelt
+        candidate = epath.Path(as_path(folder)) / spelt
         try:
             if candidate.is_file():
                 return FoundImage(candidate, bool(image.get("file_name")) and _moved(names[0], place, candidate))

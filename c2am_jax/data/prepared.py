@@ -13,9 +13,11 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from c2am_jax.data import lvis, shards
+from c2am_jax.data.cached import local_copy
 from c2am_jax.data.shards import NO_MASKS
-from c2am_jax.data.storage import is_remote
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path, is_remote
+from c2am_jax.storage import storage_errors
 
 VERSION = "1.1.0"  # of the records and what stands beside them
 
@@ -30,12 +32,13 @@ class UnreadableRecord(UserError):
 
 def folder_of(name: str, data_dir: str | os.PathLike) -> epath.Path:
     """Where `prepare` puts the records of a data set."""
-    return epath.Path(data_dir) / shards.DATASET / name / VERSION
+    return epath.Path(as_path(data_dir)) / shards.DATASET / name / VERSION
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
     """Whether a finished preparation is there."""
-    return (folder_of(name, data_dir) / "report.json").is_file()
+    with storage_errors(data_dir):
+        return (folder_of(name, data_dir) / "report.json").is_file()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +122,17 @@ class PreparedDataset:
 def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLike = "") -> PreparedDataset:
     """Open a prepared data set; `annotations`, if given, must be the file it was prepared from.
 
+    Of a remote one the files are copied to this machine first (`cached.local_copy`).
+
     Raises:
-      PreparationError: nothing (finished) is there, or it is there in remote storage.
+      PreparationError: nothing (finished) is there.
       AnnotationError: it was prepared from another annotation file.
+      StorageError: a remote one cannot be copied.
     """
-    folder = Path(folder_of(name, data_dir))
-    if is_remote(data_dir):
-        raise PreparationError(f"{folder_of(name, data_dir)}: records are read from local folders only; copy it to one")
+    place = folder_of(name, data_dir)
     if not is_prepared(name, data_dir):
-        raise PreparationError(f"{folder}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
+        raise PreparationError(f"{place}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
+    folder = local_copy(os.fspath(place), name) if is_remote(data_dir) else Path(place)
     report = json.loads((folder / "report.json").read_text())
     if annotations and _digest(annotations) != report["annotations_sha256"]:
         raise lvis.AnnotationError(

@@ -30,11 +30,11 @@ from c2am_jax.data.lvis import AnnotationError, ImageNotFound, find_image
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
 from c2am_jax.data.pictures import Stored, stored
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.data.storage import StorageError, is_remote, storage_errors
 from c2am_jax.errors import UserError
-from c2am_jax.files import replace_text
+from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.processes import CONTEXT, WorkerPool
 from c2am_jax.progress import Counter
+from c2am_jax.storage import StorageError, storage_errors
 
 IMAGES_PER_SHARD = 2500  # LVIS v1 train: 41 shards of some 500 MB
 DATASET, SPLIT = "lvis_layout", "data"
@@ -83,12 +83,14 @@ class Part:
     @property
     def records(self) -> epath.Path:
         """The shard's file, named as TFDS names it."""
-        return epath.Path(self.folder) / f"{DATASET}-{SPLIT}.array_record-{self.number:05d}-of-{self.total:05d}"
+        return (
+            epath.Path(as_path(self.folder)) / f"{DATASET}-{SPLIT}.array_record-{self.number:05d}-of-{self.total:05d}"
+        )
 
     @property
     def summary(self) -> epath.Path:
         """There when the shard is finished."""
-        return epath.Path(self.folder) / "parts" / f"{self.number:05d}.json"
+        return epath.Path(as_path(self.folder)) / "parts" / f"{self.number:05d}.json"
 
 
 @dataclasses.dataclass
@@ -282,7 +284,7 @@ def _start_worker(shared: _Shared) -> None:
 
 
 def _write_in_worker(part: Part) -> None:
-    with storage_errors(part.folder):  # TensorFlow's own do not survive the way to the parent
+    with storage_errors(part.folder):  # the storage's own do not survive the way to the parent
         write_shard(part, _shared.advance)
 
 

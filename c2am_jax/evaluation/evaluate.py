@@ -24,8 +24,10 @@ from c2am_jax.evaluation.results_folder import FILE as SETTINGS_FILE
 from c2am_jax.evaluation.results_folder import scored_settings
 from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
+from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.functional import Detector
+from c2am_jax.storage import worked_on
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Evaluated:
       scored: by IoU type, with evidence; the detections of both stand in the same order.
       kernels: of the classifier, [D, C] by stage.
       norms: tables of `weight_norm_table` by stage.
-      folder: of the written files.
+      folder: of the written files, a local one.
       classes: of the detector: row k is its class k, in `kernels` and `norms` too. Ids in `dataset` may be others.
     """
 
@@ -91,47 +93,55 @@ def evaluate(
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
     predict = make_predict(mesh, **experiment.data.pixels)
-    folder = folder or Path(workdir) / "eval" / str(step)
+    shared = folder or as_path(workdir) / "eval" / str(step)
     if jax.process_count() > 1:
         detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process
-    left_out = write_predictions(
-        predict, detector, dataset, experiment.data, mesh, folder, classes=matched, batch_size=batch_size
-    )
-    if jax.process_index() > 0:
-        return {}
-
-    metrics, category_ap, thresholds, results = {}, {}, {}, {}
-    for iou_type in IOU_TYPES:
-        _LOG.info("scoring %s", iou_type)
-        path = folder / f"detections_{iou_type}.json"
-        scored = evaluate_file(
-            dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes, images=images
+    with worked_on(shared) as folder:
+        left_out = write_predictions(
+            predict,
+            detector,
+            dataset,
+            experiment.data,
+            mesh,
+            folder,
+            shared=shared,
+            classes=matched,
+            batch_size=batch_size,
         )
+        if jax.process_index() > 0:
+            return {}
+        metrics, category_ap, thresholds, results = {}, {}, {}, {}
+        for iou_type in IOU_TYPES:
+            _LOG.info("scoring %s", iou_type)
+            path = folder / f"detections_{iou_type}.json"
+            scored = evaluate_file(
+                dataset.annotations_path, path, iou_type, evidence=inspect is not None, groups=classes, images=images
+            )
+            if inspect is not None:
+                results[iou_type] = scored
+            metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
+            category_ap[iou_type] = scored.category_table()
+            thresholds[iou_type] = scored.thresholds()
+        best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
+        kernels = classifier_kernels(detector.arrays)
+        norms = {stage: weight_norm_table(np.linalg.norm(kernel, axis=0), classes) for stage, kernel in kernels.items()}
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+        (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
+        (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
+        (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
+        (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
+        (folder / BESIDE).write_text(json.dumps(with_groups(dataset.categories, classes).as_dicts(), indent=1))
+        write_pictures(dataset, folder, thresholds["segm"])
+        if show is not None:
+            for line in (*matched.lines(), *left_out_line(left_out)):
+                show(line)
+            show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
+            for stage, table in norms.items():
+                show(norm_table(table, stage))
+            show(str(shared))
         if inspect is not None:
-            results[iou_type] = scored
-        metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
-        category_ap[iou_type] = scored.category_table()
-        thresholds[iou_type] = scored.thresholds()
-    best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
-    kernels = classifier_kernels(detector.arrays)
-    norms = {stage: weight_norm_table(np.linalg.norm(kernel, axis=0), classes) for stage, kernel in kernels.items()}
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
-    (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
-    (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
-    (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
-    (folder / BESIDE).write_text(json.dumps(with_groups(dataset.categories, classes).as_dicts(), indent=1))
-    write_pictures(dataset, folder, thresholds["segm"])
-    if show is not None:
-        for line in (*matched.lines(), *left_out_line(left_out)):
-            show(line)
-        show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
-        for stage, table in norms.items():
-            show(norm_table(table, stage))
-        show(str(folder))
-    if inspect is not None:
-        inspect(Evaluated(dataset, step, results, kernels, norms, folder, classes))
-    return metrics
+            inspect(Evaluated(dataset, step, results, kernels, norms, folder, classes))
+        return metrics
 
 
 def _seen_in_coco(experiment: Experiment, dataset: PreparedDataset) -> list[str]:

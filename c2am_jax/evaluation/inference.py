@@ -21,6 +21,7 @@ from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.processes import WorkerPool
 from c2am_jax.progress import Counter
+from c2am_jax.storage import fetch, send
 from c2am_jax.structures import Batch, Detections
 
 KINDS = ("bbox", "segm")
@@ -45,6 +46,7 @@ def write_predictions(
     mesh: Mesh,
     folder: Path,
     *,
+    shared: Path,
     classes: Match,
     batch_size: int,
     workers: int | None = None,
@@ -61,12 +63,12 @@ def write_predictions(
       detector: with arrays of this process.
       dataset, settings: the images and their pipeline.
       mesh: devices of this process.
-      folder: that all processes see.
+      folder: to write into.
+      shared: that all processes see: `folder`, or a remote one.
       classes: the detector's beside those of the data set.
       batch_size: of this process; a multiple of its devices.
       workers: that encode; default one per core, none for 500 images or fewer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     processes, process = jax.process_count(), jax.process_index()
     detector = jax.device_put(detector, replicated(mesh))
     if workers is None:
@@ -122,7 +124,16 @@ def write_predictions(
             first = waiting.popleft()
             write(first.result() if pool else first)
     if processes > 1:
-        multihost_utils.sync_global_devices(f"predictions in {folder}")
+        parts = [(_part(folder, kind, p), _part(shared, kind, p)) for p in range(1, processes) for kind in KINDS]
+        for own, there in parts:
+            if shared != folder and own.is_file():
+                send(own, there)
+                own.unlink()
+        multihost_utils.sync_global_devices(f"predictions in {shared}")
+        for own, there in parts:
+            if shared != folder and process == 0:
+                fetch(there, own)
+                there.unlink()
         left_out = int(np.sum(multihost_utils.process_allgather(np.int32(left_out))))
     if process == 0:
         for kind in KINDS:

@@ -13,7 +13,7 @@ from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.records import parse_record
 from c2am_jax.evaluation.encoding import paste
-from c2am_jax.files import replacing
+from c2am_jax.files import as_path, replacing
 from c2am_jax.visualization.draw import draw
 from c2am_jax.visualization.grid import Captioned, grid
 
@@ -35,7 +35,7 @@ class _Drawn(NamedTuple):
 
 def pictures_of(workdir: str | Path, step: int) -> Path:
     """Where `write_pictures` puts those of the evaluation after `step`."""
-    return Path(workdir) / "eval" / str(step) / NAME
+    return as_path(workdir) / "eval" / str(step) / NAME
 
 
 def shown_images(dataset: PreparedDataset, most: int = IMAGES) -> list[int]:

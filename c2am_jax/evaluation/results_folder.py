@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.experiment import Experiment, flat
+from c2am_jax.files import as_path
 
 FILE = "settings.json"  # of an evaluation's folder
 TRAINING_ONLY = frozenset(
@@ -71,7 +72,7 @@ def results_folder(workdir: str | Path, step: int, run: Experiment, given: Exper
     changed, name = differences(run, given), given.calibration.name
     parts = {"val": "", "all": "", "none": ""}
     named = [parts.get(part, part) for part in (given.eval.split, given.eval.subset, name)]
-    folder = Path(workdir) / "eval" / "-".join([f"{step}", *filter(None, named)])
+    folder = as_path(workdir) / "eval" / "-".join([f"{step}", *filter(None, named)])
     settings = scored_settings(given)
     if set(changed) <= {"calibration.name", *PARTS, *_TEST} and _settings_of(folder) in (None, settings):
         return folder

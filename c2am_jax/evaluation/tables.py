@@ -1,11 +1,13 @@
 """Tables on the terminal and as csv."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from c2am_jax.evaluation.classifier_norms import QUANTILES
+from c2am_jax.files import as_path
 from c2am_jax.frequency import GROUPS
 
 AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
@@ -74,7 +76,8 @@ def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A csv file with the keys of the first row as its head."""
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    as_path(path).write_bytes(text.getvalue().encode())

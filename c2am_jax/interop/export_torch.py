@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from c2am_jax.errors import UserError, guarded
-from c2am_jax.files import replacing
+from c2am_jax.files import as_path, replacing
 from c2am_jax.training.initial import classes_of, weights_of_workdir
 from c2am_jax.training.restore import experiment_of
 from c2am_jax.weights.foreign import Arrays
@@ -67,9 +67,9 @@ def export_weights(workdir: str | Path, out: str | Path, step: int | None = None
       UserError: no run there, no such step, another kind of file.
     """
     experiment = experiment_of(workdir)
-    arrays, step = weights_of_workdir(Path(workdir), step)
+    arrays, step = weights_of_workdir(as_path(workdir), step)
     meta = {"experiment": experiment.name, "step": str(step), "format": "pt"}
-    write_weights(out, arrays, meta, classes_of(Path(workdir)))
+    write_weights(out, arrays, meta, classes_of(as_path(workdir)))
     return step
 
 

@@ -22,7 +22,9 @@ import jax
 from c2am_jax.config import load_experiment, parse_overrides, with_overrides
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment
+from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
+from c2am_jax.storage import check_reachable
 from c2am_jax.training.checkpoint import Checkpoints, check_config
 from c2am_jax.training.initial import IMPORTED
 from c2am_jax.training.restore import first_state
@@ -38,7 +40,8 @@ def import_weights(
     Raises:
       UserError: wrong file, names, shapes, or a workdir that holds a run; nothing is written then.
     """
-    out = Path(out)
+    check_reachable(out, run=True)
+    out = as_path(out)
     if (out / "checkpoints").exists():
         raise UserError(f"{out} holds a run already: take another --out")
     read = read_weights(local_copy(source))

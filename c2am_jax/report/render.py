@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path, is_remote
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.sections import all_sections, columns
+from c2am_jax.storage import check_writable, remote_errors
 
 _LOG = logging.getLogger(__name__)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -72,8 +74,10 @@ def check_place(path: str | Path, images: str | Path | None = None) -> None:
     Raises:
       UserError: `path` is no place for a file, or `images` no folder.
     """
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
+    path = as_path(path)
+    if is_remote(path):
+        check_writable(path.parent)
+    elif path.is_dir() or not path.parent.is_dir():
         raise UserError(f"--report {path}: {'a folder' if path.is_dir() else f'no folder {path.parent}'}; name a file")
     if images and not Path(images).is_dir():
         raise UserError(f"--images {images}: no such folder")
@@ -81,5 +85,7 @@ def check_place(path: str | Path, images: str | Path | None = None) -> None:
 
 def write(path: Path, page: str) -> None:
     """Write the page and say how large it is."""
-    path.write_text(page, encoding="utf-8")
-    _LOG.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+    content = page.encode()
+    with remote_errors(path):
+        path.write_bytes(content)
+    _LOG.info("%s: %.1f MB", path, len(content) / 1e6)

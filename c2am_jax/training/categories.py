@@ -8,19 +8,19 @@ from c2am_jax.data.class_names import FILE, read_classes
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
-from c2am_jax.files import replace_text
+from c2am_jax.files import as_path, replace_text
 
 
 def write_categories(workdir: str | Path, categories: CategoryTable) -> None:
     """Keep the categories of the training set in a workdir."""
-    Path(workdir).mkdir(parents=True, exist_ok=True)
-    replace_text(Path(workdir) / FILE, json.dumps(categories.as_dicts(), indent=1))
+    as_path(workdir).mkdir(parents=True, exist_ok=True)
+    replace_text(as_path(workdir) / FILE, json.dumps(categories.as_dicts(), indent=1))
 
 
 def places(workdir: str | Path, experiment: Experiment) -> tuple[Path, Path]:
     """Where the categories of a run are: in its workdir, or (an imported or older run) with its prepared data."""
-    kept = Path(prepared.folder_of(f"{experiment.data.name}_train", experiment.data.dir))
-    return Path(workdir) / FILE, kept / FILE
+    kept = as_path(prepared.folder_of(f"{experiment.data.name}_train", experiment.data.dir))
+    return as_path(workdir) / FILE, kept / FILE
 
 
 def categories_of_run(
@@ -38,7 +38,7 @@ def categories_of_run(
       UserError: none of them is there, or their number is not the detector's.
     """
     here, kept = places(workdir, experiment)
-    source = Path(path) if path else next((place for place in (here, kept) if place.is_file()), None)
+    source = as_path(path) if path else next((place for place in (here, kept) if place.is_file()), None)
     if source is None:
         raise UserError(
             f"{here} is missing (an imported or older run), and so is {kept}: give {flag} FILE, the "

@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,10 +22,13 @@ from orbax.checkpoint import v1 as ocp
 from c2am_jax.checks import WrongSetting
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
-from c2am_jax.files import replace_text
+from c2am_jax.files import as_path, is_remote, replace_text
+from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
 
 State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)
+COMMITTED = "commit_success.txt"  # what Orbax writes last into a checkpoint in a bucket (its CommitFileTemporaryPath)
+_UNREACHED = re.compile("UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # What the arrays of a checkpoint depend on. Schedules may change between runs, and so may what only tests read.
@@ -46,10 +50,15 @@ class Checkpoints:
           experiment: stored with each one, beside the packages' versions; without it the folder is only read.
           name: of the folder.
         """
-        self.folder = Path(workdir).absolute() / name
-        self._checksums = Path(workdir).absolute() / f"{name}_checksums"
-        self._damaged = Path(workdir).absolute() / f"{name}_damaged"
+        place = as_path(workdir if is_remote(workdir) else Path(workdir).absolute())
+        self.folder = place / name
+        self._checksums = place / f"{name}_checksums"
+        self._damaged = place / f"{name}_damaged"
         self._writes = experiment is not None
+        if self._writes and is_remote(place) and jax.process_index() == 0:
+            with remote_errors(place):
+                for left in [path for path in self.folder.glob("*") if was_cut_off(path)]:
+                    delete(left)
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         self._metadata = {"versions": versions, "config": experiment.as_json() if experiment else {}}
         self._checkpointer = ocp.training.Checkpointer(
@@ -77,8 +86,9 @@ class Checkpoints:
     def _storage(self) -> Iterator[None]:
         """What storage and Orbax raise becomes one line."""
         try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:
+            with remote_errors(self.folder):
+                yield
+        except (OSError, ValueError, RuntimeError, StorageError) as error:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise UserError(
                 f"{self.folder}: a checkpoint could not be saved ({str(error).splitlines()[0]}); there are: {saved}. "
@@ -171,13 +181,18 @@ class Checkpoints:
 
     def _load(self, like: State, step: int) -> State:
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
-        return self._checkpointer.load(step, abstract)
+        try:
+            return self._checkpointer.load(step, abstract)
+        except ValueError as error:  # as tensorstore says it of a bucket
+            if is_remote(self.folder) and _UNREACHED.search(str(error)):
+                raise StorageError(f"{self.folder / str(step)}: {str(error).splitlines()[0]}") from None
+            raise
 
     def _seal(self) -> None:
         """Write checksums of finished checkpoints that have none, and drop those of deleted ones."""
         if not self._writes or jax.process_index() != 0:
             return
-        present = {f"{path.name}.json": path for path in self.folder.glob("*") if path.name.isdigit()}
+        present = {f"{step}.json": self.folder / str(step) for step in saved_steps(self.folder)}
         for name, path in present.items():
             if not (self._checksums / name).exists():
                 self._checksums.mkdir(exist_ok=True)
@@ -214,7 +229,11 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._damaged.mkdir(exist_ok=True)
             target = self._damaged / f"{step}_{time.time_ns()}"
-            (self.folder / str(step)).rename(target)
+            source = self.folder / str(step)
+            if is_remote(source):
+                move(source, target)
+            else:
+                source.rename(target)
             (self._checksums / f"{step}.json").unlink(missing_ok=True)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {step}")
@@ -229,7 +248,7 @@ class BestCheckpoint:
     def __init__(self, workdir: Path, experiment: Experiment):
         """`experiment` is stored with it."""
         self._checkpoints = Checkpoints(workdir, keep=1, experiment=experiment, name="best")
-        self._record = Path(workdir) / "best.json"
+        self._record = as_path(workdir) / "best.json"
 
     def __enter__(self) -> "BestCheckpoint":
         """Offers go to the folder until the end of the context."""
@@ -252,8 +271,31 @@ class BestCheckpoint:
             replace_text(self._record, json.dumps({"step": step, "value": value}))
 
 
-def _checksums(folder: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file below a folder, by its path."""
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints in a folder of a workdir, ascending; none if it is not there."""
+    if is_remote(folder):  # a save that was cut off has its final name, but not this file
+        with remote_errors(folder):
+            found = [path.parent for path in folder.glob(f"*/{COMMITTED}")]
+    else:
+        found = list(folder.glob("*"))
+    return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def was_cut_off(checkpoint: Path) -> bool:
+    """Whether a folder is what a save left that never ended. On a disk such a folder has another name."""
+    sealed = checkpoint.parent.with_name(f"{checkpoint.parent.name}_checksums") / f"{checkpoint.name}.json"
+    return (
+        is_remote(checkpoint)
+        and checkpoint.name.isdigit()
+        and not (checkpoint / COMMITTED).is_file()
+        and not sealed.is_file()
+    )
+
+
+def _checksums(folder: Path) -> dict[str, list[Any]]:
+    """Size and checksum of every file below a folder, by its path: CRC-32, or what the bucket says."""
+    if is_remote(folder):
+        return {name: [about.size, about.crc32c] for name, about in objects(folder).items()}
 
     def crc(path: Path) -> int:
         value = 0
@@ -272,9 +314,9 @@ def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -
     Raises:
       UserError: the model, loss or data set differ; the text lists the keys. Other differences are logged.
     """
-    path = Path(workdir) / "config.json"
+    path = as_path(workdir) / "config.json"
     new = experiment.as_json()
-    trained = any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
+    trained = bool(saved_steps(as_path(workdir) / "checkpoints"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
         for key, (there, now) in _differences(_as_written_now(_read(path)), new).items():

@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from c2am_jax import files
 from c2am_jax.data.class_names import FILE, read_categories
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import IMAGENET, RANDOM, Experiment, TrainSettings
+from c2am_jax.files import as_path
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
-from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.storage import storage_errors
+from c2am_jax.training.checkpoint import Checkpoints, saved_steps
 from c2am_jax.weights.classes import by_name
 from c2am_jax.weights.download import local_copy
 from c2am_jax.weights.foreign import Weights, fit, read_weights, to_reference_names
@@ -53,12 +56,12 @@ def check_start(experiment: Experiment, workdir: str | Path) -> None:
 
 def fetch(schedule: TrainSettings, workdir: str | Path) -> None:
     """Download what a first start in `workdir` needs, before any long work. Raises UserError as `load`."""
-    if schedule.init != RANDOM and not _resumes(workdir):
+    if schedule.init != RANDOM and not files.is_remote(schedule.init) and not _resumes(workdir):
         local_copy(schedule.init)
 
 
 def _resumes(workdir: str | Path) -> bool:
-    return any(folder.name.isdigit() for folder in Path(workdir).glob("checkpoints/*"))
+    return bool(saved_steps(as_path(workdir) / "checkpoints"))
 
 
 def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequence[str] = ()) -> Detector:
@@ -132,7 +135,7 @@ def load(
       UserError: no such source, nothing in it fits, it is of another model, or a pattern matches nothing.
     """
     _known(source)
-    place = local_copy(source)
+    place = as_path(source) if files.is_remote(source) else local_copy(source)
     shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
     try:
         anew = select(shapes, reset, setting="config.train.reset")
@@ -152,7 +155,12 @@ def load(
 
 def _known(source: str) -> None:
     """Raises UserError for an unknown name, a wrong address, or a path where nothing is."""
-    if is_remote(source):
+    if files.is_remote(source):  # a workdir in a bucket, or one of its checkpoints
+        with storage_errors(source):
+            there = as_path(source).is_dir()
+        if not there:
+            raise UserError(f"config.train.init: no workdir {source}; files of weights are taken from local folders")
+    elif is_remote(source):
         try:
             find(source)
         except UserError as error:

@@ -18,30 +18,32 @@ from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.pipeline import train_batches
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
+from c2am_jax.files import as_path
 from c2am_jax.losses.calibration import LogitStatistics
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.progress import Counter
+from c2am_jax.storage import local_file, worked_on
 from c2am_jax.structures import Proposals
 
 
 def path_of(workdir: str | Path, step: int) -> Path:
     """Where the statistics of a checkpoint are kept."""
-    return Path(workdir) / "logit_statistics" / f"{step}.npz"
+    return as_path(workdir) / "logit_statistics" / f"{step}.npz"
 
 
 def write(found: LogitStatistics, path: Path) -> None:
     """Save."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, mean=found.mean, std=found.std)
+    with worked_on(path.parent) as place:
+        np.savez(place / path.name, mean=found.mean, std=found.std)
 
 
 def read(path: Path) -> LogitStatistics:
     """Load. Raises UserError if nobody gathered them; the text says how to."""
     if not path.is_file():
         raise UserError(f"{path}: no statistics of this checkpoint; gather them with eval.py --gather_logits=2000")
-    with np.load(path) as arrays:
+    with local_file(path) as local, np.load(local) as arrays:
         return LogitStatistics(arrays["mean"], arrays["std"])
 
 

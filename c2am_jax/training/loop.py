@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from c2am_jax.evaluation.classifier_norms import background_norm, classifier_nor
 from c2am_jax.evaluation.evaluate import evaluate
 from c2am_jax.evaluation.picture_grid import pictures_of
 from c2am_jax.experiment import Experiment, TrainSettings
+from c2am_jax.files import as_path, is_remote
 from c2am_jax.mesh import data_mesh, on_devices, replicated
+from c2am_jax.storage import remote_errors
 from c2am_jax.structures import Batch
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
@@ -29,7 +32,14 @@ from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.ownership import Ownership
-from c2am_jax.training.preconditions import check_files, check_first_start, check_space, open_splits, resumed
+from c2am_jax.training.preconditions import (
+    check_files,
+    check_first_start,
+    check_places,
+    check_space,
+    open_splits,
+    resumed,
+)
 from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, class_statistics, init_state
@@ -57,19 +67,23 @@ def train(
         fix. What can be known at the start is said before the first step.
       Stopped: the machine (SIGTERM) or the user (Ctrl-C) asked to stop; the state is saved, the same call resumes.
     """
-    workdir, settings, mesh = Path(workdir), settings_of(experiment), data_mesh()
+    workdir, settings, mesh = as_path(workdir), settings_of(experiment), data_mesh()
+    check_places(experiment, workdir)
     refuse_calibration(experiment)
     check_batch_size(settings, mesh)
     check_start(experiment, workdir)
     is_first = jax.process_index() == 0
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(remote_errors(workdir))
         owner = stack.enter_context(Ownership(workdir))
 
         # Data
         check_files(experiment)
         fetch(settings, workdir)
-        dataset, notes = _first_then_others(lambda: open_splits(experiment))
+        local = not is_remote(experiment.data.dir)  # of a bucket, each machine has a copy of its own
+        opened = functools.partial(open_splits, experiment)
+        dataset, notes = _first_then_others(opened) if local else opened()
         check_config(workdir, experiment, write=is_first)
         if is_first:
             write_categories(workdir, dataset.categories)
@@ -97,7 +111,9 @@ def train(
             for line in (f"{length}, {weights}, workdir {workdir}", *notes):
                 (show or _LOG.info)(line)
 
-        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start_step=start))) if is_first else None
+        writer = stack.enter_context(MetricWriter(workdir, start_step=start)) if is_first else None
+        if writer is not None and writer.folder != workdir:
+            _LOG.info("metrics grow in %s and go to %s at each save", writer.folder, workdir)
         trace = stack.enter_context(StepTrace(workdir / "profile", profile, start))
         progress = stack.enter_context(Progress(start, last_step, settings.batch_size, shown=is_first))
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
@@ -121,6 +137,7 @@ def train(
                 found(results)
             if writer is not None:
                 writer.write_evaluation(done, results, pictures_of(workdir, done))
+                writer.publish()
             best.offer(state, done, results)
             return results
 
@@ -164,6 +181,8 @@ def train(
                 progress.logged(done, values)
             if save:
                 place = {"position": done + schedule.offset, "steps_per_epoch": schedule.steps_per_epoch}
+                if writer is not None:
+                    writer.publish()  # first: no checkpoint is ahead of the metrics
                 checkpoints.save(state, done, place)
             if stopping and not last:
                 raise Stopped(f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}")

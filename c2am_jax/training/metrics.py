@@ -1,6 +1,8 @@
 """Where numbers of a run go: metrics.jsonl and TensorBoard event files."""
 
+import io
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +14,11 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
-from c2am_jax.files import replace_text
+from c2am_jax.files import as_path, is_remote, replace_text
+from c2am_jax.storage import Mirror, StorageError
 
+_LOG = logging.getLogger(__name__)
+FILE = "metrics.jsonl"
 EVALUATION = "eval/"  # in front of the names of an evaluation's metrics
 FLUSH_S = 10  # after which an event is on disk
 _RGB = 3  # the colour space, in an event file
@@ -35,18 +40,26 @@ def means(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class MetricWriter:
-    """Writes scalars of a step to ``metrics.jsonl`` (one object a line) and to event files in `workdir`."""
+    """Writes scalars of a step to ``metrics.jsonl`` (one object a line) and to event files in `workdir`.
+
+    Those of a workdir in a bucket grow in a local folder, `folder`, and go to the bucket at each `publish`. A context
+    manager, which publishes the last lines.
+    """
 
     def __init__(self, workdir: Path, *, start_step: int = 0):
         """What is behind `start_step` comes from a run that is being repeated: dropped, by TensorBoard too."""
-        self.path = Path(workdir) / "metrics.jsonl"
+        self._mirror = Mirror(workdir) if is_remote(workdir) else None
+        self.folder = self._mirror.folder if self._mirror else as_path(workdir)
+        if self._mirror:
+            self._mirror.fetch(FILE)  # another machine may have gone on meanwhile
+        self.path = self.folder / FILE
         self._evaluated: set[str] = set()
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= start_step]
             replace_text(self.path, "".join(f"{line}\n" for line in kept))
             self._evaluated = {line for line in kept if f'"{EVALUATION}' in line}
         self._events = SummaryWriter(
-            str(workdir),
+            str(self.folder),
             # From step 0 on too: TensorBoard drops steps at the second mark of a start in a folder, never at the first.
             purge_step=start_step + 1,
             flush_secs=FLUSH_S,
@@ -75,12 +88,11 @@ class MetricWriter:
             return
         self._add(step, numbers)
         if pictures is not None and pictures.is_file():
-            with Image.open(pictures) as picture:
+            encoded = pictures.read_bytes()
+            with Image.open(io.BytesIO(encoded)) as picture:
                 width, height = picture.size
             # As it is: SummaryWriter.add_image would make a PNG of it, several times as large.
-            image = Summary.Image(
-                height=height, width=width, colorspace=_RGB, encoded_image_string=pictures.read_bytes()
-            )
+            image = Summary.Image(height=height, width=width, colorspace=_RGB, encoded_image_string=encoded)
             summary = Summary(value=[Summary.Value(tag=f"{EVALUATION}{pictures.stem}", image=image)])
             self._events.file_writer.add_summary(summary, step)
         self._events.flush()
@@ -91,9 +103,39 @@ class MetricWriter:
         for name, value in numbers.items():
             self._events.add_scalar(name, value, step)
 
+    def publish(self) -> None:
+        """Send what is new to a workdir in a bucket. If that fails it is logged, and goes with the next time."""
+        if self._mirror is None:
+            return
+        self._events.flush()
+        try:
+            self._mirror.publish()
+        except StorageError as error:
+            _LOG.error("metrics wait in %s until the bucket takes them: %s", self.folder, error)
+
+    def __enter__(self) -> "MetricWriter":
+        """Its methods may be called until the context ends."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """`close`; if another error is on its way, its own is logged."""
+        try:
+            self.close()
+        except StorageError as error:
+            if kind is None:
+                raise
+            _LOG.error("%s", error)
+
     def close(self) -> None:
-        """Close the event file."""
+        """Close the event file and publish the last lines. Raises StorageError if they do not reach the bucket."""
         self._events.close()
+        try:
+            if self._mirror is not None:
+                self._mirror.publish()
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; the last metrics are in {self.folder}: copy them to the workdir before you go on"
+            ) from None
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:

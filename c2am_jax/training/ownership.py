@@ -2,7 +2,8 @@
 
 On one machine the kernel knows whether an owner lives, so a dead one's claim lapses at once, and a suspended one keeps
 it. Of an owner elsewhere only the file is known: the owner renews it every `BEAT_S` seconds, and it lapses after
-`LAPSE_S` seconds without. All hosts of one run are one owner: the first process claims for all.
+`LAPSE_S` seconds without. All hosts of one run are one owner: the first process claims for all. Two that claim at the
+same time are told apart by a lock on a disk, and in a bucket by writes on a condition (if-generation-match).
 """
 
 import contextlib
@@ -17,13 +18,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from c2am_jax.errors import UserError
-from c2am_jax.files import replace_text
+from c2am_jax.files import is_remote, replace_text
+from c2am_jax.storage import StorageError, delete_version, read_version, write_version
 
 _LOG = logging.getLogger(__name__)
 FILE = "owner.json"
@@ -71,18 +74,9 @@ class Claim:
 
 def refuse_living_owner(workdir: Path) -> None:
     """Raises UserError if a training is known to run in `workdir`: one of this machine."""
-    owner = _read(workdir / FILE)
+    owner, _ = _claim_file(workdir).read()
     if owner is not None and owner.alive():
         raise _refusal(workdir, owner)
-
-
-def _read(file: Path) -> Claim | None:
-    try:
-        return Claim(**json.loads(file.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        return Claim("an unknown host", "", 0, "", "an unknown time", "")
 
 
 def _refusal(workdir: Path, owner: Claim) -> UserError:
@@ -91,16 +85,103 @@ def _refusal(workdir: Path, owner: Claim) -> UserError:
     )
 
 
+class _LocalFile:
+    """``owner.json`` of a folder. Its version is its time and number on the disk; a lock keeps writers apart."""
+
+    fresh_s = 0.0  # how long what was read last is good for
+
+    def __init__(self, workdir: Path):
+        self._file, self._lock = workdir / FILE, workdir / f".{FILE}.lock"
+
+    def read(self) -> tuple[Claim | None, Any]:
+        """The claim and its version, which changes when it is renewed; None, None without one."""
+        try:
+            stat = self._file.stat()
+            return _parsed(self._file.read_text()), (stat.st_mtime_ns, stat.st_ino)
+        except FileNotFoundError:
+            return None, None
+
+    def write(self, claim: Claim, version: Any) -> bool:
+        """Write a claim if the file still has that version (None: is not there); whether it did."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._turn():
+            if self.read()[1] != version:
+                return False
+            replace_text(self._file, _text(claim))
+            return True
+
+    def renew(self, claim: Claim, version: Any) -> None:
+        """A sign of life."""
+        os.utime(self._file)
+
+    def delete(self, version: Any) -> None:
+        """Give the claim up, if it has that version still."""
+        with self._turn():
+            if self.read()[1] == version:
+                self._file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One process at a time, as far as the file system can say so."""
+        with self._lock.open("w") as lock:
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _BucketFile:
+    """``owner.json`` in a bucket, which itself writes only what is still of the version (generation) that was read."""
+
+    fresh_s = 5.0  # a look is a request over the network
+
+    def __init__(self, workdir: Path):
+        self._file = workdir / FILE
+
+    def read(self) -> tuple[Claim | None, Any]:
+        """As `_LocalFile.read`."""
+        found = read_version(self._file)
+        return (None, None) if found is None else (_parsed(found[0]), found[1])
+
+    def write(self, claim: Claim, version: Any) -> bool:
+        """As `_LocalFile.write`."""
+        written = write_version(self._file, _text(claim), version or 0) is not None
+        return written or self.read()[0] == claim  # it came through, its answer did not
+
+    def renew(self, claim: Claim, version: Any) -> None:
+        """As `_LocalFile.renew`; nothing if another run has it by now."""
+        write_version(self._file, _text(claim), version)
+
+    def delete(self, version: Any) -> None:
+        """As `_LocalFile.delete`."""
+        delete_version(self._file, version)
+
+
+def _claim_file(workdir: Path) -> _LocalFile | _BucketFile:
+    return _BucketFile(workdir) if is_remote(workdir) else _LocalFile(workdir)
+
+
+def _text(claim: Claim) -> str:
+    return json.dumps(dataclasses.asdict(claim), indent=1)
+
+
+def _parsed(text: str) -> Claim:
+    try:
+        return Claim(**json.loads(text))
+    except (ValueError, TypeError):
+        return Claim("an unknown host", "", 0, "", "an unknown time", "")
+
+
 class Ownership:
     """The claim of this run on a workdir; a context manager, in which it is renewed."""
 
     def __init__(self, workdir: Path):
         """Nothing is claimed yet."""
-        self._workdir, self._file = workdir, workdir / FILE
+        self._workdir, self._file = workdir, _claim_file(workdir)
         self._claim = Claim.mine()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._lost: Claim | None = None
+        self._looked = float("-inf")
 
     def __enter__(self) -> "Ownership":
         """Claim the workdir for all processes of the run.
@@ -111,7 +192,6 @@ class Ownership:
         problem: UserError | None = None
         if jax.process_index() == 0:
             try:
-                self._workdir.mkdir(parents=True, exist_ok=True)
                 self._take()
                 self._thread.start()
             except UserError as error:
@@ -134,13 +214,14 @@ class Ownership:
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
-            with contextlib.suppress(OSError, ValueError):
-                if _read(self._file) == self._claim:
-                    self._file.unlink()
+            with contextlib.suppress(OSError, StorageError):
+                owner, version = self._file.read()
+                if owner == self._claim:
+                    self._file.delete(version)
 
     def check(self) -> None:
         """Raises UserError if another run took the workdir meanwhile; for the first process, before it writes."""
-        if self._thread.is_alive():
+        if self._thread.is_alive() and time.monotonic() - self._looked >= self._file.fresh_s:
             self._look()
         if self._lost is not None:
             raise UserError(
@@ -150,64 +231,52 @@ class Ownership:
 
     def _take(self) -> None:
         while True:
-            with self._turn():
-                owner = _read(self._file)
-                if owner is None or owner.alive() is False:
-                    if owner is not None:
-                        _LOG.info("%s: its last owner is gone (%s)", self._workdir, owner.text)
-                    return replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
-                if owner.alive():
-                    raise _refusal(self._workdir, owner)
-            if not self._lapses(owner):
+            owner, version = self._file.read()
+            if owner is not None and owner.alive():
                 raise _refusal(self._workdir, owner)
+            if owner is not None and owner.alive() is None and not self._lapses(owner, version):
+                continue  # it is alive, or gone, or another has it: look again
+            if owner is not None and owner.alive() is False:
+                _LOG.info("%s: its last owner is gone (%s)", self._workdir, owner.text)
+            if self._file.write(self._claim, version):
+                return
 
-    def _lapses(self, owner: Claim) -> bool:
-        """Wait for a sign of life of an owner on another machine; without one the claim is deleted: True."""
+    def _lapses(self, owner: Claim, version: Any) -> bool:
+        """Wait for a sign of life of an owner on another machine; True if none came. Raises UserError if one came."""
         _LOG.info(
             "%s is claimed by %s: waiting up to %.0f s for a sign of life, in case it is dead",
             self._workdir,
             owner.text,
             LAPSE_S,
         )
-        seen, until = self._renewed(), time.monotonic() + LAPSE_S
+        until = time.monotonic() + LAPSE_S
         while time.monotonic() < until:
             time.sleep(min(1.0, BEAT_S / 4))
-            if self._renewed() != seen:
-                return _read(self._file) != owner  # gone or of another now: look again
-        with self._turn():
-            if _read(self._file) == owner and self._renewed() == seen:
-                self._file.unlink(missing_ok=True)
+            there, now = self._file.read()
+            if now != version:
+                if there == owner:
+                    raise _refusal(self._workdir, owner)
+                return False
         return True
 
-    def _renewed(self) -> float:
-        try:
-            return self._file.stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One process at a time, as far as the file system can say so."""
-        with (self._workdir / f".{FILE}.lock").open("w") as lock:
-            with contextlib.suppress(OSError):  # some file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _look(self) -> None:
-        there = _read(self._file)
+    def _look(self) -> Any:
+        """See who owns the workdir; returns the version of the own claim, made anew if somebody deleted it."""
+        there, version = self._file.read()
+        self._looked = time.monotonic()
         if there is None:
-            replace_text(self._file, json.dumps(dataclasses.asdict(self._claim), indent=1))
+            self._file.write(self._claim, None)
         elif there != self._claim:
             self._lost = there
+        return version
 
     def _renew(self) -> None:
         while self._lost is None and not self._closed.wait(BEAT_S):
             try:
-                self._look()
-                if self._lost is None:
-                    os.utime(self._file)
-            except OSError as error:
-                _LOG.warning("%s: the claim on this workdir could not be renewed: %s", self._file, error)
+                version = self._look()
+                if self._lost is None and version is not None:
+                    self._file.renew(self._claim, version)
+            except (OSError, StorageError) as error:
+                _LOG.warning("%s: the claim on this workdir could not be renewed: %s", self._workdir / FILE, error)
 
 
 def _kernel() -> str:

@@ -13,12 +13,20 @@ from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.sampler import evaluation_steps
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
-from c2am_jax.training.checkpoint import Checkpoints
+from c2am_jax.files import is_remote
+from c2am_jax.storage import check_reachable
+from c2am_jax.training.checkpoint import Checkpoints, saved_steps, was_cut_off
 from c2am_jax.training.schedule import Schedule
 
 
 def _splits(experiment: Experiment) -> tuple[str, ...]:
     return ("train", "val") if experiment.train.eval_every else ("train",)
+
+
+def check_places(experiment: Experiment, workdir: Path) -> None:
+    """Raises StorageError, first of all, if a bucket that the run reads or writes cannot be reached or refuses."""
+    check_reachable(workdir, run=True)
+    check_reachable(experiment.data.dir)
 
 
 def check_files(experiment: Experiment) -> None:
@@ -71,7 +79,12 @@ def _check_evaluation(experiment: Experiment, validation: PreparedDataset) -> No
 
 
 def check_space(workdir: Path, state: Any, schedule: Schedule) -> None:
-    """Raises UserError if the disk of `workdir` can't hold the checkpoints of the run, the best one and one in work."""
+    """Raises UserError if the disk of `workdir` can't hold the checkpoints of the run, the best one and one in work.
+
+    Buckets do not fill up.
+    """
+    if is_remote(workdir):
+        return
     train = schedule.train
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     saves = schedule.last_step // train.checkpoint_every + 1
@@ -97,11 +110,11 @@ def check_first_start(workdir: Path) -> None:
         path.relative_to(workdir).as_posix()
         for folder in ("checkpoints", "checkpoints_damaged")
         for path in (workdir / folder).glob("*")
-        if path.is_dir() and path.name.partition("_")[0].isdigit()
+        if path.is_dir() and path.name.partition("_")[0].isdigit() and not was_cut_off(path)
     )
     if not lost:
         return
-    best = any(path.name.isdigit() for path in (workdir / "best").glob("*"))
+    best = saved_steps(workdir / "best")
     start = f"from its best one with --config.train.init={workdir}/best" if best else "again"
     raise UserError(
         f"{workdir}: no checkpoint there is whole; damaged: {', '.join(lost)}. Put back whole files if you "

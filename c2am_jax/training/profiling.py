@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from c2am_jax.storage import worked_on
+
 _LOG = logging.getLogger(__name__)
 SKIPPED = 2  # steps of a run before the trace: compilation, and the first step after it
 
@@ -21,7 +23,7 @@ class StepTrace:
     def __init__(self, folder: Path, steps: int, start: int):
         """`start` is the first step of this run, which after a restart is not 0."""
         self._folder, self._first, self._stop = folder, start + SKIPPED, start + SKIPPED + steps
-        self._running = False
+        self._running: contextlib.ExitStack | None = None
 
     def __enter__(self) -> "StepTrace":
         """Its `step` may be used until the context ends."""
@@ -36,8 +38,8 @@ class StepTrace:
     def step(self, number: int) -> Iterator[None]:
         """A context around training step `number`; the trace starts and ends with the steps whose turn it is."""
         if number == self._first < self._stop:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
+            self._running = contextlib.ExitStack()
+            jax.profiler.start_trace(str(self._running.enter_context(worked_on(self._folder))))
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
 
@@ -49,5 +51,7 @@ class StepTrace:
 
     def _end(self) -> None:
         jax.profiler.stop_trace()
-        self._running = False
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
         _LOG.info("trace written: tensorboard --logdir %s", self._folder)

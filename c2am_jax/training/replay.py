@@ -18,6 +18,7 @@ import numpy as np
 
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.files import as_path
 from c2am_jax.mesh import ImageProgram, LocalImages, data_mesh, on_devices
 from c2am_jax.training.checkpoint import Checkpoints
 from c2am_jax.training.initial import initial_weights, settings_of
@@ -32,7 +33,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     Raises:
       UserError: no such file or workdir, no such step, or the training data or the first weights are gone.
     """
-    path = Path(path)
+    path = as_path(path)
     at, bucket, first, batch = read_batch(path)
     workdir = path.parent.parent
     if not (workdir / "config.json").is_file():
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="checkpoint whose weights count; default the newest before")
     options = parser.parse_args(arguments)
     step, losses = replay(options.file, options.step)
-    at, _, _, batch = read_batch(Path(options.file))
+    at, _, _, batch = read_batch(as_path(options.file))
     print(f"weights of {f'step {step}' if step else 'the start: no checkpoint came before'}{_unknown(at, step)}")
     for i, image_id in enumerate(batch.image_id.tolist()):
         parts = ", ".join(f"{n} {v[i]:.4g}{'' if np.isfinite(v[i]) else ' <--'}" for n, v in losses.items())

@@ -9,11 +9,13 @@ from jax.sharding import Mesh
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment, read_experiment
+from c2am_jax.files import as_path
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
+from c2am_jax.storage import check_reachable, remote_errors
 from c2am_jax.training.categories import categories_of_run
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import Checkpoints, check_config, saved_steps
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import TrainState, build_detector, init_state
@@ -21,7 +23,8 @@ from c2am_jax.training.state import TrainState, build_detector, init_state
 
 def experiment_of(workdir: str | Path) -> Experiment:
     """What a run was started with, also by an older version. Raises UserError if there is none, or a damaged one."""
-    file = Path(workdir) / "config.json"
+    check_reachable(workdir, run=True)
+    file = as_path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir}: no run there; train one with python train.py --config ... --workdir {workdir}")
     return read_experiment(file)
@@ -59,10 +62,10 @@ def restore(
     """
     there = experiment_of(workdir)
     if experiment is not None:
-        check_config(Path(workdir), experiment, write=False)
+        check_config(as_path(workdir), experiment, write=False)
     experiment = experiment or there
     like = first_state(experiment, mesh or data_mesh())
-    with Checkpoints(Path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:
+    with remote_errors(workdir), Checkpoints(as_path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:
         return checkpoints.load(like, step)
 
 
@@ -92,8 +95,8 @@ def load_detector(
     experiment = experiment_of(workdir)
     table = categories_of_run(workdir, experiment, categories)
     folder = "best" if step == "best" else "checkpoints"
-    if not any(path.name.isdigit() for path in (Path(workdir) / folder).glob("*")):
+    if not saved_steps(as_path(workdir) / folder):
         text = "evaluates while it trains" if folder == "best" else "was trained until its first checkpoint"
-        raise UserError(f"{Path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
+        raise UserError(f"{as_path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
     state = restore(workdir, step if isinstance(step, int) else None, folder=folder)
     return TrainedDetector(experiment, state.detector, table, int(state.step))

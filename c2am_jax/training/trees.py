@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from c2am_jax.data.hierarchy import geometric_tree, lexical_tree, visual_tree
 from c2am_jax.data.objects import read_objects
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
+from c2am_jax.files import as_path
 from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.training.initial import weights_of_workdir
 
@@ -34,9 +34,9 @@ def trees_of(dataset: PreparedDataset) -> Callable[[str], Mapping[str, np.ndarra
 
 
 def _visual(workdir: str, classes: int) -> np.ndarray:
-    if not (Path(workdir) / "checkpoints").is_dir():  # the reader would make it
+    if not (as_path(workdir) / "checkpoints").is_dir():  # the reader would make it
         raise UserError(f"config.loss.visual={workdir}: no run with checkpoints there; {_MEND}")
-    weights, _ = weights_of_workdir(Path(workdir))
+    weights, _ = weights_of_workdir(as_path(workdir))
     kernels = [value for name, value in weights.items() if name.endswith("fc_cls.kernel")]
     if not kernels or kernels[0].shape[1] != classes + 1:
         raise UserError(f"config.loss.visual={workdir}: no classifier of {classes} classes and background; {_MEND}")

@@ -4,10 +4,9 @@ The cache is the folder ``weights`` of C2AM_CACHE, else of $XDG_CACHE_HOME/c2am_
 """
 
 import logging
-import os
 from pathlib import Path
 
-from c2am_jax import downloads
+from c2am_jax import downloads, files
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
 from c2am_jax.weights.sources import RemoteFile, Source, find, is_remote
@@ -17,10 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """Where downloaded weights are."""
-    given = os.environ.get("C2AM_CACHE")
-    if not given:
-        given = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "c2am_jax"
-    return Path(given).expanduser() / "weights"
+    return files.cache_folder("weights")
 
 
 def local_copy(source: str | Path) -> Path:

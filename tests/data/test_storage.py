@@ -1,79 +1,40 @@
-"""Storage that fails, and remote folders, by a stand-in for the remote storage."""
+"""Preparation from and into a bucket, and storage that fails."""
 
-import inspect
 import os
 
 import pytest
-from etils.epath import backend, gpath
 
 from c2am_jax.data import builder, prepared, shards
 from c2am_jax.errors import UserError
 
 
-class Bucket(backend._OsPathBackend):
-    """Local files under gs:// names."""
-
-    def __init__(self, root):
-        self.root, self.down = root, False
-
-    def where(self, path):
-        if self.down:
-            from c2am_jax.data.tensorflow_host import tf
-
-            raise tf.errors.UnavailableError(None, None, "no route to the bucket\nat all")
-        return str(path).replace("gs:/", str(self.root)) if str(path).startswith("gs:/") else path
-
-
-def _translated(name):
-    method = getattr(backend._OsPathBackend, name)
-
-    def call(self, *arguments, **options):
-        parameters = list(inspect.signature(method).parameters)[1 : 1 + len(arguments)]
-        places = {"path", "path1", "path2", "src", "dst", "top", "pattern"}
-        moved = [self.where(a) if p in places else a for p, a in zip(parameters, arguments, strict=True)]
-        found = method(self, *moved, **options)
-        return [f.replace(str(self.root), "gs:/") for f in found] if name == "glob" else found
-
-    return call
-
-
-for _name in "open exists isdir listdir glob makedirs mkdir rmtree remove rename replace copy stat".split():
-    setattr(Bucket, _name, _translated(_name))
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    bucket = Bucket(tmp_path / "remote")
-    monkeypatch.setattr(gpath._GPath, "_backend", property(lambda self: bucket))
-    return bucket
-
-
-def test_remote_folders_give_the_records_of_local_ones(tiny, tmp_path, bucket, monkeypatch):
+def test_remote_folders_give_the_records_of_local_ones(tiny, tmp_path, emulator, monkeypatch):
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 2)
+    monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "cache"))
     annotations, images = tiny[1]()
-    (tmp_path / "remote").mkdir()
-    annotations.rename(tmp_path / "remote" / "a.json")
-    images.rename(tmp_path / "remote" / "images")
-    remote = builder.prepare("gs://a.json", "gs://images", "tiny", "gs://data", workers=1)
-    assert remote["annotations"] == "gs://a.json" and remote["image_folder"] == "gs://images"
-    local = builder.prepare(tmp_path / "remote/a.json", tmp_path / "remote/images", "tiny", tmp_path / "d", workers=1)
+    emulator.upload(images, "images")
+    emulator.buckets["pods"].put("a.json", annotations.read_bytes())
+    remote = builder.prepare("gs://pods/a.json", "gs://pods/images", "tiny", "gs://pods/data", workers=2)
+    assert remote["annotations"] == "gs://pods/a.json" and remote["image_folder"] == "gs://pods/images"
+    local = builder.prepare(annotations, images, "tiny", tmp_path / "d", workers=1)
     assert {**remote, "annotations": "", "image_folder": ""} == {**local, "annotations": "", "image_folder": ""}
-    for path in prepared.folder_of("tiny", tmp_path / "d").iterdir():
+    own = prepared.folder_of("tiny", tmp_path / "d")
+    for path in own.iterdir():
         if "record-" in path.name or path.name in ("annotations.json", "features.json", "index.npz"):
-            copy = tmp_path / "remote/data" / path.relative_to(tmp_path / "d")
-            assert copy.read_bytes() == path.read_bytes(), path.name
-    assert not list((tmp_path / "remote").rglob("*partial*"))
-    with pytest.raises(UserError, match="gs://data/lvis_layout/tiny/1.1.0: records are read from local folders only"):
-        prepared.load("tiny", "gs://data")
+            assert emulator.content(f"data/{path.relative_to(tmp_path / 'd')}") == path.read_bytes(), path.name
+    assert sorted(p.name for p in own.iterdir()) == [name.rpartition("/")[2] for name in emulator.names("data/")]
+    found, expected = prepared.load("tiny", "gs://pods/data"), prepared.load("tiny", tmp_path / "d")
+    assert [found.read(i) for i in range(len(found))] == [expected.read(i) for i in range(len(expected))]
 
 
-def test_remote_storage_that_fails_is_one_line(tiny, tmp_path, bucket):
+def test_remote_storage_that_fails_is_one_line(tiny, tmp_path, emulator):
     annotations, images = tiny[1]()
-    with pytest.raises(UserError, match="gs://none.json: no such file"):
-        builder.prepare("gs://none.json", images, "tiny", tmp_path / "d")
-    bucket.down = True
-    with pytest.raises(UserError, match="d: remote storage: no route to the bucket$"):
-        builder.prepare(annotations, "gs://images", "tiny", tmp_path / "d")
+    with pytest.raises(UserError, match="gs://pods/none.json: no such file"):
+        builder.prepare("gs://pods/none.json", images, "tiny", tmp_path / "d")
+    with pytest.raises(UserError, match="gs://nobody/images: there is no bucket nobody: correct the address, or make"):
+        builder.prepare(annotations, "gs://nobody/images", "tiny", tmp_path / "d")
+    with pytest.raises(UserError, match="gs://pods/data/lvis_layout/other/.*: no finished data set; prepare it"):
+        prepared.load("other", "gs://pods/data")
 
 
 def test_a_full_disk_is_one_line_and_a_later_start_goes_on(tiny, tmp_path, monkeypatch):

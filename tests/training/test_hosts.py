@@ -24,8 +24,8 @@ SMALL = SMALL_MODEL | {
 }
 
 
-def start(workdir, data, devices, *, processes=1, process=0, port=0, **settings):
-    """One process of a run."""
+def start(workdir, data, devices, *, processes=1, process=0, port=0, logs=None, **settings):
+    """One process of a run; `logs` is the folder of its output, by default the workdir's."""
     overrides = SMALL | {"data.dir": data} | settings
     flags = [f"--config.{key}={value}" for key, value in overrides.items()]
     if processes > 1:
@@ -36,7 +36,7 @@ def start(workdir, data, devices, *, processes=1, process=0, port=0, **settings)
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    log = (workdir.parent / f"{workdir.name}_{process}.log").open("w")
+    log = ((logs or workdir.parent) / f"{Path(workdir).name}_{process}.log").open("w")
     command = [sys.executable, "train.py", "--config=configs/glyphs_c2am.py", f"--workdir={workdir}", *flags]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -83,6 +83,27 @@ def test_two_processes_train_and_evaluate_as_one_and_stop_together(glyph_folder,
     processes = start_two(stopped, glyph_folder, **{"train.steps": reached + 2, "train.eval_every": 0})
     assert [p.wait(600) for p in processes] == [0, 0]
     assert len(losses(stopped)) == reached + 2
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_bucket(emulator, glyph_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("C2AM_CACHE", str(tmp_path / "cache"))
+    emulator.upload(glyph_folder / "lvis_layout", "data/lvis_layout")
+    settings = {"train.steps": 4, "logs": tmp_path}
+    assert [p.wait(600) for p in start_two("gs://pods/two", "gs://pods/data", **settings)] == [0, 0]
+    metrics = [json.loads(line) for line in emulator.content("two/metrics.jsonl").splitlines()]
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+    results = emulator.names("two/eval/4/")
+    assert "two/eval/4/metrics.json" in results and not any(name.endswith(".partial") for name in results)
+    images = {detection["image_id"] for detection in json.loads(emulator.content("two/eval/4/detections_bbox.json"))}
+    assert len(images) > 6  # of 12, of which each process had 6
+    logs = [(tmp_path / f"two_{process}.log").read_text() for process in range(2)]
+    assert sum("small_train: copying" in log for log in logs) == 1  # they are one machine
+    assert [p.wait(600) for p in start_two("gs://pods/two", "gs://pods/data", **settings | {"train.steps": 6})] == [
+        0,
+        0,
+    ]
+    assert "resumed from step 4" in (tmp_path / "two_0.log").read_text()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.profiler import ProfileData
 
+from c2am_jax.files import as_path
 from c2am_jax.training.profiling import StepTrace
 
 
@@ -32,6 +33,13 @@ def traced_steps(folder):
 def test_two_steps_are_traced_after_the_compilation_even_when_the_run_ends_early(tmp_path, start, steps, wanted):
     run(tmp_path, steps, 2, start)
     assert traced_steps(tmp_path) == wanted
+
+
+def test_a_trace_goes_to_a_bucket_when_it_ends(emulator, tmp_path):
+    run(as_path("gs://pods/run/profile"), 6, 2)
+    (file,) = (name for name in emulator.names("run/profile/plugins") if name.endswith(".xplane.pb"))
+    (tmp_path / "a.xplane.pb").write_bytes(emulator.content(file))
+    assert traced_steps(tmp_path) == [2, 3]
 
 
 def test_nothing_is_written_unless_asked(tmp_path):
