@@ -17,8 +17,8 @@ from c2am_jax.errors import UserError
 class WrongSetting(UserError, ValueError):
     """A setting that cannot be used; the text begins with its key."""
 
-    def __init__(self, key: str, problem: str):
-        """`problem` follows the key: its value and what is allowed."""
+    def __init__(self, key: str, problem: str = ""):
+        """`problem` follows the key: its value and what is allowed. Flag parsers raise it again with one text."""
         super().__init__(f"{key}{problem}")
         self.key, self.problem = key, problem
 

@@ -133,7 +133,13 @@ def _parse(arguments: Sequence[str], complete: Callable[[Sequence[str]], list[st
                 sys.exit(say(f"config.{old}: no such setting any more; {now}"))
         sys.exit(say(f"no such key in the config (WORKDIR/config.json of a run lists all): {bare(error)}"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
-        sys.exit(say(error))
+        sys.exit(say(_of_config_file(error) or error))
+
+
+def _of_config_file(error: Exception) -> str:
+    """What an error in a config file says; ml_collections hands on its traceback as one text."""
+    told, _, trace = str(error).partition(": Error whilst parsing config file:")
+    return f"{told.removeprefix('flag ')}: {trace.strip().splitlines()[-1].partition(': ')[2]}" if trace else ""
 
 
 def run(

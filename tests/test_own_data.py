@@ -77,6 +77,6 @@ def test_a_test_set_that_is_named_and_not_there_is_told_before_anything_is_prepa
     flags.append(f"--config.data.test_annotations={tmp_path}/typo.json")
     done = command("train.py", "--config=configs/own_data.py", f"--workdir={tmp_path}/run", *flags)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(
-        f"error: {tmp_path}/typo.json does not exist"
+        f"error: {tmp_path}/typo.json: no such file"
     )
     assert not (tmp_path / "data").exists()

@@ -1,5 +1,6 @@
 """From `config.data` to a prepared data set, preparing it on first use."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -90,13 +91,25 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     if data.name == "glyphs":
         annotations, images = _drawn_glyphs(Path(data.dir) / "glyphs", split)
     check_there(data, split)
-    if not prepared.is_prepared(name, data.dir):
+    if prepared.is_prepared(name, data.dir):
+        _tell_left_out(name, data.dir)
+    else:
         _LOG.info("preparing %s from %s (once)", name, annotations)
         training = sources(data, "train")[0] if split != "train" else Path()
         known = training if training.is_file() else ""
         builder.prepare(annotations, images, name, data.dir, replace=False, training=known)
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
+
+
+def _tell_left_out(name: str, folder: str) -> None:
+    """Warn of images that a preparation some time ago could not use, whose files may be right by now."""
+    place = as_path(prepared.folder_of(name, folder))
+    skipped = json.loads((place / "report.json").read_text())["skipped"]
+    left_out = {reason: count for reason, count in skipped.items() if reason.startswith("image")}
+    if left_out:
+        told = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())
+        _LOG.warning("%s was prepared earlier, and left out %s; to prepare it again, delete %s", name, told, place)
 
 
 def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:
@@ -116,7 +129,10 @@ def _not_in_bucket(name: str, folder: str) -> str:
 def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
     lacking = annotations if not annotations.is_file() else images
     key = "" if split == "train" else f"{split}_"
-    what = DOWNLOADS.get(name, "a json in the LVIS layout")
+    if name not in DOWNLOADS:
+        what = ("annotations", "file") if lacking == annotations else ("images", "folder of pictures")
+        return f"{lacking}: no such {what[1]}; name it with --config.data.{key}{what[0]}=PATH"
+    what = DOWNLOADS[name]
     command, standard = "Download", STANDARD_ANNOTATIONS.get(name, "").format(split=split)
     if standard and annotations.parts[-2:] == (name, standard):  # where the command puts it
         command = f"Run python -m c2am_jax.data.download {name} --out {annotations.parent.parent}, or download"

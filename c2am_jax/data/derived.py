@@ -7,6 +7,7 @@ are the few that hold the pictures; the run is 12 epochs, or as many as make 1,5
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.data.folders import find_splits
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import fitting_bucket, target_size
+from c2am_jax.errors import UserError
+from c2am_jax.files import is_remote
 
 KEYS: dict[str, type] = {
     "name": str,
@@ -108,6 +111,10 @@ def _name_files(data: dict[str, Any]) -> None:
             raise WrongSetting(
                 f"config.data.{key}", f": give --config.data.{key}={what}; or all by --config.data.folder=DIR"
             )
+    for key in ("images", "val_images", "test_images"):
+        folder = data.get(key)
+        if folder and not is_remote(folder) and not Path(folder).is_dir():
+            raise WrongSetting(f"config.data.{key}", f"={folder}: no such folder of pictures")
 
 
 def _scanned(data: Mapping[str, Any], evaluates: bool) -> _Files:
@@ -119,10 +126,24 @@ def _scanned(data: Mapping[str, Any], evaluates: bool) -> _Files:
         )
     training = scan(data["annotations"])
     training.require_images()
+    if not len(training.label):
+        left_out = "; ".join(f"{count} x {reason}" for reason, count in training.skipped.counts.items())
+        raise UserError(
+            f"{training.name}: no object to train on: "
+            + (
+                f"left out: {left_out}, for example {_example(training)}"
+                if left_out
+                else "the list 'annotations' is empty"
+            )
+        )
     validation = scan(data["val_annotations"]) if evaluates else None
     if validation is not None:
         validation.require_images()
     return _Files(training, validation)
+
+
+def _example(found: Scan) -> str:
+    return next(entries[0] for entries in found.skipped.entries.values())
 
 
 def _values(files: _Files, tree: Mapping[str, Any], devices: int) -> dict[str, Any]:
@@ -141,7 +162,7 @@ def _values(files: _Files, tree: Mapping[str, Any], devices: int) -> dict[str, A
     return {
         "name": f"own_{name}",
         "model.num_classes": len(training.categories),
-        "data.name": f"{name}_{_digest(files)}",
+        "data.name": f"{name}_{_digest(files, tree['data'])}",
         "data.canvas": _up(min(int(hw.max()), max_side), 32),
         "data.max_instances": min(_up(most, 8), MOST_INSTANCES),
         "data.short_sides": tuple(sides),
@@ -201,7 +222,11 @@ def _name(path: Path) -> str:
     return re.sub(r"[_-]*train(ing)?\d*$", "", re.sub(r"\W+", "_", chosen).strip("_")) or "own"
 
 
-def _digest(files: _Files) -> str:
-    """A few digits of both jsons: other files are another prepared data set."""
+def _digest(files: _Files, data: Mapping[str, Any]) -> str:
+    """A few digits of both jsons and where the pictures lie beside them: other files are another prepared data set."""
     texts = [files.training.sha256, files.validation.sha256 if files.validation else ""]
+    home = Path(files.training.path).absolute().parent
+    for key in ("images", "val_images"):
+        folder = data.get(key) or ""
+        texts.append(folder if not folder or is_remote(folder) else os.path.relpath(folder, home))
     return hashlib.sha256(" ".join(texts).encode()).hexdigest()[:8]

@@ -48,8 +48,19 @@ def test_a_named_file_that_is_gone_is_an_error_though_records_are_there(tiny, tm
     config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
     open_dataset(config, "train")
     annotations.unlink()
-    with pytest.raises(MissingDataset, match="annotations.json does not exist"):
+    with pytest.raises(MissingDataset, match="annotations.json: no such file; name it with --config.data.annotations=PATH"):
         open_dataset(config, "train")
+
+
+def test_pictures_that_were_left_out_earlier_are_told_again(tiny, tmp_path, caplog):
+    annotations, images = tiny[1]()
+    broken = sorted(images.rglob("*.jpg"))[0]
+    broken.write_bytes(broken.read_bytes()[:300])
+    config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
+    assert len(open_dataset(config, "train")) == 3
+    caplog.clear()
+    found = open_dataset(config, "train")
+    assert "left out 1 x image" in caplog.text and f"delete {found.folder}" in caplog.text
 
 
 def test_a_folder_without_one_usable_image_is_an_error_of_one_line(tiny, tmp_path):

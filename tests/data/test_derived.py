@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,36 @@ def test_other_files_are_another_prepared_set(folder):
     content["annotations"].pop()
     (folder / "val.json").write_text(json.dumps(content))
     assert parse(config_of(folder)).data.name != first
+
+
+def test_pictures_elsewhere_are_another_prepared_set_and_a_folder_has_to_be_there(folder):
+    first = parse(config_of(folder)).data.name
+    (folder / "images").rename(folder / "moved")
+    assert parse(config_of(folder, **{"data.images": f"{folder}/moved"})).data.name != first
+    with pytest.raises(UserError, match=r"config\.data\.images=.*/images: no such folder of pictures"):
+        parse(config_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "told"),
+    [([], "the list 'annotations' is empty"), ([{"id": 1, "image_id": 1, "category_id": 1}], "bbox None is not")],
+)
+def test_without_an_object_to_train_on_the_reason_is_told_before_any_work(folder, annotations, told):
+    content = json.loads((folder / "val.json").read_text())
+    (folder / "val.json").write_text(json.dumps(content | {"annotations": annotations}))
+    with pytest.raises(UserError, match=f"val.json: no object to train on: .*{told}"):
+        parse(config_of(folder))
+
+
+def test_an_unknown_variant_of_the_config_is_named():
+    done = subprocess.run(
+        [sys.executable, "train.py", "--config=configs/own_data.py:smal"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "unknown loss 'smal'" in last and "Traceback" not in last, done.stderr
 
 
 def test_photos_get_the_papers_sizes():

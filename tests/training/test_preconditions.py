@@ -76,9 +76,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(glyph_folde
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("val_annotations", "typo/val.json", "typo/val.json does not exist"),
-        ("annotations", "typo/train.json", "typo/train.json does not exist"),
-        ("name", "nothing", r"nothing/\w+.json does not exist"),
+        ("val_annotations", "typo/val.json", "typo/val.json: no such file"),
+        ("annotations", "typo/train.json", "typo/train.json: no such file"),
+        ("name", "nothing", r"nothing/\w+.json: no such file"),
     ],
 )
 def test_wrong_paths_are_said_before_the_first_step(glyph_folder, tmp_path, key, value, named):
