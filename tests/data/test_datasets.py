@@ -48,7 +48,7 @@ def test_a_named_file_that_is_gone_is_an_error_though_records_are_there(tiny, tm
     config = config_of(tmp_path, name="mine", annotations=str(annotations), images=str(images))
     open_dataset(config, "train")
     annotations.unlink()
-    with pytest.raises(MissingDataset, match="annotations.json: no such file; name it with --config.data.annotations=PATH"):
+    with pytest.raises(MissingDataset, match="json: no such file; name it with --config.data.annotations=PATH"):
         open_dataset(config, "train")
 
 
