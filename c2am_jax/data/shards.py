@@ -8,7 +8,6 @@ preparation goes on where it was; the bytes of a shard do not depend on who writ
 import concurrent.futures
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import tempfile
@@ -162,7 +161,6 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
       AnnotationError: the json is not any more what was scanned.
     """
     summary = Summary()
-    encode = features().encode_example
     serialiser = tfds.core.example_serializer.ExampleSerializer(features().get_serialized_info())
     with _new_records(part) as writer, open_json(part.annotations) as json_file:
         for number, image in enumerate(part.entries):
@@ -171,21 +169,31 @@ def write_shard(part: Part, advance: Callable[[], Any]) -> None:
             if picture is None:
                 continue
             instances = list(_instances(part, number, json_file, summary))
-            record = {
-                "image": io.BytesIO(picture.content),
-                "image_id": image.id,
-                "orientation": picture.orientation,
-                "height": image.height,
-                "width": image.width,
-                "instances": instances,
-            }
-            serialised = serialiser.get_tf_example(encode(record)).SerializeToString(deterministic=True)
+            record = encoded(image, picture, instances)
+            serialised = serialiser.get_tf_example(record).SerializeToString(deterministic=True)
             writer.write(serialised)
             summary.size += len(serialised)
             summary.image_id.append(image.id)
             summary.image_hw.append((image.height, image.width))
             summary.labels.append([int(instance["label"]) for instance in instances])
     summary.write(part.summary)
+
+
+def encoded(image: ImageEntry, picture: Stored, instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `features().encode_example` makes of a record, without its checks of every number."""
+    columns: dict[str, Any] = {"box": np.zeros((0, 4), np.float32), "label": np.zeros(0, np.int32)}
+    columns["mask"] = np.zeros(0, object)
+    if instances:
+        columns = {key: [instance[key] for instance in instances] for key in ("box", "label")}
+        columns["mask"] = [instance["mask"].tobytes() for instance in instances]
+    return {
+        "image": picture.content,
+        "image_id": np.array(image.id, np.int64),
+        "orientation": np.array(picture.orientation, np.int32),
+        "height": np.array(image.height, np.int32),
+        "width": np.array(image.width, np.int32),
+        "instances": columns,
+    }
 
 
 @contextlib.contextmanager
@@ -259,7 +267,7 @@ def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -
             summary.noted.add("mask beside its box", name)
         elif iou(box.tolist(), bounding_box(runs, hw)) < FITS:
             summary.noted.add("box that does not fit its mask", name)
-        yield {"box": box, "label": part.label[i], "mask": pack(mask)}
+        yield {"box": box, "label": np.int32(part.label[i]), "mask": pack(mask)}
 
 
 class _Shared:
