@@ -67,7 +67,7 @@ def prepare(
       images: folder of the image files, local or remote.
       name: of the data set, a folder name; checked against the published counts if it is e.g. "lvis_v1_train".
       data_dir: folder of prepared data sets, local or remote.
-      replace: prepare anew what is finished.
+      replace: prepare again what is finished.
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
         does not tell.

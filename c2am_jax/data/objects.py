@@ -74,5 +74,5 @@ def read_objects(path: str | os.PathLike, category_ids: np.ndarray) -> Objects:
     except BrokenJson as error:
         raise AnnotationError(str(error)) from None
     except (KeyError, TypeError, IndexError) as error:
-        raise AnnotationError(f"{path}: an entry is not in the LVIS layout ({error}); prepare the data anew") from None
+        raise AnnotationError(f"{path}: an entry is not in the LVIS layout ({error}); prepare the data again") from None
     return Objects(np.array(box).reshape(-1, 4), np.array(area), image_wh, label, tuple(texts))

@@ -47,7 +47,7 @@ def _matrices(boxes, levels, shapes, strides, out, pad):
     return wy, wx
 
 
-def _matmul(features, wy, wx, levels):
+def _matmul(features, wy, wx, levels, precision):
     """One image: [R, out, out, C]; linear in the features, so the transpose keeps only the matrices."""
     rois, out, _ = wy.shape
     chunk = max(1, min(rois, CHUNK_ELEMENTS // (out * features[0].shape[1] * features[0].shape[2])))
@@ -58,15 +58,15 @@ def _matmul(features, wy, wx, levels):
         for index, feature in enumerate(features):
             height, width, _ = feature.shape
             own = jnp.where(level == index, wy[:, :height], 0)
-            total += _contract(own, feature, wx[:, :width])
+            total += _contract(own, feature, wx[:, :width], precision)
         return total
 
     return jax.lax.map(align, (wy, wx, levels), batch_size=chunk)
 
 
-def _contract(wy, window, wx):
-    rows = jnp.einsum("ph,hwc->pwc", wy, window)
-    return jnp.einsum("qw,pwc->pqc", wx, rows)
+def _contract(wy, window, wx, precision=None):
+    rows = jnp.einsum("ph,hwc->pwc", wy, window, precision=precision)
+    return jnp.einsum("qw,pwc->pqc", wx, rows, precision=precision)
 
 
 def _tiles(weights):
@@ -200,10 +200,13 @@ def _pool(features, boxes, levels, grids, strides, backend):
 def _by_matmul(features, boxes, levels, *, strides, grids):
     # In float32 from here on, so that the features' gradients are summed in it.
     wide, shapes = [f.astype(jnp.float32) for f in features], [f.shape[1:3] for f in features]
+    # What came in fewer bits may be multiplied in fewer: float32 products without them are many times slower on a GPU.
+    precision = None if features[0].dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
     def one(boxes, levels, out):
         wy, wx = _matrices(boxes, levels, shapes, strides, out, 0)
-        return jax.vmap(_matmul)(wide, wy, wx, levels).astype(features[0].dtype)
+        align = functools.partial(_matmul, precision=precision)
+        return jax.vmap(align)(wide, wy, wx, levels).astype(features[0].dtype)
 
     return _each(one, boxes, levels, grids)
 

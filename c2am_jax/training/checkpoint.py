@@ -27,6 +27,7 @@ from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
 
 State = TypeVar("State")  # a tree of arrays
 _LOG = logging.getLogger(__name__)
+NO_CHECKPOINT = "no checkpoint yet: a run has one after its first save (config.train.checkpoint_every steps)"
 COMMITTED = "commit_success.txt"  # what Orbax writes last into a checkpoint in a bucket (its CommitFileTemporaryPath)
 _UNREACHED = re.compile("UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -146,7 +147,7 @@ class Checkpoints:
             self._set_aside(candidate)
         if damaged:
             raise UserError(f"{self.folder}: no checkpoint is whole; damaged: {', '.join(damaged)}")
-        raise UserError(f"{self.folder}: no checkpoint; there are: none at all")
+        raise UserError(f"{self.folder}: {NO_CHECKPOINT}")
 
     def load_arrays(self, step: int | None = None) -> tuple[dict[str, np.ndarray], int]:
         """The detector's arrays by name, whatever detector it is, of `step` (default: the newest), and that step.

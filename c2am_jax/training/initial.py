@@ -17,7 +17,7 @@ from c2am_jax.files import as_path
 from c2am_jax.models.freezing import select
 from c2am_jax.models.functional import Detector
 from c2am_jax.storage import storage_errors
-from c2am_jax.training.checkpoint import Checkpoints, saved_steps
+from c2am_jax.training.checkpoint import NO_CHECKPOINT, Checkpoints, saved_steps
 from c2am_jax.weights.classes import by_name
 from c2am_jax.weights.download import local_copy
 from c2am_jax.weights.foreign import Weights, fit, read_weights, to_reference_names
@@ -210,7 +210,7 @@ def weights_of_workdir(
       UserError: there is no such checkpoint, or its files are not those that were saved.
     """
     if not (workdir / folder).is_dir():  # opening one would make it
-        raise UserError(f"{workdir / folder}: no checkpoint; there are: none at all")
+        raise UserError(f"{workdir / folder}: {NO_CHECKPOINT}")
     with Checkpoints(workdir, name=folder) as checkpoints:
         return checkpoints.load_arrays(step)
 

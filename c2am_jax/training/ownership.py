@@ -260,7 +260,7 @@ class Ownership:
         return True
 
     def _look(self) -> Any:
-        """See who owns the workdir; returns the version of the own claim, made anew if somebody deleted it."""
+        """See who owns the workdir; returns the version of the own claim, written again if somebody deleted it."""
         there, version = self._file.read()
         self._looked = time.monotonic()
         if there is None:

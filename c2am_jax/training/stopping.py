@@ -55,8 +55,8 @@ class StopRequest:
             os.kill(os.getpid(), signal.SIGTERM)  # which JAX's service passes on to all hosts
         if self._saved is not None:
             raise Stopped(self._saved)
-        if keyboard:
-            _tell("\nstopping: this step is finished and saved first; Ctrl-C again stops at once\n")
+        again = "; Ctrl-C again stops at once" if keyboard else ""
+        _tell(f"\nstopping: this step is finished (and compiled, if it is a first one) and saved first{again}\n")
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop after `step`; every host has to ask at every step, and all get the same answer."""

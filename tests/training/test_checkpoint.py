@@ -64,7 +64,10 @@ def test_steps_that_reuse_the_memory_of_a_state_do_not_reach_its_save(tmp_path):
 
 def test_a_step_that_does_not_exist_lists_those_that_do(state, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(UserError, match="no checkpoint; there are: none at all"):
+        with pytest.raises(
+            UserError,
+            match=r"no checkpoint yet: a run has one after its first save \(config.train.checkpoint_every steps\)",
+        ):
             checkpoints.load(state)
         checkpoints.save(state, 4)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="no checkpoint of step 9; there are: 4"):

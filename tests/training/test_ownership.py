@@ -40,7 +40,8 @@ def test_the_second_training_is_refused_and_ctrl_c_saves(glyph_folder, tmp_path)
     status, shown, error = output(first)
     step = re.search(r"asked to stop: step (\d+) is saved in \S+; run the same command again to go on", error)
     assert status == EXIT_STOPPED and step and "Traceback" not in error, error
-    assert "stopping: this step is finished and saved first; Ctrl-C again stops at once" in error
+    told = "stopping: this step is finished (and compiled, if it is a first one) and saved first"
+    assert f"{told}; Ctrl-C again stops at once" in error
     assert "100 classes, 24 images, 12 steps an epoch, 100000 steps: warm-up 2, drops at 70000 and 90000" in shown
     assert not (workdir / FILE).exists()
 

@@ -7,7 +7,7 @@ import time
 from c2am_jax.training.stopping import StopRequest, Watchdog
 
 
-def test_sigterm_is_noted_and_handled_as_before_afterwards():
+def test_sigterm_is_noted_told_and_handled_as_before_afterwards(capfd):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
     try:
@@ -15,6 +15,7 @@ def test_sigterm_is_noted_and_handled_as_before_afterwards():
             assert not stop.reached(1)
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.reached(2) and not heard
+        assert "stopping: this step is finished" in capfd.readouterr().err
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [1]
     finally:
