@@ -159,7 +159,9 @@ def _too_high(threshold: float, pictures: int, best: tuple[float, int, Path], na
     score, label, path = best
     where = "1 picture" if pictures == 1 else f"{pictures} pictures"
     if score <= 0:
-        return f"no detection at all in {where}, whatever the threshold"
+        return (
+            f"no detection at all in {where}, whatever the threshold: train for longer, or on more pictures like these"
+        )
     return (
         f"no detection has a score of {threshold:g} or more in {where}; the best is {_floored(score, 2):g} "
         f"({names[label]}, in {path}): try --threshold {_floored(score, 1):g}"

@@ -16,6 +16,7 @@ from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.lvis import ImageNotFound, find_image
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json, scan
 from c2am_jax.data.truth_columns import Truths
+from c2am_jax.errors import UserError
 from c2am_jax.progress import Counter
 
 ORDINARY = 0.25  # of the pictures shown, for those without a suspect and for classes that no other shows
@@ -104,6 +105,7 @@ def survey(annotations: str, folder: Path) -> Survey:
 
     Raises:
       AnnotationError: the json is not usable.
+      UserError: not one of its pictures is in the folder.
     """
     found = scan(annotations, scoring=True)
     found.require_images()
@@ -125,6 +127,11 @@ def survey(annotations: str, folder: Path) -> Survey:
             if picture.findings:
                 suspects[place] = dict(collections.Counter(finding.kind for finding in picture.findings))
             bar.update()
+    if all("missing" in suspects.get(place, ()) for place in range(len(found.images))):
+        first = found.images[0].file_name or found.images[0].coco_url
+        raise UserError(
+            f"{folder} has none of the pictures that {found.name} names, for example {first}: name their folder"
+        )
     if not masks:  # a json of boxes: nothing is missing at the single object
         for kinds in suspects.values():
             kinds.pop("no_mask", None)

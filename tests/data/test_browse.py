@@ -301,6 +301,7 @@ def test_wrong_input_is_one_line(tiny, tmp_path, capsys):
         (["gone.json", folder, page], "gone.json: no such file"),
         ([str(tmp_path / "text.json"), folder, page], "not a json file"),
         ([str(annotations), "--images=gone", page], "--images gone: no such folder"),
+        ([str(annotations), f"--images={tmp_path}", page], "has none of the pictures that"),
         ([str(annotations), folder, f"--out={tmp_path}"], "a folder; name a file"),
         ([str(annotations), folder, f"--out={tmp_path / 'page.txt'}"], "ends in .html"),
         ([str(annotations), folder, page, "--most=0"], "at least 1"),
