@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from c2am_jax.ops.preprocess import preprocess
@@ -16,9 +17,17 @@ AXIS = "data"
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices (or those given) in one row."""
+    """All devices (or those given) in one row, those of a slice side by side.
+
+    The TPU compiler then makes of a sum over the row a sum within each slice, an exchange between the slices in which
+    each device takes its part, and the way back within the slice (docs/scaling.md).
+    """
     devices = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    row = mesh_utils.create_hybrid_device_mesh((len(devices) // slices,), (slices,), devices)  # make_mesh refuses
+    return Mesh(row, (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -25,6 +25,7 @@ _TOPOLOGY = flags.DEFINE_string(
     None,
     "--dry_run for devices that are not there: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4, h100:8, a100:8 and other sizes.",
 )
+_SLICES = flags.DEFINE_integer("slices", 1, "--topology: so many of these, as slices of one run.", lower_bound=1)
 _PROGRAM = flags.DEFINE_enum(
     "program", "train", ["train", "predict"], "--dry_run of the training step, or of prediction, which eval.py runs."
 )
@@ -40,8 +41,8 @@ def main(_) -> None:
     command_line.start_distributed()
     if _DRY_RUN.value:
         return _dry_run(config)
-    if _TOPOLOGY.value or _HLO.value or _PROGRAM.value != "train":
-        raise UserError("--topology, --program and --hlo go with --dry_run")
+    if _TOPOLOGY.value or _HLO.value or _PROGRAM.value != "train" or _SLICES.value > 1:
+        raise UserError("--topology, --slices, --program and --hlo go with --dry_run")
     experiment = parse(config, show=print)
     command_line.check_environment()
     from c2am_jax.training.loop import train
@@ -59,7 +60,9 @@ def _dry_run(config: Any) -> None:
     from c2am_jax.training.program import describe
 
     if _TOPOLOGY.value:
-        devices = topology_devices(_TOPOLOGY.value)
+        devices = topology_devices(_TOPOLOGY.value, _SLICES.value)
+    elif _SLICES.value > 1:
+        raise UserError("--slices goes with --topology")
     else:
         devices = None
         command_line.check_environment()

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from c2am_jax.ahead.hlo_text import Module, Shape
+from c2am_jax.ahead.hlo_text import Instruction, Module, Shape
 
 KINDS = (
     "all-reduce",
@@ -13,6 +13,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
+BETWEEN_SLICES = "between slices"  # what a device receives of other slices: the TPU runtime carries it, host to host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,25 @@ def collectives(module: Module) -> list[Collective]:
     loops = (i for c in module.computations.values() for i in c.instructions.values() if i.opcode == "while")
     looped = module.reached([name for loop in loops for name in loop.called("body", "condition")])
     return [
-        Collective(
-            kind, sum(shape.size for shape in _result(kind, instruction.opcode, instruction.shapes)), name in looped
-        )
+        Collective(kind, sum(shape.size for shape in _result(kind, instruction)), name in looped)
         for name, computation in module.computations.items()
         for instruction in computation.instructions.values()
-        if (kind := instruction.opcode.removesuffix("-start")) in KINDS
+        if (kind := _kind(instruction))
     ]
 
 
-def _result(kind: str, opcode: str, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+def _kind(instruction: Instruction) -> str | None:
+    if instruction.opcode == "recv" and "xla_megascale" in instruction.attributes:
+        return BETWEEN_SLICES
+    kind = instruction.opcode.removesuffix("-start")
+    return kind if kind in KINDS else None
+
+
+def _result(kind: str, instruction: Instruction) -> tuple[Shape, ...]:
     """The result's arrays: of those kinds that only start, all but all-reduce name their operands before it."""
+    opcode, shapes = instruction.opcode, instruction.shapes
+    if kind == BETWEEN_SLICES:
+        return shapes[:1]  # then come its state and a token
     if opcode == kind or kind == "all-reduce" or len(shapes) < 2:
         return shapes
     return shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]

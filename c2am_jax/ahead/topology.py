@@ -103,19 +103,25 @@ def chip_of(device_kind: str) -> Chip | None:
     return next((chip for chip in CHIPS.values() if chip.kind == device_kind), None)
 
 
-def topology_devices(name: str) -> Sequence[Any]:
+def topology_devices(name: str, slices: int = 1) -> Sequence[Any]:
     """Devices of a topology such as "v5e:4x4" or "h100:8"; programs can be compiled for them, and that is all.
 
     A chip of a v4 or v5p is one device, as JAX presents them on the real machine.
+
+    Args:
+      name: kind of chip and sides of a slice, or the number of GPUs.
+      slices: so many slices of TPUs, joined by the data centre's network.
 
     Raises:
       UserError: a topology that does not exist, or a compiler that is not installed.
     """
     generation, sides = _checked(name)
+    if slices > 1 and CHIPS[generation].sides == 0:
+        raise UserError(f"--slices {slices}: {name} is one host; only TPUs have slices")
     jax.config.update("jax_platforms", "cpu")  # the devices of this machine stay free for others
     if CHIPS[generation].sides == 0:
         return _gpus(name, generation, sides[0])
-    return _tpus(name, generation, sides)
+    return _tpus(name, generation, sides, slices)
 
 
 def _checked(name: str) -> tuple[str, tuple[int, ...]]:
@@ -140,7 +146,7 @@ def _is_slice(sides: tuple[int, ...]) -> bool:
     return sides == (2, 2, 1) or (all(side % 2 == 0 for side in sides) and sorted(sides) == list(sides))
 
 
-def _tpus(name: str, generation: str, sides: tuple[int, ...]) -> Sequence[Any]:
+def _tpus(name: str, generation: str, sides: tuple[int, ...], slices: int) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"--topology {name}: libtpu, the TPU compiler, is not installed: pip install -r requirements-tpu.txt "
@@ -156,6 +162,8 @@ def _tpus(name: str, generation: str, sides: tuple[int, ...]) -> Sequence[Any]:
     options: dict[str, Any] = {"chip_config_name": "megacore"} if CHIPS[generation].sides == 3 else {}
     if sides == (1, 1):
         options["chips_per_host_bounds"] = [1, 1, 1]
+    if slices > 1:
+        options["num_slices"] = slices
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except Exception as error:  # which class depends on the release of libtpu

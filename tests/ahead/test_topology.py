@@ -129,6 +129,39 @@ def test_a_program_compiled_for_a_tpu_tells_time_memory_and_what_its_chips_excha
     assert numbers["collectives"] == {"all-reduce": {"count": 1, "bytes": 2, "in_loop": 0}}
 
 
+GRADIENT = """
+import json, sys
+import jax, jax.numpy as jnp
+from c2am_jax.ahead.compiled import compile_and_describe
+from c2am_jax.ahead.topology import topology_devices
+from c2am_jax.mesh import data_mesh, batch_sharding, replicated
+
+mesh = data_mesh(topology_devices("v5e:2x2", slices=2))
+
+def gradient(kernel, x):
+    kernel = jax.lax.pcast(kernel, "data", to="varying")
+    return jax.lax.psum(jax.grad(lambda kernel: jnp.sum((x @ kernel) ** 2))(kernel), "data")
+
+program = jax.shard_map(gradient, mesh=mesh, in_specs=(jax.P(), jax.P("data")), out_specs=jax.P())
+kernel = jax.ShapeDtypeStruct((1024, 512), jnp.float32, sharding=replicated(mesh))
+x = jax.ShapeDtypeStruct((64, 1024), jnp.float32, sharding=batch_sharding(mesh))
+found = compile_and_describe(jax.jit(program).lower(kernel, x), "TPU v5 lite", 8)
+slices = [device.slice_index for device in mesh.devices.flat]
+print(json.dumps({"slices": slices, "collectives": found.numbers["collectives"]}))
+"""
+
+
+@needs_libtpu
+def test_slices_sum_within_before_they_exchange_a_chips_share():
+    status, out, err = run("-c", GRADIENT)
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["slices"] == [0, 0, 0, 0, 1, 1, 1, 1]
+    kernel = 1024 * 512 * 4
+    sums = {kind: numbers["bytes"] for kind, numbers in found["collectives"].items()}
+    assert sums == {"reduce-scatter": kernel // 4, "between slices": kernel // 4, "all-gather": kernel}
+
+
 @needs_libtpu
 def test_a_program_that_does_not_fit_is_one_line_with_what_to_change():
     status, _, err = run("-c", TOO_LARGE)
