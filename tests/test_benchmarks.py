@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import gpu_check, methods, predict, topologies, train_step
+from benchmarks import gpu, gpu_check, methods, predict, topologies, train_step
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
@@ -48,6 +48,35 @@ def test_the_gpu_check_says_slow_only_where_float32_is_far_behind(monkeypatch, c
         assert [line.get("check") for line in found] == [None, "scatter-add", "roi_align", "roi_align"]
         assert found[1]["slow"] == bool(status) and found[2]["largest_relative_difference"] < 1e-5
         assert ("SLOW" in captured.err) == bool(status)
+
+
+def test_one_command_for_a_gpu_runs_what_fits_and_tells_the_rest(tmp_path, monkeypatch, capsys):
+    small = ("--updates", "64", "--rois", "2", "--size", "32", "32", "--repeats", "1")
+    planned = [
+        gpu.Measurement("fit to train", "benchmarks.gpu_check", small),
+        gpu.Measurement("unknown", "benchmarks.gpu_check", ("--nonsense",)),
+    ]
+    monkeypatch.setattr(gpu, "measurements", lambda *_: planned)
+    assert gpu.main(["--out", str(tmp_path)]) == 1
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [record["status"] for record in records] == [0, 2]
+    assert [line.get("check") for line in records[0]["lines"]] == [None, "scatter-add", "roi_align", "roi_align"]
+    page = (tmp_path / "summary.md").read_text()
+    assert "device cpu" in page and "unrecognized arguments: --nonsense" in page
+    capsys.readouterr()
+    assert gpu.main(["--out", str(tmp_path), "--minutes", "0"]) == 1
+    assert capsys.readouterr().err == "no time for: fit to train, unknown\n"
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.6, "0.67: met"), (0.9, "0.67: NOT met")])
+def test_a_gpus_summary_compares_each_step_with_its_peer(ratio, verdict):
+    line = {"benchmark": "train_step", "median_s": 0.06, "images_per_s": 33.3, "device": "H100", "jax": "0.11.2"}
+    line |= {"peer_median_s": 0.1, "ratio": ratio, "temporaries_gb": 4.2}
+    part = {"benchmark": "train_step_parts", "part": "backbone", "seconds": 0.01, "share": 0.4}
+    record = {"name": "step, bf16", "command": "python", "status": 0, "seconds": 9, "output": [], "errors": []}
+    page = gpu.summary([record | {"lines": [line, part]}])
+    assert f"| step, bf16 | 33.3 | 60 | 100 | {ratio} | {verdict} | 4.2 |" in page
+    assert "| backbone | 0.01 | 0.4 |" in page and "device H100, jax 0.11.2" in page
 
 
 def numbers(ms):
