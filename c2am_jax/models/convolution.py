@@ -10,6 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from c2am_jax.ops.platforms import by_platform
+
 PIECE = 1 << 19  # elements of the output's gradient that are taken at once
 MOST_PIECES = 32  # each is a convolution in the program, so large batches take larger pieces
 
@@ -33,7 +35,7 @@ def _forward(x, kernel):
 def _backward(residuals, gradient):
     x, kernel = residuals
     (input_gradient,) = jax.linear_transpose(lambda x: _apply(x, kernel, 1), x)(gradient)
-    weight_gradient = jax.lax.platform_dependent(
+    weight_gradient = by_platform(
         x, kernel, gradient, cpu=_in_pieces, default=functools.partial(_weight_gradient, padding=1)
     )
     return input_gradient, weight_gradient

@@ -8,6 +8,7 @@ from flax import nnx
 
 from c2am_jax.models.architecture import FPNSettings
 from c2am_jax.models.layers import Conv, GroupNorm
+from c2am_jax.ops.platforms import by_platform
 
 
 class ConvNorm(nnx.Module):
@@ -29,7 +30,7 @@ class ConvNorm(nnx.Module):
 def upsample_nearest(x: jax.Array, hw: tuple[int, int]) -> jax.Array:
     """Nearest neighbour to a size at most twice as large: cell i reads floor(i * in / out)."""
     if hw == (2 * x.shape[1], 2 * x.shape[2]):
-        return jax.lax.platform_dependent(x, tpu=doubled_by_product, default=doubled_by_reshaping)
+        return by_platform(x, tpu=doubled_by_product, default=doubled_by_reshaping)
     rows = jnp.arange(hw[0]) * x.shape[1] // hw[0]
     columns = jnp.arange(hw[1]) * x.shape[2] // hw[1]
     return x[:, rows][:, :, columns]

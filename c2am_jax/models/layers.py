@@ -13,6 +13,7 @@ from flax import nnx
 
 from c2am_jax.losses.detection import global_sum
 from c2am_jax.models.convolution import convolve
+from c2am_jax.ops.platforms import by_platform
 
 
 class Frozen(nnx.Variable):
@@ -86,7 +87,7 @@ class Conv(nnx.Module):
         if self.size == 1 and self.stride == 1:
             y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
         elif self.size == 1:
-            y = jax.lax.platform_dependent(x, kernel, cpu=self._by_slicing, default=self._by_window)
+            y = by_platform(x, kernel, cpu=self._by_slicing, default=self._by_window)
         elif self.size == 3 and self.stride == 1:
             y = convolve(x, kernel)
         else:
@@ -121,7 +122,7 @@ class StemConv(Conv):
         kernel = jnp.pad(self.kernel[...].astype(x.dtype), ((1, 0), (1, 0), (0, 0), (0, 0)))
         kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
         x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
-        blocks = jax.lax.platform_dependent(x, cpu=blocks_by_reshaping, default=blocks_by_slicing)
+        blocks = by_platform(x, cpu=blocks_by_reshaping, default=blocks_by_slicing)
         return jax.lax.conv_general_dilated(
             blocks,
             kernel.reshape(4, 4, 4 * channels, -1),
@@ -236,7 +237,7 @@ NORMS = {"frozen_bn": FrozenBatchNorm, "sync_bn": SyncBatchNorm, "group_norm": G
 
 def max_pool(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C]: 3x3 maximum with stride 2 and padding 1."""
-    return jax.lax.platform_dependent(x, cpu=max_by_slicing, default=max_by_windows)
+    return by_platform(x, cpu=max_by_slicing, default=max_by_windows)
 
 
 def max_by_windows(x: jax.Array) -> jax.Array:

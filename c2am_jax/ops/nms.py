@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c2am_jax.ops.boxes import pairwise_iou
+from c2am_jax.ops.platforms import by_platform
 from c2am_jax.ops.selection import first_true, largest
 from c2am_jax.ops.varying import vary_like
 
@@ -53,7 +54,7 @@ def one_by_one(
 
 
 def _survivors(boxes: jax.Array, group: jax.Array, alive: jax.Array, iou_threshold: float) -> jax.Array:
-    return jax.lax.platform_dependent(
+    return by_platform(
         boxes,
         group,
         vary_like(alive, boxes),

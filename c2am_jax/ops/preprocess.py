@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from c2am_jax.ops.masks import unpack
+from c2am_jax.ops.platforms import by_platform
 from c2am_jax.structures import Batch, Inputs
 
 
@@ -82,7 +83,7 @@ def preprocess(
     def resize(image, at_y, at_x):
         if resizer != "auto":
             return RESIZERS[resizer](image, at_y, at_x)
-        return jax.lax.platform_dependent(image, at_y, at_x, cpu=_by_gathering, default=_by_matrices)
+        return by_platform(image, at_y, at_x, cpu=_by_gathering, default=_by_matrices)
 
     def one(image, source_hw, target_hw, flip, boxes, bits):
         at_y = source_positions(source_hw[0], target_hw[0], jnp.zeros((), bool), count=height)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from c2am_jax.ops.platforms import by_platform
 from c2am_jax.ops.roi_align_atlas import Grids, by_atlas
 from c2am_jax.ops.sampling_matrix import sampling_matrix
 from c2am_jax.ops.varying import vary_like
@@ -194,7 +195,7 @@ def _pool(features, boxes, levels, grids, strides, backend):
     if backend != "auto":
         return backends[backend](features, boxes, levels)
     platforms = {"cpu": backends["window"], "tpu": backends["atlas"], "default": backends["matmul"]}
-    return jax.lax.platform_dependent(features, boxes, levels, **platforms)
+    return by_platform(features, boxes, levels, **platforms)
 
 
 def _by_matmul(features, boxes, levels, *, strides, grids):

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c2am_jax.ops.platforms import by_platform
+
 LANES = 512  # of a row, in which long arrays are laid out
 MOST_SORTED = 8192  # values that are sorted at once
 
@@ -25,7 +27,7 @@ def first_true(mask: Bool[Array, " n"], count: int) -> tuple[Int[Array, " {count
     Returns:
       ascending indices, int32, n where there are fewer than `count`; and how many True there are in all.
     """
-    return jax.lax.platform_dependent(
+    return by_platform(
         mask,
         tpu=lambda mask: first_true_by_counting(mask, count),
         default=lambda mask: (jnp.nonzero(mask, size=count, fill_value=len(mask))[0].astype(jnp.int32), _total(mask)),
@@ -95,7 +97,7 @@ def largest_of_parts(
       the values, -inf where a part has fewer, and their indices among all n, 0 there.
     """
     parts = tuple(starts)
-    return jax.lax.platform_dependent(
+    return by_platform(
         values,
         tpu=lambda values: largest_by_counting(values, parts, count),
         default=lambda values: largest_by_sorting(values, parts, count),
