@@ -25,7 +25,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table."""
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def of_configs() -> str:

@@ -22,7 +22,7 @@ class Numbers:
 
     def __str__(self) -> str:
         """Both in one cell: mask AP, then box AP."""
-        return self.mask + (f"; box {self.box}" if self.box and self.mask else f"box {self.box}" if self.box else "")
+        return self.mask + (f", box {self.box}" if self.box and self.mask else f"box {self.box}" if self.box else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,8 @@ METHODS: dict[str, Result] = {
     "balanced_sigmoid": Result(v05=Numbers("26.4", "25.9"), note="the authors' repository, without the meta part"),
     "eql": Result(Numbers("18.6 (2.1/17.4/27.2)"), Numbers("24.0 (9.4/25.2/28.4)"), "v1.0: 12 epochs"),
     "eql_v2": Result(_TABLE_6["eql_v2"].v1, _TABLE_6["eql_v2"].v05, "v1.0, 12 epochs: 23.7 (14.9/22.8/28.6)"),
-    "seesaw": Result(Numbers("26.4", "27.6"), note="repeat factors; random sampling 25.0; box 25.6"),
-    "ecm": Result(Numbers("27.5", "27.9"), note="24 epochs; 12 epochs 26.4; box 26.9"),
+    "seesaw": Result(Numbers("26.4", "27.6"), note="repeat factors; random sampling 25.0, box 25.6"),
+    "ecm": Result(Numbers("27.5", "27.9"), note="24 epochs; 12 epochs 26.4, box 26.9"),
     "acsl": Result(v05=Numbers(box="26.4"), note="Faster R-CNN, two stages, from box 21.2"),
     "gol": Result(Numbers("27.7 (21.4/27.7/30.4)", "27.5"), Numbers("29.5", "28.2"), "repeat factors"),
     "efl": Result(Numbers(box="27.5 (20.2/26.1/32.4)"), note="a one-stage detector"),
@@ -115,7 +115,7 @@ METHODS: dict[str, Result] = {
     "tau_norm": Result(v05=Numbers(box="21.6"), note="Faster R-CNN, τ by selection; τ = 1 gives box 11.0"),
     "bags": Result(Numbers("23.1"), _TABLE_6["bags"].v05, "v1.0: 12 epochs; COCO detector first"),
     "disalign": Result(
-        Numbers("24.2", "24.8"), Numbers("27.1 (16.3/28.8/29.4)", "26.3"), "cosine; linear v0.5 24.3; box 23.7"
+        Numbers("24.2", "24.8"), Numbers("27.1 (16.3/28.8/29.4)", "26.3"), "cosine; linear v0.5 24.3, box 23.7"
     ),
     "balms": Result(
         v05=Numbers("27.0 (17.3/28.1/29.5)", "26.4"), note="the authors' repository; Table 6 has other groups"

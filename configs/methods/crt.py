@@ -10,7 +10,7 @@ python train.py --config configs/methods/crt.py:glyphs --config.train.init=runs/
 Kang et al., ICLR 2020, section 4.1: a new classifier trains on class-balanced data, all else stays.
 Recipe: class-aware sampling, 75 000 steps of 16 images, rate 0.02, times 0.1 at 50 000 and 70 000, 500 steps of warm-up
 (the detection recipe of EQL v2's authors, LVIS v1.0).
-Published numbers: docs/method_results.md.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

@@ -7,7 +7,7 @@ python train.py --config configs/methods/eql.py:glyphs     the built-in data
 
 Tan et al., CVPR 2020, Eq. 3: K sigmoids; foreground RoIs do not push tail classes down.
 Recipe: lambda 1.1e-3 on LVIS v1.0, 1.77e-3 on v0.5; published with 1x schedules.
-Published numbers: docs/method_results.md.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

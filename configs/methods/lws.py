@@ -9,7 +9,7 @@ python train.py --config configs/methods/lws.py:glyphs --config.train.init=runs/
 
 Kang et al., ICLR 2020, section 4.1: z_c = f_c W_c x + b_c; only the K + 1 scales f train, from 1.
 Recipe: as configs/methods/crt.py.
-Published numbers: docs/method_results.md.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

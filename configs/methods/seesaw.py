@@ -9,7 +9,7 @@ Wang et al., CVPR 2021, Eqs. 5-8: mitigation by cumulative counts, compensation 
 normalised classifier.
 Recipe: p 0.8, q 2, temperature 20, repeat-factor sampling. With --config.model.mask_head.predictor=normed published at
 mask AP 26.8.
-Published numbers: docs/method_results.md.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

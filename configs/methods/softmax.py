@@ -7,7 +7,7 @@ python train.py --config configs/methods/softmax.py:glyphs     the built-in data
 
 The baseline: K + 1 inner products.
 Recipe: None of its own; the same experiment as configs/maskrcnn_r50_ce.py.
-Published numbers: docs/method_results.md.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method
