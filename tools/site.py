@@ -16,18 +16,31 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-_CODE = re.compile(r"<code>([^<>\s]{1,36})</code>")
+_CODE = re.compile(r"<code>([^<>]+)</code>")
+_LINE = 43  # letters of code that a phone's line holds
 _OUTPUTS = ("png", "jpeg")
 
 
+def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to a notebook lead to its page, but for the page's own, which is the download."""
+    notebook = page.file.src_uri.removesuffix(".md") + ".ipynb"
+    return re.sub(
+        r"\((\w+)\.ipynb\)", lambda link: link[0] if link[1] + ".ipynb" == notebook else f"({link[1]}.md)", text
+    )
+
+
 def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas become MathML; short names of code get a class that keeps them on one line."""
+    """Formulas become MathML; words of code get a class that keeps them on one line."""
 
     def formula(found: re.Match[str]) -> str:
         display = "block" if found[1] == "div" else "inline"
         return convert(html.unescape(found[2]).strip(), display=display)
 
-    return _CODE.sub(r'<code class="name">\1</code>', _FORMULA.sub(formula, text))
+    def code(found: re.Match[str]) -> str:
+        words = found[1].split(" ")
+        return f"<code>{' '.join(f'<span class=name>{w}</span>' if len(w) <= _LINE else w for w in words)}</code>"
+
+    return _CODE.sub(code, _FORMULA.sub(formula, text))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

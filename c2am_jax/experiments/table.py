@@ -149,7 +149,7 @@ def _execute(runs: Sequence[PlannedRun], devices: Sequence[str | None]) -> list[
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     if EXIT_STOPPED in statuses.values():
-        print("asked to stop: run the same command again to go on", file=sys.stderr)
+        print("asked to stop: run the same command again to resume", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
     for workdir, status in statuses.items():
         if status:
