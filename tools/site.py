@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-_CODE = re.compile(r"<code>([^<>]+)</code>")
+_CODE = re.compile(r"<code>([^<>\n]+)</code>")  # not of a block, which ends with a line break
 _LINE = 43  # letters of code that a phone's line holds
 _OUTPUTS = ("png", "jpeg")
 

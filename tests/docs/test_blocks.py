@@ -87,6 +87,6 @@ def test_the_blocks_run_one_after_the_other(clone):
             (folder / block.file).write_text(block.text)
             continue
         command = ["bash", "-ec", block.text] if block.language == "bash" else [sys.executable, "-c", block.text]
-        done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=1800)
+        done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=7200)
         print(f"{block.page}: {block.text.strip()[:100]}: {done.returncode}", flush=True)
         assert done.returncode == 0, f"{block.page}:\n{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
