@@ -4,7 +4,7 @@
     python -m benchmarks.topologies --out rows.jsonl --table docs/scaling.md
 
 A row is one call of train.py --dry_run --topology, which --plan prints. Rows that are in the file are not compiled
-again, so an interrupted call goes on. A row that fails is written too, with its error; --again compiles those too. The
+again, so an interrupted call resumes. A row that fails is written too, with its error; --again compiles those too. The
 last form compiles nothing: it writes the table between the two marks in the document.
 """
 

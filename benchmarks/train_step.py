@@ -25,7 +25,7 @@ from c2am_jax.training.step import configured_step
 
 
 def propose_jittered(boxes: np.ndarray, copies: int) -> None:
-    """The RPN returns `copies` boxes near each ground truth [B, G, 4] first from now on, besides its usual work."""
+    """The RPN returns `copies` boxes near each ground truth [B, G, 4] first from now on, then its usual ones."""
     usual = RPNHead.propose
     rng = np.random.default_rng(1)
     sides = np.tile(boxes[..., 2:] - boxes[..., :2], 2)[:, :, None]

@@ -215,7 +215,7 @@ def second_stage(
     base_lr: float = 0.02,
     grad_clip: float = 0.0,
 ) -> Tree:
-    """A method that goes on from a trained detector, most of it frozen.
+    """A method that starts from a trained detector, most of it frozen.
 
     `config.train.init` has to name the first stage; without it a run is refused, as random weights would be frozen.
 

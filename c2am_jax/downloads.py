@@ -1,4 +1,4 @@
-"""One file from the web: it goes on where it was cut off and is verified, or the text of `Failed` says why not."""
+"""One file from the web: it resumes where it was cut off and is verified, or the text of `Failed` says why not."""
 
 import contextlib
 import errno
@@ -91,7 +91,7 @@ def download(wanted: Wanted, partial: Path) -> Received:
                 raise
             tries = 1 if _size(partial) - before >= WORTH else tries + 1
             if tries > len(PAUSES):
-                raise Failed(f"{error}, {tries} times; run the same command again to go on from there") from None
+                raise Failed(f"{error}, {tries} times; run the same command again to resume from there") from None
             pause = PAUSES[tries - 1]
             _LOG.warning("%s: %s; trying again in %g s", wanted.url, error, pause)
             time.sleep(pause)
@@ -173,7 +173,7 @@ def _next_block(response: Any, done: int) -> bytes:
 
 
 def _understood(response: Any, said: str, there: int, version: str) -> tuple[_Answer, int]:
-    """The answer, and the byte at which it begins: `there` if the server goes on, 0 if it sends the whole file.
+    """The answer, and the byte at which it begins: `there` if the server resumes, 0 if it sends the whole file.
 
     Raises _Cut if it sends a part of another file.
     """

@@ -34,7 +34,7 @@ def guarded(main: Callable[..., int | None]) -> Callable[..., int]:
             print(stopped, file=sys.stderr)
             return EXIT_STOPPED
         except KeyboardInterrupt:
-            print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+            print("\ninterrupted: run the same command again to resume", file=sys.stderr)
             return EXIT_INTERRUPTED
 
     return command

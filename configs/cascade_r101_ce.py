@@ -3,7 +3,7 @@
 python train.py --config configs/cascade_r101_ce.py
 LVIS v0.5: --config configs/cascade_r101_ce.py:v05
 
-The paper, Table 2: mask AP 24.3, box AP 27.0.
+The paper's row: Table 2. Published numbers: docs/experiments.md.
 """
 
 from c2am_jax.config import lvis

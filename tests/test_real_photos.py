@@ -1,6 +1,6 @@
 """Slow proofs on real photos: the paper's detector trains, survives a kill and evaluates; the pipeline overfits.
 
-Run with ``python -m pytest -m slow tests/test_real_photos.py -s``; docs/real_photos.md shows what they printed.
+Run with ``python -m pytest -m slow tests/test_real_photos.py -s``; tests/real_photos.md shows what they printed.
 """
 
 import collections

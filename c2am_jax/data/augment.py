@@ -89,7 +89,7 @@ def crop(instances: Instances, window: Sequence[int]) -> Instances:
     """What a window shows of the instances, in the window's pixels.
 
     A box that the window cuts becomes the box of what is visible of its mask (so does the reference after a crop: the
-    intersection of box and window need not be tight), and its mask is sampled anew in that frame. Instances with
+    intersection of box and window need not be tight), and its mask is sampled again in that frame. Instances with
     nothing visible, or less than a pixel wide or high, go.
 
     Args:

@@ -2,7 +2,7 @@
 
 A prepared folder holds the records, `index.npz` (what samplers need of every image), `categories.json`,
 `annotations.json` (for the evaluator) and `report.json` (what was kept and skipped, and why), written last: without
-it the folder is unfinished, and the next preparation from the same files goes on where that one stopped.
+it the folder is unfinished, and the next preparation from the same files resumes where that one stopped.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def prepare(
     """Write records, index and report of one json of the LVIS or COCO layout; returns the report.
 
     Images and annotations that can't be used are skipped, counted and listed in `report.json` (docs/data.md says which
-    condition has which consequence). An interrupted preparation goes on with the shards that are missing and gives the
+    condition has which consequence). An interrupted preparation resumes with the shards that are missing and gives the
     same bytes. Unless `replace`, a finished one is left as it is, also one that another process finished while this one
     waited for its turn.
 

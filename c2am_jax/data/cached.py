@@ -1,4 +1,4 @@
-"""Prepared data of a bucket on this machine: copied once, in parallel, checked, and going on where it was cut off.
+"""Prepared data of a bucket on this machine: copied once, in parallel, checked, and resumed where it was cut off.
 
 The copies lie in the folder ``data`` of the cache (`files.cache_folder`), by the bucket's and the folder's names. One
 process of a machine copies, the others wait for it.
@@ -145,7 +145,7 @@ class _Copy:
                 except StorageError as error:
                     pause = next(pauses, None)
                     if pause is None:
-                        raise StorageError(f"{error}; run the same command again to go on from there") from None
+                        raise StorageError(f"{error}; run the same command again to resume from there") from None
                     _LOG.warning("%s; trying again in %g s", error, pause)
                     time.sleep(pause)
                     continue

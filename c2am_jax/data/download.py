@@ -3,7 +3,7 @@
 python -m c2am_jax.data.download lvis_v1        (or lvis_v05, coco; both splits, with the pictures, into data/)
 
 lvis_v1 and coco take 20 GB, and 40 GB while train2017.zip is unpacked. The three data sets share COCO's pictures. An
-interrupted download goes on where it stopped, and what is there already is not fetched again.
+interrupted download resumes where it stopped, and what is there already is not fetched again.
 C2AM_DATA_SOURCES=FILE.toml replaces addresses (c2am_jax/data/archives.toml has the form).
 """
 

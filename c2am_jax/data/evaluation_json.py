@@ -20,7 +20,7 @@ def write_evaluation_json(found: Scan, target: epath.Path, *, masks: bool = Fals
     """Write what LVIS AP and COCO AP read: a copy of the file, or one with its faults left out and its gaps filled.
 
     Categories get `frequency`, `image_count` and `instance_count`; images `neg_category_ids` (COCO layout: all that are
-    absent) and `not_exhaustive_category_ids`; annotations an `area`; crowds get "ignore": 1 besides their `iscrowd`.
+    absent) and `not_exhaustive_category_ids`; annotations an `area`; crowds get "ignore": 1 beside their `iscrowd`.
 
     Args:
       found: the scanned file.

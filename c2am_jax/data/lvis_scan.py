@@ -65,7 +65,7 @@ class Scan:
       unusable: offsets of those entries but crowds.
       crowds: classes of the crowd regions by image id.
       free_id: an annotation id that is not taken.
-      truths: what scoring needs besides, if it was asked for.
+      truths: what scoring needs in addition, if it was asked for.
     """
 
     path: str
@@ -94,7 +94,7 @@ class Scan:
 
     @property
     def completed(self) -> list[str]:
-        """What a copy for evaluators has besides, in words."""
+        """What a copy for evaluators has in addition, in words."""
         zero = ["another id for annotation 0, whose match the public evaluators ignore"] if self.zero_id else []
         return [*self.additions, *zero]
 

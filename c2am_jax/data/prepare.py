@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         for annotations, images, name in _sources(parser, options):
             _prepare(annotations, images, name, options)
     except KeyboardInterrupt:
-        print("interrupted: start again to go on, finished shards are kept", file=sys.stderr)
+        print("interrupted: run the same command again to resume, finished shards are kept", file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,7 @@
 """One shard of records after the other, each a function of its part of the json and of the image files.
 
 Processes share nothing but a counter. A finished shard has its summary beside it in `parts/`, so that an interrupted
-preparation goes on where it was; the bytes of a shard do not depend on who writes it. No TensorFlow is imported here
+preparation resumes where it was; the bytes of a shard do not depend on who writes it. No TensorFlow is imported here
 (unless a JPEG asks for it): a worker takes about 100 MB.
 """
 
@@ -302,7 +302,7 @@ def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[s
     `beam`: options of an Apache Beam pipeline whose workers write them instead.
 
     Raises:
-      WorkerDied: a process was killed, for want of memory perhaps; finished shards stay.
+      WorkerDied: a process was killed, perhaps for lack of memory; finished shards stay.
       AnnotationError: as `write_shard`.
     """
     for part in parts:
@@ -341,7 +341,7 @@ def _write_in_pool(todo: list[Part], workers: int, bar: Counter) -> None:
                 for future in done:
                     future.result()
         except BrokenProcessPool:
-            text = "a worker process was killed, perhaps for want of memory: start again (finished shards are kept)"
+            text = "a worker process was killed, perhaps out of memory: start again (finished shards are kept)"
             raise WorkerDied(f"{todo[0].folder}: {text}, with fewer --workers") from None
         finally:
             shared.stop.value = 1

@@ -1,4 +1,4 @@
-"""What scoring needs of an annotation json besides where its entries are, gathered in the pass of `lvis_scan.scan`."""
+"""What scoring needs of an annotation json, except the places of its entries; from the pass of `lvis_scan.scan`."""
 
 import array
 import dataclasses

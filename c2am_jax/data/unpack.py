@@ -53,7 +53,7 @@ def unpack_file(archive: Path, target: Path) -> None:
 def unpack_folder(archive: Path, target: Path, files: int = 0) -> int:
     """The folder of the archive that is called as `target` is becomes `target`; returns how many files it has.
 
-    An unpacking that was interrupted goes on: files that are there already, whole by size and CRC, are kept.
+    An unpacking that was interrupted resumes: files that are there already, whole by size and CRC, are kept.
 
     Args:
       archive: a zip.

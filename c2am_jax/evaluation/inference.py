@@ -114,7 +114,7 @@ def write_predictions(
 
         before = None
         for bucket, batch in batches:
-            found = predict(detector, on_devices(batch, mesh), bucket)  # goes on while the last one is taken
+            found = predict(detector, on_devices(batch, mesh), bucket)  # computes while the last one is taken
             if before is not None:
                 take(*before)
             before = batch, found

@@ -66,8 +66,8 @@ def results_folder(workdir: str | Path, step: int, run: Experiment, given: Exper
     """Where results of `given` go: ``eval/STEP`` for the run's own settings, else a folder for these settings alone.
 
     The split "test", the subset "minival" and a calibration are in the folder's name; other settings are a number made
-    of all of them, and ``settings.json`` there tells which. Results of earlier settings, such as of a run that went on
-    with others, are not overwritten either.
+    of all of them, and ``settings.json`` there tells which. Results of earlier settings, such as of a run that
+    resumed with others, are not overwritten either.
     """
     changed, name = differences(run, given), given.calibration.name
     parts = {"val": "", "all": "", "none": ""}

@@ -1,7 +1,10 @@
-"""The rows of the paper's Tables 2-6 and of two comparisons of ours: configs, first stages, published numbers."""
+"""The rows of the paper's Tables 2-6 and of two comparisons of ours: configs and first stages.
+
+Their published numbers stand in `experiments.published`, by table and key.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ DATA = ("glyphs", "lvis_v1", "lvis_v05")
 REPEAT = {"data.sampler": "repeat_factor"}
 R101 = {"model.backbone.depth": 101}
 # ImageNet's weights do not fit the small detector of glyphs. What compares classifiers there starts from the detector
-# that cross-entropy trained with the same seed: a new classifier, and all of it trains on.
+# that cross-entropy trained with the same seed: a new classifier, and all of it trains.
 GLYPH_FIRST = "ce"
 GLYPH_RECIPE = {
     "train.reset": ("*.fc_cls.*",),
@@ -30,21 +33,13 @@ class Row:
       experiment: see `config_argument`.
       overrides: config keys and values that make the row.
       first: the experiment of the first stage that a second stage starts from, "" for none.
-      paper: mask AP (rare/common/frequent), box AP on LVIS v1.0, as printed; "" where the paper has none.
-      paper_v05: the same on LVIS v0.5.
     """
 
     key: str
     title: str
     experiment: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    paper: tuple[str, str] = ("", "")
-    paper_v05: tuple[str, str] = ("", "")
     first: str = ""
-
-    def published(self, data: str) -> tuple[str, str]:
-        """The paper's mask AP and box AP; glyphs stands beside LVIS v1.0."""
-        return self.paper_v05 if data == "lvis_v05" else self.paper
 
 
 def config_argument(experiment: str, data: str) -> str | None:
@@ -63,16 +58,13 @@ def config_argument(experiment: str, data: str) -> str | None:
     return f"{small}_{method}" if small else None
 
 
-def _sweep(key: str, symbol: str, numbers: Mapping[float, str]) -> list[Row]:
+def _sweep(key: str, symbol: str, values: Iterable[float]) -> list[Row]:
     name = key.removeprefix("loss.")
-    return [
-        Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am" if v else "cosine", {key: v} if v else {}, (ap, ""))
-        for v, ap in numbers.items()
-    ]
+    return [Row(f"{name}={v:g}", f"{symbol} = {v:g}", "c2am" if v else "cosine", {key: v} if v else {}) for v in values]
 
 
-def _method(key: str, title: str, v1: tuple[str, str] = ("", ""), v05: tuple[str, str] = ("", ""), **more: Any) -> Row:
-    return Row(key, title, f"methods/{key}", paper=v1, paper_v05=v05, **more)
+def _method(key: str, title: str, **more: Any) -> Row:
+    return Row(key, title, f"methods/{key}", **more)
 
 
 WITHOUT_BACKGROUND = Row(
@@ -106,19 +98,17 @@ ONE_STAGE = {
     "forest": "Forest R-CNN",
 }
 
-# Methods that go on from a trained detector: `two_stage`, and those of them that Table 6 has.
+# Methods that start from a trained detector: `two_stage`, and those of them that Table 6 has.
 SECOND_STAGES = {
     row.key: row
     for row in (
         _method("crt", "cRT, second stage", first="ce"),
-        _method("lws", "LWS, second stage", v05=("23.8 (14.4/24.4/26.8)", "24.1"), first="ce"),
-        _method("bags", "BAGS, second stage", v05=("26.2 (18.0/26.9/28.7)", "25.8"), first="ce"),
-        _method("disalign", "DisAlign, second stage", v05=("27.9", "27.6"), first="ce"),
+        _method("lws", "LWS, second stage", first="ce"),
+        _method("bags", "BAGS, second stage", first="ce"),
+        _method("disalign", "DisAlign, second stage", first="ce"),
         _method("acsl_second_stage", "ACSL, second stage", first="ce"),
-        _method("loce", "LOCE, second stage", ("26.6", "27.4"), ("28.4", "28.2"), first="ce"),
-        _method(
-            "balms", "BALMS, second stage", v05=("27.0 (19.6/28.9/27.5)", "27.6"), first="methods/balanced_sigmoid"
-        ),
+        _method("loce", "LOCE, second stage", first="ce"),
+        _method("balms", "BALMS, second stage", first="methods/balanced_sigmoid"),
     )
 }
 
@@ -126,57 +116,55 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
     "2": (
         "detectors and backbones, cross-entropy and C2AM",
         [
-            Row("mask_r50_ce", "Mask R-CNN R50, CE", "maskrcnn_r50_ce", {}, ("20.5 (1.1/-/-)", "21.4")),
-            Row("mask_r50_c2am", "Mask R-CNN R50, C2AM", "maskrcnn_r50_c2am", {}, ("25.7 (13.0/25.4/31.5)", "26.5")),
-            Row("mask_r101_ce", "Mask R-CNN R101, CE", "maskrcnn_r101_ce", {}, ("21.8", "22.8")),
-            Row("mask_r101_c2am", "Mask R-CNN R101, C2AM", "maskrcnn_r101_c2am", {}, ("27.0 (14.1/26.7/33.0)", "28.1")),
-            Row("cascade_r50_ce", "Cascade R50, CE", "cascade_r50_ce", {}, ("22.7", "25.3")),
-            Row("cascade_r50_c2am", "Cascade R50, C2AM", "cascade_r50_c2am", {}, ("27.6 (14.2/27.7/33.5)", "31.1")),
-            Row("cascade_r101_ce", "Cascade R101, CE", "cascade_r101_ce", {}, ("24.3", "27.0")),
-            Row("cascade_r101_c2am", "Cascade R101, C2AM", "cascade_r101_c2am", {}, ("29.2 (16.8/29.1/34.7)", "32.6")),
+            Row("mask_r50_ce", "Mask R-CNN R50, CE", "maskrcnn_r50_ce"),
+            Row("mask_r50_c2am", "Mask R-CNN R50, C2AM", "maskrcnn_r50_c2am"),
+            Row("mask_r101_ce", "Mask R-CNN R101, CE", "maskrcnn_r101_ce"),
+            Row("mask_r101_c2am", "Mask R-CNN R101, C2AM", "maskrcnn_r101_c2am"),
+            Row("cascade_r50_ce", "Cascade R50, CE", "cascade_r50_ce"),
+            Row("cascade_r50_c2am", "Cascade R50, C2AM", "cascade_r50_c2am"),
+            Row("cascade_r101_ce", "Cascade R101, CE", "cascade_r101_ce"),
+            Row("cascade_r101_c2am", "Cascade R101, C2AM", "cascade_r101_c2am"),
         ],
     ),
-    "3": ("scale s", _sweep("loss.scale", "s", {10: "14.2", 20: "25.4", 30: "25.7", 40: "24.8", 50: "23.6"})),
-    "4": ("alpha", _sweep("loss.alpha", "α", {0: "24.1", 0.1: "24.8", 0.3: "25.3", 0.5: "25.7", 0.7: "25.4"})),
+    "3": ("scale s", _sweep("loss.scale", "s", (10, 20, 30, 40, 50))),
+    "4": ("alpha", _sweep("loss.alpha", "α", (0, 0.1, 0.3, 0.5, 0.7))),
     "5": (
         "type of margin",
         [
-            Row("none", "none (cosine)", "cosine", {}, ("24.1", "")),
-            Row("fixed", "fixed", "methods/fixed_margin", {}, ("24.3", "")),
-            Row("adaptive", "adaptive (C2AM)", "c2am", {}, ("25.7", "")),
+            Row("none", "none (cosine)", "cosine"),
+            Row("fixed", "fixed", "methods/fixed_margin"),
+            Row("adaptive", "adaptive (C2AM)", "c2am"),
             WITHOUT_BACKGROUND,
         ],
     ),
     "6": (
         "methods",
         [
-            Row("rfs", "CE, repeat factors", "ce", REPEAT, ("23.7", "24.7"), ("25.9", "26.1")),
-            _method("cbl", "CBL", v05=("23.3 (11.4/23.8/27.3)", "23.9")),
-            _method("ldam", "LDAM", v05=("24.1 (14.6/25.3/26.3)", "24.5")),
+            Row("rfs", "CE, repeat factors", "ce", REPEAT),
+            _method("cbl", "CBL"),
+            _method("ldam", "LDAM"),
             SECOND_STAGES["lws"],
             _method("eql", "EQL"),
-            _method("eql_v2", "EQL v2", ("25.5 (17.7/24.3/30.2)", "26.1"), ("27.1", "27.0")),
+            _method("eql_v2", "EQL v2"),
             SECOND_STAGES["bags"],
             SECOND_STAGES["balms"],
-            _method("fasa", "FASA, repeat factors", ("24.4", "24.2"), overrides=REPEAT),
-            _method("forest", "Forest R-CNN", v05=("25.6 (18.3/26.4/27.6)", "25.9")),
+            _method("fasa", "FASA, repeat factors", overrides=REPEAT),
+            _method("forest", "Forest R-CNN"),
             SECOND_STAGES["disalign"],
-            _method("seesaw", "Seesaw, repeat factors", ("26.4", "27.4"), overrides=REPEAT),
+            _method("seesaw", "Seesaw, repeat factors", overrides=REPEAT),
             SECOND_STAGES["loce"],
             Row(
                 "c2am",
                 "C2AM, repeat factors",
                 "c2am",
                 REPEAT,
-                ("27.2 (16.6/27.2/31.9)", "27.9"),
-                ("29.7 (19.3/31.3/31.8)", "29.8"),
             ),
-            Row("rfs_r101", "R101: CE, repeat factors", "maskrcnn_r101_ce", REPEAT, ("25.5", "26.6")),
-            Row("eql_v2_r101", "R101: EQL v2", "methods/eql_v2", R101, ("27.2", "27.9")),
-            Row("fasa_r101", "R101: FASA, repeat factors", "methods/fasa", {**R101, **REPEAT}, ("26.3", "27.0")),
-            Row("seesaw_r101", "R101: Seesaw, repeat factors", "methods/seesaw", {**R101, **REPEAT}, ("28.1", "28.9")),
-            Row("loce_r101", "R101: LOCE", "methods/loce", R101, ("28.0", "29.0"), first="maskrcnn_r101_ce"),
-            Row("c2am_r101", "R101: C2AM, repeat factors", "maskrcnn_r101_c2am", REPEAT, ("28.6", "29.4")),
+            Row("rfs_r101", "R101: CE, repeat factors", "maskrcnn_r101_ce", REPEAT),
+            Row("eql_v2_r101", "R101: EQL v2", "methods/eql_v2", R101),
+            Row("fasa_r101", "R101: FASA, repeat factors", "methods/fasa", {**R101, **REPEAT}),
+            Row("seesaw_r101", "R101: Seesaw, repeat factors", "methods/seesaw", {**R101, **REPEAT}),
+            Row("loce_r101", "R101: LOCE", "methods/loce", R101, first="maskrcnn_r101_ce"),
+            Row("c2am_r101", "R101: C2AM, repeat factors", "maskrcnn_r101_c2am", REPEAT),
         ],
     ),
     "one_stage": (
@@ -187,7 +175,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
         ],
     ),
     "two_stage": (
-        "second stages, and the first stages that they go on from",
+        "second stages, and the first stages that they start from",
         [
             Row("ce", "cross-entropy, first stage", "ce"),
             _method("balanced_sigmoid", "balanced sigmoid, first stage"),

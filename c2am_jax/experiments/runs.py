@@ -89,7 +89,7 @@ class PlannedRun:
         return float(self.experiment().train.batch_size / np.median(rates)) if rates else None
 
     def execute(self, devices: str | None = None) -> int:
-        """Train, or go on; output is appended to ``train.log`` of the workdir. Returns the exit status.
+        """Train, or resume; output is appended to ``train.log`` of the workdir. Returns the exit status.
 
         Raises:
           UserError: another process trains there, one that outlived a killed table command, say.

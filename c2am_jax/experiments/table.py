@@ -6,10 +6,11 @@
         [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
 
 Every row is a training run in a workdir under DIR; finished ones are not run again,
-unfinished ones go on from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
+unfinished ones resume from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
 """
 
 import argparse
+import dataclasses
 import queue
 import shlex
 import signal
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.errors import EXIT_STOPPED, UserError, guarded
+from c2am_jax.experiments.published import paper
 from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
 
@@ -52,7 +54,7 @@ def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ())
         else:
             broken = any(run.workdir in failed for run in runs)
             cells = ["failed" if broken else "not run", *[""] * (len(COLUMNS) - 1)]
-        published = [text or "-" for text in row.published(data)]
+        published = [text or "-" for text in dataclasses.astuple(paper(number, row.key, data))]
         lines.append(f"| {' | '.join([row.title, f'{len(found)} of {len(runs)}', *cells, *published])} |")
     if data == "glyphs":
         lines += ["", "The paper's numbers are of LVIS v1.0: only their order compares with glyphs."]
@@ -147,7 +149,7 @@ def _execute(runs: Sequence[PlannedRun], devices: Sequence[str | None]) -> list[
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     if EXIT_STOPPED in statuses.values():
-        print("asked to stop: run the same command again to go on", file=sys.stderr)
+        print("asked to stop: run the same command again to resume", file=sys.stderr)
         sys.exit(EXIT_STOPPED)
     for workdir, status in statuses.items():
         if status:

@@ -99,10 +99,10 @@ class Classification:
       own_activation: ``logits [N, L] -> probabilities [N, K + 1]``, background last; None for softmax.
       metrics: ``(samples, head) -> {name: scalar}``, global values to log.
       init_state: ``(num_classes, D) -> state``, a pytree of arrays; {} for stateless methods.
-      extra_outputs: columns of the classifier besides K + 1.
+      extra_outputs: columns of the classifier in addition to K + 1.
       bias_init: first value of a linear classifier's bias.
       kernel_std: standard deviation of a linear classifier's first weights.
-      extra_parameters: ``(num_classes, D, draw_key) -> {name: array}``, what a method has besides kernel and bias;
+      extra_parameters: ``(num_classes, D, draw_key) -> {name: array}``, a method's arrays other than kernel and bias;
         `draw_key()` gives a PRNG key. The box head holds them as ``cls_extra.NAME`` (integers are constants, all others
         can train) and hands them over as ``head.extra``.
       after_epoch: ``(state, {name: sum}) -> state`` on the host, or None: what a method does when an epoch is over,

@@ -25,7 +25,7 @@ class BackboneSettings(Settings):
       depth: 50 or 101 (bottleneck blocks), 10 or 18 (basic blocks, for CPU-sized configs).
       width: channels of the stem; stage i has ``width * 2**i`` (times 4 for bottleneck blocks).
       norm: "frozen_bn" (running statistics, trainable affine), "sync_bn" or "group_norm".
-      frozen_stages: number of frozen stages besides the stem; 1 freezes stem and stage 1, 0 the stem, -1 nothing.
+      frozen_stages: number of frozen stages after the stem; 1 freezes stem and stage 1, 0 the stem, -1 nothing.
       remat: compute each block again in the backward pass instead of keeping what it computed: less memory, more time.
     """
 
@@ -184,7 +184,7 @@ class MaskRCNNSettings(Settings):
 
 
 def cascade_mask_rcnn(**parts: Any) -> MaskRCNNSettings:
-    """The reference's Cascade Mask R-CNN: what differs from Mask R-CNN besides the stages. `parts` as usual."""
+    """The reference's Cascade Mask R-CNN: what differs from Mask R-CNN apart from the stages. `parts` as usual."""
     defaults = {
         "rpn": RPNSettings(allowed_border=0, smooth_l1_beta=1 / 9, post_nms_train=2000),
         "box_head": BoxHeadSettings(class_agnostic=True, match_low_quality=False, smooth_l1_beta=1.0),

@@ -19,7 +19,7 @@ class CosineClassifier(nnx.Module):
 
 
 class ClassifierExtra(nnx.Module):
-    """What a method has besides kernel and bias: `Classification.extra_parameters`."""
+    """A method's arrays other than kernel and bias: `Classification.extra_parameters`."""
 
     def __init__(self, arrays: dict[str, jax.Array]):
         """Integers are constants; all others can train."""

@@ -93,7 +93,7 @@ def _with(found: _Found, iou, gt_valid, prior_valid, first, rule: MatchRule) -> 
     best, gt_index, claimed = found
     iou = jnp.where(gt_valid[:, None] & prior_valid[None, :], iou, -1.0)
     # IoUs are compared for equality below. The barrier makes sure that both sides are the same stored
-    # numbers, which a compiler is free to compute anew in each fusion.
+    # numbers, which a compiler is free to compute again in each fusion.
     iou = jax.lax.optimization_barrier(iou)
     here = iou.max(0)
     gt_index = jnp.where(here > best, first + iou.argmax(0).astype(jnp.int32), gt_index)

@@ -102,7 +102,7 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def save(self, state: Any, step: int, progress: Mapping[str, int] | None = None) -> None:
-        """Start saving `state` as of `step`; goes on in the background, and `state` may be donated meanwhile.
+        """Start saving `state` as of `step`; the save runs in the background, and `state` may be donated meanwhile.
 
         `progress`, plain numbers, is kept with it: where the run is in its schedule.
         """
@@ -326,8 +326,8 @@ def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
         if refused:
             raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")
-        if allowed and write:  # reading a run for an evaluation is not going on with it
-            _LOG.info("%s goes on with another config: %s", workdir, "; ".join(allowed))
+        if allowed and write:  # reading a run for an evaluation is not resuming it
+            _LOG.info("%s resumes with another config: %s", workdir, "; ".join(allowed))
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps(new, indent=2))

@@ -38,7 +38,7 @@ def settings_of(experiment: Experiment) -> TrainSettings:
 def check_start(experiment: Experiment, workdir: str | Path) -> None:
     """What can be said of `config.train.init` before data and detector are there; nothing is downloaded.
 
-    A workdir with checkpoints goes on from them, whatever the config says.
+    A workdir with checkpoints resumes from them, whatever the config says.
 
     Raises:
       UserError: an unknown name, no such file or workdir, or random weights of which some would be frozen.
@@ -138,11 +138,11 @@ def load(
     place = as_path(source) if files.is_remote(source) else local_copy(source)
     shapes = {name: tuple(value.shape) for name, value in detector.arrays.items()}
     try:
-        anew = select(shapes, reset, setting="config.train.reset")
+        replaced = select(shapes, reset, setting="config.train.reset")
     except ValueError as error:
         raise UserError(str(error)) from None
     found = _of_workdir(place) if place.is_dir() else _of_file(place)
-    named = {name: value for name, value in found.arrays.items() if name not in {torch_name(own) for own in anew}}
+    named = {name: value for name, value in found.arrays.items() if name not in {torch_name(own) for own in replaced}}
     own = state_dict({name: np.asarray(value) for name, value in detector.arrays.items()})
     sorted_ = by_name(named, own, found.classes, classes, source=source, reset_classifier=reset_classifier)
     if sorted_.note:

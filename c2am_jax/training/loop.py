@@ -50,7 +50,7 @@ from c2am_jax.training.stopping import StopRequest, Watchdog
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 CHECKED = ("loss", "grad_norm")  # what has to be finite
-AGAIN = "run the same command again to go on"
+AGAIN = "run the same command again to resume"
 AHEAD = 2  # steps that wait for the devices: they never idle, and a request to stop or a hanging step is soon noticed
 
 

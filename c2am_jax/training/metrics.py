@@ -134,7 +134,7 @@ class MetricWriter:
                 self._mirror.publish()
         except StorageError as error:
             raise StorageError(
-                f"{error}; the last metrics are in {self.folder}: copy them to the workdir before you go on"
+                f"{error}; the last metrics are in {self.folder}: copy them to the workdir before you resume"
             ) from None
 
 

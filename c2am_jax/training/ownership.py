@@ -226,7 +226,7 @@ class Ownership:
         if self._lost is not None:
             raise UserError(
                 f"{self._workdir}: {self._lost.text}, trains here now, because this process gave no sign of life for "
-                f"{LAPSE_S:.0f} s; nothing more is written, and that run goes on from the last checkpoint"
+                f"{LAPSE_S:.0f} s; nothing more is written, and that run resumes from the last checkpoint"
             )
 
     def _take(self) -> None:

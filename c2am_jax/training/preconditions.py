@@ -125,9 +125,9 @@ def check_first_start(workdir: Path) -> None:
 def resumed(
     schedule: Schedule, checkpoints: Checkpoints, step: int, training: PreparedDataset, experiment: Experiment
 ) -> Schedule:
-    """The schedule of a run that goes on from the checkpoint of `step`, perhaps with another batch size.
+    """The schedule of a run that resumes from the checkpoint of `step`, perhaps with another batch size.
 
-    Progress is counted in images: the run goes on at the same place of its schedule and ends after the same epochs.
+    Progress is counted in images: the run resumes at the same place of its schedule and ends after the same epochs.
 
     Raises:
       UserError: another batch size in a run whose length is given in steps.

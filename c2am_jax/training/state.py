@@ -86,7 +86,7 @@ def init_state(detector: Detector, loss_state: Any, optimizer: optax.GradientTra
     """The state before the first step.
 
     Weak types (those of `jnp.full(shape, 0.0)`) become plain ones, as a step returns them: else the second and the
-    third step would each compile anew.
+    third step would each compile again.
     """
     params, rest = detector.params, detector.rest
     state = TrainState(jnp.zeros((), jnp.int32), params, rest, loss_state, optimizer.init(params), detector.structure)

@@ -48,7 +48,7 @@ class StopRequest:
     def _note(self, number: int, *_: Any) -> None:
         keyboard = number == signal.SIGINT
         if keyboard and self._requested:
-            _tell("\nstopped at once: the newest finished checkpoint counts; run the same command again to go on\n")
+            _tell("\nstopped at once: the newest finished checkpoint counts; run the same command again to resume\n")
             os._exit(EXIT_INTERRUPTED)
         self._requested = True
         if keyboard and jax.process_count() > 1:

@@ -13,7 +13,7 @@ from c2am_jax.files import as_path
 from c2am_jax.losses.methods.forest import parent_count
 from c2am_jax.training.initial import weights_of_workdir
 
-_MEND = "name the workdir of a baseline on the same data, such as runs/maskrcnn_r50_ce"
+_FIX = "name the workdir of a baseline on the same data, such as runs/maskrcnn_r50_ce"
 
 
 def trees_of(dataset: PreparedDataset) -> Callable[[str], Mapping[str, np.ndarray]]:
@@ -35,9 +35,9 @@ def trees_of(dataset: PreparedDataset) -> Callable[[str], Mapping[str, np.ndarra
 
 def _visual(workdir: str, classes: int) -> np.ndarray:
     if not (as_path(workdir) / "checkpoints").is_dir():  # the reader would make it
-        raise UserError(f"config.loss.visual={workdir}: no run with checkpoints there; {_MEND}")
+        raise UserError(f"config.loss.visual={workdir}: no run with checkpoints there; {_FIX}")
     weights, _ = weights_of_workdir(as_path(workdir))
     kernels = [value for name, value in weights.items() if name.endswith("fc_cls.kernel")]
     if not kernels or kernels[0].shape[1] != classes + 1:
-        raise UserError(f"config.loss.visual={workdir}: no classifier of {classes} classes and background; {_MEND}")
+        raise UserError(f"config.loss.visual={workdir}: no classifier of {classes} classes and background; {_FIX}")
     return visual_tree(kernels[0], parent_count("visual", classes))

@@ -27,7 +27,7 @@ def local_copy(source: str | Path) -> Path:
 def fetch(name: str) -> Path:
     """The file with the weights of a name (`weights.sources`) or a URL, from the cache or downloaded into it.
 
-    A file of the cache is verified each time. A download that was cut off goes on where it stopped. Processes of one
+    A file of the cache is verified each time. A download that was cut off resumes where it stopped. Processes of one
     machine wait for each other, so that one of them downloads.
 
     Raises:

@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 PIXELS = ("rgb", "bgr")
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
-# What a file may hold besides a detector's weights: counters, the preprocessor's constants, ImageNet's classifier.
+# What a file may hold beside a detector's weights: counters, the preprocessor's constants, ImageNet's classifier.
 _IGNORED = re.compile(r"num_batches_tracked$|^data_preprocessor\.|^fc\.(weight|bias)$|cum_samples$|^pixel_(mean|std)$")
 _CLASSIFIERS = re.compile(r"\.(fc_cls|fc_reg|conv_logits)\.")
 _RESNET = re.compile(r"^(conv1|bn1|layer[1-4])\.")

@@ -9,7 +9,7 @@ Wang et al., CVPR 2021: K + 1 sigmoids; foreground RoIs push only classes that s
 frequent classes, 10 % of them common and 1 % of them rare ones (rules of the authors' acsl.py).
 Recipe: one stage here; configs/methods/acsl_second_stage.py is the published one. Every score counts: the threshold is
 0.
-Published: LVIS v0.5, two stages: box AP 26.4 (the repository's). In the paper's text, not in its tables.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -11,7 +11,7 @@ Wang et al., CVPR 2021; the loss is that of configs/methods/acsl.py, which train
 Recipe (the authors' tunefc configs): the classifier alone, from where softmax left it, 12 epochs, rate 0.02, times 0.1
 after 8 and 11, gradient clipped at 35, random sampling. The authors' first stage starts from a COCO detector
 (--config.train.init of stage 1). Every score counts: the threshold is 0.
-Published: LVIS v0.5, Faster R-CNN: box AP 26.4, from 21.2.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

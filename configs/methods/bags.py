@@ -11,7 +11,7 @@ Li et al., CVPR 2020, section 4.2 and the authors' code: groups of classes with 
 a softmax with "others" in each, foreground and background as the fifth.
 Recipe: a new classifier alone, 12 epochs, rate 0.01, times 0.1 after 8 and 11, gradient clipped at 35, "others" eight
 times the positives. The authors' first stage starts from a COCO detector (--config.train.init of stage 1).
-Published: Table 6, LVIS v0.5: mask AP 26.2 (18.0/26.9/28.7), box AP 25.8; LVIS v1.0, 12 epochs: mask AP 23.1.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

@@ -8,7 +8,7 @@ python train.py --config configs/methods/balanced_sigmoid.py:glyphs     the buil
 Ren et al., NeurIPS 2020, as its LVIS code has it: foreground RoIs' logits shifted by -ln((1 - f) / f), image
 frequencies f.
 Recipe: One stage, without the meta re-weighter; the published numbers are of two stages.
-Published: LVIS v0.5, without the meta part: mask AP 26.4, box AP 25.9 (the repository's).
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

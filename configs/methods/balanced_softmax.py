@@ -7,7 +7,7 @@ python train.py --config configs/methods/balanced_softmax.py:glyphs     the buil
 
 Ren et al., NeurIPS 2020, Eq. 3: the logarithm of the counts is added to the logits in training.
 Recipe: Background counts as three quarters of all RoIs (our choice; the paper has none).
-Published: None for this form on LVIS.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

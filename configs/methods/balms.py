@@ -12,7 +12,7 @@ log odds of the class's image frequency, RoIs weighted by class with weights tha
 Recipe: the classifier alone, 22 000 steps, rate 0.02, times 0.1 at 11 000 and 18 000, repeat factors, Adam 0.01 on the
 weights. `c2am_jax/losses/methods/balms.py` says what stands for the authors' meta batch. The authors' first stage
 trains a plain sigmoid loss; here it is the balanced one.
-Published: LVIS v0.5: mask AP 27.0 (17.3/28.1/29.5), box AP 26.4; without the meta part 26.4 and 25.9.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

@@ -7,7 +7,7 @@ python train.py --config configs/methods/cosine.py:glyphs     the built-in data
 
 NormFace (Wang et al., ACM MM 2017), the paper's Eq. 5: s cos(theta) with s 30; C2AM with alpha 0.
 Recipe: None of its own; the same experiment as configs/maskrcnn_r50_cosine.py.
-Published: Table 4 (alpha 0), LVIS v1.0: mask AP 24.1 (9.6/23.2/31.5), box AP 24.8.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

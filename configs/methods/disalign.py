@@ -10,7 +10,7 @@ python train.py --config configs/methods/disalign.py:glyphs --config.train.init=
 Zhang et al., CVPR 2021, Eqs. 6-11: z = q (a z + b) + (1 - q) z with q = sigmoid(v x + v_0), trained by a cross-entropy
 whose class weights are r_c^-0.8; background's score stays. Instances count as the paper's "shots".
 Recipe: a, b, v and v_0 alone, 9000 steps, rate 0.02, times 0.1 at 8000 (v0.5: 4500 and 4000), random sampling.
-Published: LVIS v0.5: mask AP 24.3, box AP 23.7 (linear classifier); Table 6: 27.9 and 27.6.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

@@ -8,7 +8,7 @@ python train.py --config configs/methods/efl.py:glyphs     the built-in data
 Li et al., CVPR 2022, Eqs. 4-6: focal loss whose exponent grows from 2 to 10 for classes with little positive gradient.
 Recipe: gamma 2, scale 8, alpha 0.25; divided by the number of positive RoIs. Published for one-stage detectors; here it
 is the loss of the box head's K sigmoids.
-Published: Another detector, LVIS v1.0 R50: box AP 27.5 (20.2/26.1/32.4).
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -7,8 +7,7 @@ python train.py --config configs/methods/eql.py:glyphs     the built-in data
 
 Tan et al., CVPR 2020, Eq. 3: K sigmoids; foreground RoIs do not push tail classes down.
 Recipe: lambda 1.1e-3 on LVIS v1.0, 1.77e-3 on v0.5; published with 1x schedules.
-Published: LVIS v0.5: mask AP 24.0 (9.4/25.2/28.4); v1.0, 1x: 18.6 (2.1/17.4/27.2). The row of Table 6 repeats
-another one's groups.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

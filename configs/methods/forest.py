@@ -9,9 +9,9 @@ python train.py --config configs/methods/forest.py:glyphs     the built-in data
 
 Wu et al., ACM MM 2020: classifiers of parents in several trees calibrate that of the classes, masks are predicted per
 geometric parent, proposals near rare objects survive a laxer NMS. `c2am_jax/data/hierarchy.py` says how trees are made;
-docs/methods.md what differs from the authors' code.
+docs/published_methods.md what differs from the authors' code.
 Recipe: 24 epochs, short side 800, 2000 proposals, gradient norm up to 35, random sampling.
-Published: LVIS v0.5: mask AP 25.6 (18.3/26.4/27.6), box AP 25.9; R101: 26.9, 27.5.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -9,7 +9,7 @@ Alexandridis et al., ECCV 2022, Eq. 7: K channels of probability exp(-exp(-z)); 
 authors' droploss.py): foreground RoIs leave tail classes alone, background RoIs by chance.
 Recipe: lambda 1.1e-3 on LVIS v1.0, 1.77e-3 on v0.5; biases start at -2; repeat-factor sampling, normalised mask
 predictor, per-class NMS at IoU 0.3.
-Published: LVIS v1.0: mask AP 27.7 (21.4/27.7/30.4), box AP 27.5; v0.5: 29.5, 28.2.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -8,7 +8,7 @@ python train.py --config configs/methods/ldam.py:glyphs     the built-in data
 Cao et al., NeurIPS 2019, Eqs. 12-13: the label's cosine minus a margin proportional to n^(-1/4).
 Recipe: Largest margin 0.5, scale 30; deferred re-weighting with --config.loss.reweight_from=STEP (the first drop of
 the learning rate).
-Published: Table 6, LVIS v0.5: mask AP 24.1 (14.6/25.3/26.3), box AP 24.5.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -11,7 +11,7 @@ Feng et al., ICCV 2021, Eqs. 2-6: logits shifted by the log of each class's mean
 classes that score low. `c2am_jax/losses/methods/loce.py` says what differs from the authors' code.
 Recipe: classifier, box regression, RPN and mask head, 6 epochs, rate 0.02, times 0.1 after 3 and 5, random sampling.
 The authors use a normalised mask predictor, which these configs do not have.
-Published: Table 6, LVIS v0.5: mask AP 28.4, box AP 28.2; LVIS v1.0: 26.6 and 27.4.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

@@ -9,8 +9,7 @@ python train.py --config configs/methods/lws.py:glyphs --config.train.init=runs/
 
 Kang et al., ICLR 2020, section 4.1: z_c = f_c W_c x + b_c; only the K + 1 scales f train, from 1.
 Recipe: as configs/methods/crt.py.
-Published: LVIS v1.0, 12 epochs of stage 1: mask AP 17.0 (2.0/13.5/27.4), from 16.1; Table 6, LVIS v0.5: mask AP 23.8
-(14.4/24.4/26.8), box AP 24.1.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import second_stage

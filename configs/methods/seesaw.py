@@ -9,7 +9,7 @@ Wang et al., CVPR 2021, Eqs. 5-8: mitigation by cumulative counts, compensation 
 normalised classifier.
 Recipe: p 0.8, q 2, temperature 20, repeat-factor sampling. With --config.model.mask_head.predictor=normed published at
 mask AP 26.8.
-Published: LVIS v1.0 with repeat factors: mask AP 26.4, box AP 27.6; random: 25.0, 25.6.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

@@ -7,7 +7,7 @@ python train.py --config configs/methods/sphereface.py:glyphs     the built-in d
 
 Table 1 of the paper: |x| psi(theta), annealed.
 Recipe: m 4, lambda from 1000 down to 5.
-Published: None on LVIS.
+Published numbers: docs/published_methods.md.
 """
 
 from c2am_jax.config import method

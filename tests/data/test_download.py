@@ -162,7 +162,7 @@ def test_a_download_that_is_cut_off_three_times_goes_on(web, caplog):
 def test_one_that_is_cut_off_for_good_goes_on_in_the_next_run(web):
     web.site.cut = [200] * 4
     line = web.fails("coco", "--split", "train")
-    assert "cut off after 800 of " in line and "4 times; run the same command again to go on from there" in line
+    assert "cut off after 800 of " in line and "4 times; run the same command again to resume from there" in line
     assert web.run("coco", "--split", "train")[0] == 0
     assert web.site.requests[4][1]["Range"] == "bytes=800-"
 
@@ -294,7 +294,7 @@ def test_control_c_is_one_line_and_the_same_command_goes_on(web, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(unpack, "_copy", interrupted)
         status, _, err = web.run("lvis_v1")
-    assert status == 130 and [line for line in err if line] == ["interrupted: run the same command again to go on"]
+    assert status == 130 and [line for line in err if line] == ["interrupted: run the same command again to resume"]
     assert web.run("lvis_v1")[0] == 0 and web.asked.count("train2017.zip") == 1
 
 

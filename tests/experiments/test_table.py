@@ -1,4 +1,4 @@
-"""The tables command: plans, skips what is finished, goes on after a kill, and says what was not run."""
+"""The tables command: plans, skips what is finished, resumes after a kill, and says what was not run."""
 
 import json
 import os

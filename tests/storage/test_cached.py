@@ -1,4 +1,4 @@
-"""Prepared data of a bucket on this machine: copied once, checked, and going on where it was cut off."""
+"""Prepared data of a bucket on this machine: copied once, checked, and resumed where it was cut off."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def test_a_copy_that_was_cut_off_goes_on(emulator, contents, caplog):
         return 503 if len(seen) > 3 and path == seen[-1] else None
 
     emulator.refuse, before = after_three, emulator.refuse
-    with pytest.raises(StorageError, match="shard-0: the bucket cannot be reached .* to go on from there"):
+    with pytest.raises(StorageError, match="shard-0: the bucket cannot be reached .* to resume from there"):
         copied()
     emulator.refuse = before
     emulator.requests.clear()

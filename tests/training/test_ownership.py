@@ -1,4 +1,4 @@
-"""One run trains in a workdir; the commands say who, and go on when the owner is gone."""
+"""One run trains in a workdir; the commands say who, and resume when the owner is gone."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_the_second_training_is_refused_and_ctrl_c_saves(glyph_folder, tmp_path)
 
     first.send_signal(signal.SIGINT)  # with a save in every second step
     status, shown, error = output(first)
-    step = re.search(r"asked to stop: step (\d+) is saved in \S+; run the same command again to go on", error)
+    step = re.search(r"asked to stop: step (\d+) is saved in \S+; run the same command again to resume", error)
     assert status == EXIT_STOPPED and step and "Traceback" not in error, error
     told = "stopping: this step is finished (and compiled, if it is a first one) and saved first"
     assert f"{told}; Ctrl-C again stops at once" in error

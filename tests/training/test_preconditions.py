@@ -1,4 +1,4 @@
-"""What is known at the start is said at the start; and a run goes on where it was, or is refused."""
+"""What is known at the start is said at the start; and a run resumes where it was, or is refused."""
 
 import dataclasses
 import json

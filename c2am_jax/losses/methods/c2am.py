@@ -100,7 +100,7 @@ def c2am_loss(
       labels: integers [N].
       scale: s.
       alpha, background, max_margin: see `c2am_margins`.
-      wrap: beyond theta + m = pi: "literal" is the formula, "clip" stays at -1 (no gradient), "monotone" goes on
+      wrap: beyond theta + m = pi: "literal" is the formula, "clip" stays at -1 (no gradient), "monotone" continues
         falling as -2 - cos(theta + m).
 
     Raises:
