@@ -14,7 +14,13 @@ from c2am_jax.report.reliability import reliability
 
 def result(scores, hits):
     return CategoryResult(
-        np.zeros(0), np.zeros(0), np.array(scores, float), np.array(hits, bool), 1, (np.zeros(0), np.zeros((10, 0)))
+        np.zeros(0),
+        np.zeros(0),
+        np.array(scores, float),
+        np.array(hits, bool),
+        1,
+        (np.zeros(0), np.zeros((10, 0))),
+        np.zeros(0, int),
     )
 
 
