@@ -39,7 +39,7 @@ def check_caps(caps: Sequence[int]) -> None:
 
 
 def capped(scored: LVISAP, caps: Sequence[int]) -> list[dict[str, Any]]:
-    """A row per cap: "cap", "share" (of the classes), AP, AP50, APr, APc, APf as in `LVISAP.metrics`; -1: nothing there.
+    """A row per cap: "cap", "share" (of the classes), and AP, AP50, APr, APc, APf as `LVISAP.metrics` has them.
 
     Args:
       scored: by the usual limit of 300 detections of an image, not AP-fixed.
@@ -53,6 +53,11 @@ def capped(scored: LVISAP, caps: Sequence[int]) -> list[dict[str, Any]]:
         row = {name: float(v[v > -1].mean()) if (v > -1).any() else -1.0 for name, v in values.items()}
         rows.append({"cap": int(cap), "share": cap / len(scored.results), **row})
     return rows
+
+
+def metrics_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The same by name: "AP@25" is AP when 25 detections of each image count."""
+    return {f"{name}@{row['cap']}": row[name] for row in rows for name in row if name.startswith("AP")}
 
 
 def _precision(result: CategoryResult, cap: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def _parted(plain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plain(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """Arrays under MMDetection's names, in PyTorch's layout, without a class-agnostic branch; what they compute stays."""
+    """The same without a class-agnostic branch: arrays under MMDetection's names, in PyTorch's layout."""
     found = {name: value for name, value in arrays.items() if BRANCH not in name}
     for name, value in arrays.items():
         own = name.replace(BRANCH, PLAIN)
