@@ -10,8 +10,9 @@ State = dict[str, jax.Array]
 
 def no_moments(classes: int, width: int) -> State:
     """Before anything was seen: "mean" and "variance" [K, D], "seen" bool [K]."""
-    zeros = jnp.zeros((classes, width))
-    return {"mean": zeros, "variance": zeros, "seen": jnp.zeros(classes, bool)}
+    # An array each: a step gives the buffers of its state away, and one buffer goes once.
+    shape = classes, width
+    return {"mean": jnp.zeros(shape), "variance": jnp.zeros(shape), "seen": jnp.zeros(classes, bool)}
 
 
 def updated_statistics(state: State, samples: Samples, *, momentum: float = 0.1) -> State:
