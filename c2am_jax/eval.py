@@ -3,7 +3,7 @@
 c2am-eval --workdir DIR [--step N] [--config.calibration.name=norcal] [--config.KEY=VALUE ...] [--classes FILE]
 c2am-eval --workdir DIR [--step N] --gather_logits IMAGES
 c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
-          [--fixed] [--categories table.csv] [--protocol coco] [--images DIR] [--classes FILE]
+          [--fixed] [--caps 12,25,50] [--categories table.csv] [--protocol coco] [--images DIR] [--classes FILE]
 
 A workdir is enough: its config.json says the rest. --config NAME_OR_FILE evaluates it with another config; results of
 other settings than the run's get a folder of their own. In a clone: python eval.py.
@@ -38,6 +38,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "Where to write the metrics as jso
 _FIXED = flags.DEFINE_bool(
     "fixed", False, "AP-fixed and AP-pool: the 10,000 best of each category count, however many per image."
 )
+_CAPS = flags.DEFINE_list(
+    "caps", [], "Also AP when only the best K detections of each image count: --caps 12,25,50; LVIS counts 300."
+)
 _CATEGORIES = flags.DEFINE_string("categories", None, "Where to write AP of each category as csv.")
 _CLASSES = flags.DEFINE_string(
     "classes",
@@ -60,20 +63,36 @@ _GATHER_LOGITS = flags.DEFINE_integer(
 )
 
 
+def _caps() -> tuple[int, ...]:
+    """What --caps says, ascending. Raises UserError."""
+    from c2am_jax.evaluation.caps import check_caps
+
+    try:
+        caps = tuple(sorted({int(text) for text in _CAPS.value}))
+    except ValueError:
+        raise UserError(f"--caps {','.join(_CAPS.value)}: give whole numbers, such as --caps 12,25,50") from None
+    check_caps(caps)
+    if caps and _FIXED.value:
+        raise UserError("--caps does not go with --fixed: AP-fixed has no cap of detections per image; leave one out")
+    return caps
+
+
 def score(annotations: str, predictions: str) -> None:
     """Score a results file against annotations: print the tables and write what the flags ask for."""
     from c2am_jax.evaluation.result_classes import classes_of_results
-    from c2am_jax.evaluation.tables import ap_table, pool_line, threshold_line, write_csv
+    from c2am_jax.evaluation.tables import ap_table, caps_table, pool_line, threshold_line, write_csv
 
     kind, classes = _IOU_TYPE.value, classes_of_results(predictions, _CLASSES.value)
+    caps, rows = _caps(), []
     if _PROTOCOL.value == "coco":
-        if _FIXED.value or _CATEGORIES.value or _REPORT.value or _SUBSET.value:
-            raise UserError("--fixed, --categories, --report and --subset go with --protocol lvis")
+        if _FIXED.value or _CATEGORIES.value or _REPORT.value or _SUBSET.value or caps:
+            raise UserError("--fixed, --caps, --categories, --report and --subset go with --protocol lvis")
         from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 
         found = evaluate_coco_file(annotations, predictions, kind, classes=classes, show=print)
     else:
         from c2am_jax.data.minival import chosen_images
+        from c2am_jax.evaluation.caps import capped, metrics_of
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
         scored = evaluate_file(
@@ -86,7 +105,8 @@ def score(annotations: str, predictions: str) -> None:
             images=chosen_images(annotations, _SUBSET.value or "all"),
             show=print,
         )
-        found = scored.metrics() | (scored.pooled() if _FIXED.value else {})
+        rows = capped(scored, caps)
+        found = scored.metrics() | (scored.pooled() if _FIXED.value else {}) | metrics_of(rows)
         if _CATEGORIES.value:
             write_csv(_CATEGORIES.value, scored.category_table())
     metrics = {f"{kind}/{name}": value for name, value in found.items()}
@@ -95,12 +115,14 @@ def score(annotations: str, predictions: str) -> None:
         if _FIXED.value:
             print(pool_line(found, kind))
         print(threshold_line(scored.thresholds(), kind))
+    if rows:
+        print(f"\n{caps_table(rows, kind)}")
     if _OUTPUT.value:
         as_path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
     if _REPORT.value:
         from c2am_jax.report.results_report import results_report
 
-        results_report(as_path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value)
+        results_report(as_path(_REPORT.value), annotations, predictions, kind, scored, _IMAGES.value, caps)
     if _OFFICIAL.value:
         _compare(annotations, {kind: (predictions, found)}, classes)
 
@@ -174,6 +196,8 @@ def main(_) -> None:
     experiment = parse(command_line.given_config(), show=print)
     if _SUBSET.value:
         experiment = experiment.changed({"eval.subset": _SUBSET.value})
+    if _CAPS.value:
+        experiment = experiment.changed({"eval.caps": _caps()})
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 

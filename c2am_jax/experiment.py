@@ -51,6 +51,11 @@ _SHARES = Allowed(
 _WARMUP = Allowed("a number of steps, or -1 (as long as the run allows)", lambda steps: steps >= -1)
 _STEPS = Allowed("ascending steps from 1 on", lambda steps: [*steps] == sorted({*steps}) and min(steps, default=1) >= 1)
 
+_CAPS = Allowed(
+    "ascending numbers from 1 to 300, the most detections of an image that LVIS AP scores",
+    lambda caps: [*caps] == sorted({*caps}) and all(1 <= cap <= 300 for cap in caps),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(Settings):
@@ -144,11 +149,13 @@ class EvalSettings(Settings):
       batch_size: of all processes, rounded up to their devices.
       split: what eval.py evaluates on: "val", or "test" (`data.test_annotations`); training uses "val".
       subset: "all", or "minival": the images of LVIS's validation set that are in COCO's val2017.
+      caps: AP also when only so many of the best detections of each image count, see `evaluation.caps`.
     """
 
     batch_size: Count = 8
     split: Annotated[str, one_of("val", "test")] = "val"
     subset: Annotated[str, one_of(*SUBSETS)] = "all"
+    caps: Annotated[tuple[int, ...], _CAPS] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class ObjectTable:
       ignore: bool [N], of ground truths.
       known: bool [N]; False: a ground truth with id 0, which the package takes for no match.
       offset, length: where the entry stands in its json file, [N].
+      rank: of detections, how many of their image come before them, of whatever category, [N].
     """
 
     start: np.ndarray
@@ -46,6 +47,7 @@ class ObjectTable:
     known: np.ndarray
     offset: np.ndarray
     length: np.ndarray
+    rank: np.ndarray
 
     def labels(self) -> np.ndarray:
         """The class of each row, [N]."""
@@ -100,6 +102,7 @@ class CategoryResult:
       ground_truths: that count, of any size.
       pooled: scores of all detections of any size, [D], and what each is at each IoU threshold, uint8 [T, D]: 0 does
         not count, 1 false, 2 a hit.
+      ranks: how many detections of their image come before them, [D].
     """
 
     precision: np.ndarray
@@ -108,6 +111,7 @@ class CategoryResult:
     hits: np.ndarray
     ground_truths: int
     pooled: tuple[np.ndarray, np.ndarray]
+    ranks: np.ndarray
 
 
 def evaluate_categories(problem: Problem, categories: Sequence[int]) -> Iterator[CategoryResult]:
@@ -125,7 +129,7 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
     gt_image, dt_image = np.asarray(truths.image[gt]), np.asarray(detections.image[dt])
     dt_score = np.asarray(detections.score[dt])
     gt_area, dt_area = np.asarray(truths.area[gt]), np.array(detections.area[dt])
-    dt_box = np.asarray(detections.box[dt])
+    dt_box, dt_rank = np.asarray(detections.box[dt]), np.asarray(detections.rank[dt])
     dt_mask = _masks(problem, detections, dt, detection_file) if masks else []
     if masks and len(dt_area):
         unknown = np.isnan(dt_area)
@@ -133,7 +137,7 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
             # One by one: pycocotools 2.0 counts a list of more than 255 masks in a byte.
             dt_area[unknown] = [coco_mask.area(m) for m, u in zip(dt_mask, unknown, strict=True) if u]
             some = dt_area > 0  # an empty mask does not count, as a box without area does not
-            dt_image, dt_score, dt_area = dt_image[some], dt_score[some], dt_area[some]
+            dt_image, dt_score, dt_area, dt_rank = dt_image[some], dt_score[some], dt_area[some], dt_rank[some]
             dt_box, dt_mask = dt_box[some], [m for m, s in zip(dt_mask, some, strict=True) if s]
     small, large = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
     gt_ignore = np.asarray(truths.ignore[gt]) | (gt_area < small) | (gt_area > large)  # [area, N]
@@ -158,7 +162,7 @@ def _evaluate(problem: Problem, category: int, truth_file, detection_file) -> Ca
         matched[:, :, rows], ignored[:, :, rows] = match(ious, gt_ignore[:, of_image], known)
     # A detection without a match does not count outside the range of areas, or where annotations are incomplete.
     ignored |= ~matched & dt_ignore[:, None]
-    return _accumulate(dt_score, matched, ignored, (~gt_ignore).sum(1), bool(len(gt_image) + len(dt_image)))
+    return _accumulate(dt_score, dt_rank, matched, ignored, (~gt_ignore).sum(1), bool(len(gt_image) + len(dt_image)))
 
 
 def match(ious: np.ndarray, ignore: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +198,7 @@ def match(ious: np.ndarray, ignore: np.ndarray, known: np.ndarray) -> tuple[np.n
     return matched, to_ignored
 
 
-def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
+def _accumulate(score, rank, matched, ignored, truths, present) -> CategoryResult:
     precision = -np.ones((len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), len(AREA_RANGES)))
     recall = -np.ones((len(IOU_THRESHOLDS), len(AREA_RANGES)))
     order = np.argsort(-score, kind="stable")
@@ -207,14 +211,24 @@ def _accumulate(score, matched, ignored, truths, present) -> CategoryResult:
         counted = ~ignored[area][:, order]
         true = np.cumsum(matched[area][:, order] & counted, 1).astype(float)
         false = np.cumsum(~matched[area][:, order] & counted, 1).astype(float)
-        recalls = true / total
-        precisions = true / (false + true + np.spacing(1))
-        precisions = np.maximum.accumulate(precisions[:, ::-1], 1)[:, ::-1]
-        recall[:, area] = recalls[:, -1] if recalls.shape[1] else 0
-        for t in range(len(IOU_THRESHOLDS)):
-            reached = np.searchsorted(recalls[t], RECALL_THRESHOLDS, side="left")
-            precision[t, :, area] = np.append(precisions[t], 0.0)[reached]
-    return CategoryResult(precision, recall, scores, hits, int(truths[0]), pooled)
+        recall[:, area] = true[:, -1] / total if true.shape[1] else 0
+        precision[..., area] = interpolated(true, false, total)
+    return CategoryResult(precision, recall, scores, hits, int(truths[0]), pooled, rank)
+
+
+def interpolated(true: np.ndarray, false: np.ndarray, total: int) -> np.ndarray:
+    """Precision at each recall threshold, [T, R].
+
+    Args:
+      true, false: how many hits and false detections there are up to each place of the ranking, [T, D].
+      total: of ground truths.
+    """
+    recalls, precisions = true / total, true / (false + true + np.spacing(1))
+    precisions = np.maximum.accumulate(precisions[:, ::-1], 1)[:, ::-1]
+    found = np.zeros((len(true), len(RECALL_THRESHOLDS)))
+    for t in range(len(true)):
+        found[t] = np.append(precisions[t], 0.0)[np.searchsorted(recalls[t], RECALL_THRESHOLDS, side="left")]
+    return found
 
 
 def pooled_ap(results: Sequence[CategoryResult]) -> float:

@@ -129,13 +129,15 @@ class DetectionRows:
 
     def best(self, *, fixed: bool) -> np.ndarray:
         """Which detections are among the 300 best of their image, or the 10,000 of their category: bool [N]."""
-        image, label, score = (np.asarray(a) for a in (self._image, self._label, self._score))
-        groups, most = (label, FIXED_PER_CATEGORY) if fixed else (image, MAX_DETECTIONS)
-        order = np.lexsort((np.arange(len(score)), -score, groups))
-        rank = np.arange(len(score)) - np.searchsorted(groups[order], groups[order])
-        keep = np.zeros(len(score), bool)
-        keep[order[rank < most]] = True
-        return keep
+        return self._rank(self._label) < FIXED_PER_CATEGORY if fixed else self._rank(self._image) < MAX_DETECTIONS
+
+    def _rank(self, groups: array) -> np.ndarray:
+        """How many detections of the same group come before each, by score and then in the file's order: [N]."""
+        own, score = np.asarray(groups), np.asarray(self._score)
+        order = np.lexsort((np.arange(len(score)), -score, own))
+        rank = np.empty(len(score), np.int64)
+        rank[order] = np.arange(len(score)) - np.searchsorted(own[order], own[order])
+        return rank
 
     def verified(self, truths: Truths) -> np.ndarray:
         """Which detections are of a category that the annotations of their image say something about: bool [N]."""
@@ -165,4 +167,5 @@ class DetectionRows:
             known=np.ones(len(rows), bool),
             offset=np.asarray(self._offset)[rows],
             length=np.asarray(self._length)[rows].astype(np.int64),
+            rank=self._rank(self._image)[rows],
         )

@@ -15,6 +15,7 @@ from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.data.prepared import PreparedDataset
+from c2am_jax.evaluation.caps import capped, metrics_of
 from c2am_jax.evaluation.classifier_norms import classifier_kernels, weight_norm_table
 from c2am_jax.evaluation.inference import make_predict, write_predictions
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES, LVISAP, evaluate_file
@@ -22,7 +23,7 @@ from c2am_jax.evaluation.picture_grid import write_pictures
 from c2am_jax.evaluation.result_classes import BESIDE, left_out_line
 from c2am_jax.evaluation.results_folder import FILE as SETTINGS_FILE
 from c2am_jax.evaluation.results_folder import scored_settings
-from c2am_jax.evaluation.tables import ap_table, norm_table, threshold_line
+from c2am_jax.evaluation.tables import ap_table, caps_table, norm_table, threshold_line
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
@@ -73,9 +74,9 @@ def evaluate(
     Rare, common and frequent are theirs too, those of the training set.
 
     Writes detections_bbox.json, detections_segm.json, metrics.json, category_ap.json (a row for each category of the
-    validation set), thresholds.json (precision and recall of score thresholds), weight_norms.json (of `classes`, with
-    their ids), settings.json (what was scored how), classes.json (what the category ids in the detections mean) and
-    pictures.jpg (a few images, annotations beside detections).
+    validation set), thresholds.json (precision and recall of score thresholds), caps.json (AP under `eval.caps`, if any
+    are asked for), weight_norms.json (of `classes`, with their ids), settings.json (what was scored how), classes.json
+    (what the category ids in the detections mean) and pictures.jpg (a few images, annotations beside detections).
     The first process hands its tables, as texts, to `show`, and everything to `inspect` at the end.
 
     Raises:
@@ -110,7 +111,7 @@ def evaluate(
         )
         if jax.process_index() > 0:
             return {}
-        metrics, category_ap, thresholds, results = {}, {}, {}, {}
+        metrics, category_ap, thresholds, caps, results = {}, {}, {}, {}, {}
         for iou_type in IOU_TYPES:
             _LOG.info("scoring %s", iou_type)
             path = folder / f"detections_{iou_type}.json"
@@ -122,12 +123,16 @@ def evaluate(
             metrics |= {f"{iou_type}/{name}": value for name, value in scored.metrics().items()}
             category_ap[iou_type] = scored.category_table()
             thresholds[iou_type] = scored.thresholds()
+            caps[iou_type] = capped(scored, experiment.eval.caps)
+            metrics |= {f"{iou_type}/{name}": value for name, value in metrics_of(caps[iou_type]).items()}
         best = "\n".join(threshold_line(rows, iou_type) for iou_type, rows in thresholds.items())
         kernels = classifier_kernels(detector.arrays)
         norms = {stage: weight_norm_table(np.linalg.norm(kernel, axis=0), classes) for stage, kernel in kernels.items()}
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
         (folder / "category_ap.json").write_text(json.dumps(category_ap, indent=1))
         (folder / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
+        if experiment.eval.caps:
+            (folder / "caps.json").write_text(json.dumps(caps, indent=1))
         (folder / "weight_norms.json").write_text(json.dumps(norms, indent=1))
         (folder / SETTINGS_FILE).write_text(json.dumps(scored_settings(experiment), indent=1))
         (folder / BESIDE).write_text(json.dumps(with_groups(dataset.categories, classes).as_dicts(), indent=1))
@@ -136,6 +141,8 @@ def evaluate(
             for line in (*matched.lines(), *left_out_line(left_out)):
                 show(line)
             show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
+            for iou_type, rows in caps.items() if experiment.eval.caps else ():
+                show(f"{caps_table(rows, iou_type)}\n")
             for stage, table in norms.items():
                 show(norm_table(table, stage))
             show(str(shared))

@@ -46,6 +46,17 @@ def pool_line(metrics: Mapping[str, float], iou_type: str) -> str:
     return f"{iou_type}: AP-pool, all categories in one ranking: {told}"
 
 
+def caps_table(rows: Sequence[Mapping[str, Any]], iou_type: str) -> str:
+    """AP under caps (`evaluation.caps.capped`), a line for each, in per cent."""
+    columns = ("AP", "AP50", "APr", "APc", "APf")
+    cells = [
+        [str(row["cap"]), f"{row['share']:.3g}", *(f"{100 * row[c]:.1f}" if row[c] >= 0 else "-" for c in columns)]
+        for row in rows
+    ]
+    title = f"{iou_type}: only the best k detections of each image (LVIS: k / classes = 0.25)"
+    return f"{title}\n{_table(['k', 'k / classes', *columns], cells)}"
+
+
 def comparison_table(
     ours: Mapping[str, float], theirs: Mapping[str, float], differences: Mapping[str, float], iou_type: str
 ) -> str:

@@ -93,6 +93,7 @@ def read_truths(path: str | Path, groups: CategoryTable | None = None, images: C
         known=truths.id[rows] != 0,
         offset=truths.offset[rows],
         length=truths.length[rows],
+        rank=np.zeros(len(rows), np.int64),
     )
     return Truths(
         found=found,

@@ -110,6 +110,14 @@ METHODS: dict[str, Result] = {
     "efl": Result(Numbers(box="27.5 (20.2/26.1/32.4)"), note="a one-stage detector"),
     "fasa": Result(_TABLE_6["fasa"].v1, note="repeat factors; random sampling 22.2 (10.5/20.4/29.4)"),
     "forest": Result(v05=_TABLE_6["forest"].v05),
+    "bacl": Result(
+        Numbers(box="26.1"), Numbers(box="27.8"), "Faster R-CNN, two stages; v1.0 from box 19.3, v0.5 from 22.0"
+    ),
+    "pcb": Result(
+        Numbers("26.5 (18.5/26.5/30.2)", "28.3"),
+        Numbers("27.7 (21.8/28.0/29.7)", "28.2"),
+        "repeat factors; random sampling 22.6, box 24.1",
+    ),
     "crt": Result(Numbers("22.1 (11.9/20.2/29.0)"), note="first stage of 12 epochs, from 16.1"),
     "lws": Result(Numbers("17.0 (2.0/13.5/27.4)"), _TABLE_6["lws"].v05, "v1.0: first stage of 12 epochs, from 16.1"),
     "tau_norm": Result(v05=Numbers(box="21.6"), note="Faster R-CNN, τ by selection; τ = 1 gives box 11.0"),

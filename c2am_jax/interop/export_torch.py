@@ -3,7 +3,8 @@
     python -m c2am_jax.interop.export_torch --workdir DIR --out FILE.safetensors|FILE.pth|FILE.npz [--step N]
 
 Arrays come in PyTorch's layout, beside the class names (a `.npz` has no place for them). Writing a `.pth` needs torch;
-it holds {"state_dict": ..., "meta": ...} with the names in meta["CLASSES"], as MMDetection's do.
+it holds {"state_dict": ..., "meta": ...} with the names in meta["CLASSES"], as MMDetection's do. Box regression with a
+class-agnostic branch is written as weights of each class that give the same boxes: MMDetection has no such branch.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import as_path, replacing
 from c2am_jax.training.initial import classes_of, weights_of_workdir
 from c2am_jax.training.restore import experiment_of
+from c2am_jax.weights import regression
 from c2am_jax.weights.foreign import Arrays
 from c2am_jax.weights.names import state_dict
 
@@ -40,7 +42,8 @@ def write_weights(
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: state dicts are written as {', '.join(FORMATS)}")
-    content: Arrays = {name: np.ascontiguousarray(value) for name, value in state_dict(arrays).items()}
+    plain = regression.plain(state_dict(arrays))
+    content: Arrays = {name: np.ascontiguousarray(value) for name, value in plain.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         if path.suffix == ".safetensors":
@@ -83,6 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     step = export_weights(options.workdir, options.out, options.step)
     print(f"{options.out}: weights of step {step} under MMDetection's names")
+    if experiment_of(options.workdir).model.box_head.class_agnostic_branch:
+        print(
+            "box regression: the class-agnostic branch is merged into the weights of each class, which give the same "
+            "boxes; training that goes on from the file in PyTorch has no branch"
+        )
     return 0
 
 

@@ -78,18 +78,28 @@ class RPNSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class BoxHeadSettings(Settings):
-    """RoI sampling and the Shared2FC box head. `smooth_l1_beta` 0 means L1."""
+    """RoI sampling and the Shared2FC box head. `smooth_l1_beta` 0 means L1.
+
+    Box regression has weights for each class, the same for all (`class_agnostic`), or half of each
+    (`class_agnostic_branch`: Zhu et al., ECCV 2024).
+    """
 
     fc_channels: Count = 1024
     pool_size: Count = 7
     finest_scale: Count = 56
     class_agnostic: bool = False
+    class_agnostic_branch: bool = False
     delta_stds: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
     positive_iou: Share = 0.5
     match_low_quality: bool = True
     samples: Count = 512
     positive_fraction: Share = 0.25
     smooth_l1_beta: NonNegative = 0.0
+
+    def relations(self) -> None:
+        """The branch stands beside weights for each class."""
+        if self.class_agnostic_branch and self.class_agnostic:
+            raise wrong("class_agnostic_branch", True, "False where class_agnostic=True")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,22 +34,29 @@ class ClassifierExtra(nnx.Module):
 
 
 class BoxRegressor(nnx.Module):
-    """Deltas per class; kernel [K, 4, D] so that one class's rows can be gathered (K = 1: class agnostic)."""
+    """Deltas per class; kernel [K, 4, D] so that one class's rows can be gathered (K = 1: class agnostic).
 
-    def __init__(self, features_in: int, classes: int, *, rngs: nnx.Rngs):
-        """N(0, 0.001)."""
+    With a class-agnostic branch, `shared`, the weights of class c are (W_0 + W_c) / 2: those of the branch W_0 learn
+    from the boxes of all classes (Zhu et al., ECCV 2024). `weights.regression` makes plain weights of them.
+    """
+
+    def __init__(self, features_in: int, classes: int, *, branch: bool = False, rngs: nnx.Rngs):
+        """N(0, 0.001); `branch` adds the class-agnostic one."""
         self.kernel = nnx.Param(normal(rngs.params(), (classes, 4, features_in), 0.001))
         self.bias = nnx.Param(constant(0, classes, 4))
+        self.shared = BoxRegressor(features_in, 1, rngs=rngs) if branch else None
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Box deltas [..., K, 4] of features [..., D]."""
-        return jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
+        own = jnp.einsum("...d,kcd->...kc", features, self.kernel[...].astype(features.dtype)) + self.bias[...]
+        return own if self.shared is None else (self.shared(features) + own) / 2
 
     def of_class(self, features: jax.Array, labels: jax.Array) -> jax.Array:
         """[N, D] and [N] -> [N, 4]: one class's deltas each; any label for a class-agnostic regressor."""
         index = jnp.minimum(labels, self.kernel.shape[0] - 1)
         kernel = self.kernel[...][index].astype(features.dtype)
-        return jnp.einsum("nd,ncd->nc", features, kernel) + self.bias[...][index]
+        own = jnp.einsum("nd,ncd->nc", features, kernel) + self.bias[...][index]
+        return own if self.shared is None else (self.shared.of_class(features, labels) + own) / 2
 
 
 class BoxHead(nnx.Module):
@@ -74,7 +81,8 @@ class BoxHead(nnx.Module):
         else:
             self.fc_cls = Linear(width, outputs, init="normal", std=classification.kernel_std, rngs=rngs)
             self.fc_cls.bias[...] = jnp.full(outputs, classification.bias_init)
-        self.fc_reg = BoxRegressor(width, 1 if settings.class_agnostic else num_classes, rngs=rngs)
+        boxes = 1 if settings.class_agnostic else num_classes
+        self.fc_reg = BoxRegressor(width, boxes, branch=settings.class_agnostic_branch, rngs=rngs)
         self.cls_extra = ClassifierExtra(classification.extra_parameters(num_classes, width, rngs.params))
         self.settings = settings
 

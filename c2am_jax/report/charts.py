@@ -81,3 +81,34 @@ def reliability(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: s
             svg.append(f'<path class="line {escape(name)}" d="M{"L".join(places)}"/>')
             svg.append(f'<path class="points {escape(name)}" d="{"".join(f"M{p}h0" for p in places)}"/>')
     return "".join(svg) + "</svg>"
+
+
+def by_share(curves: Mapping[str, Sequence[tuple[float, float]]], *, mark: float, title: str, y_name: str) -> str:
+    """A line for each named curve ("all" or a group's name) over shares on a logarithmic axis, and one at `mark`.
+
+    Args:
+      curves: points (share above 0, value from 0 to 100).
+      mark: a share that gets a dashed vertical line.
+      title: said by screen readers.
+      y_name: of the vertical axis.
+    """
+    shares = sorted({share for points in curves.values() for share, _ in points} | {mark})
+    low, high = np.log(shares[0]), np.log(shares[-1])
+
+    def place(share: float) -> float:
+        return float((np.log(share) - low) / (high - low)) if high > low else 0.5
+
+    top = max((value for points in curves.values() for _, value in points), default=0) or 1
+    x_ticks = {f"{share:.2g}": place(share) for share in shares}
+    svg = [
+        _frame(
+            title, "detections of each image / categories", y_name, x_ticks, {f"{v:g}": v / top for v in _ticks(0, top)}
+        )
+    ]
+    svg.append(f'<path class="ideal" d="M{_x(place(mark)):.1f} {_y(0):.0f}V{_y(1):.0f}"/>')
+    for name, points in curves.items():
+        places = [f"{_x(place(share)):.1f} {_y(value / top):.1f}" for share, value in points]
+        if places:
+            svg.append(f'<path class="line {escape(name)}" d="M{"L".join(places)}"/>')
+            svg.append(f'<path class="points {escape(name)}" d="{"".join(f"M{p}h0" for p in places)}"/>')
+    return "".join(svg) + "</svg>"

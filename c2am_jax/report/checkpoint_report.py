@@ -23,7 +23,8 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
     loss = experiment.loss.as_dict()
     kernels = {stage: _columns_of(kernel, evaluated) for stage, kernel in evaluated.kernels.items()}
-    data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=kernels)
+    caps = experiment.eval.caps
+    data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=kernels, caps=caps)
     if loss["name"] == "c2am":
         margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}
         groups = evaluated.classes.frequency

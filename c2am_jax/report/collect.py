@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.evaluation.caps import capped, usual_caps
 from c2am_jax.evaluation.lvis_ap import LVISAP
 from c2am_jax.frequency import GROUPS
 from c2am_jax.report.inspection import Inspection
@@ -27,6 +28,7 @@ def numbers(
     *,
     norms: Mapping[str, Mapping[str, Any]] | None = None,
     kernels: Mapping[str, np.ndarray] | None = None,
+    caps: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Everything but pictures, configuration and environment.
 
@@ -35,10 +37,11 @@ def numbers(
       inspection: of the same detections.
       norms: tables of `weight_norm_table` by stage of the classifier; categories go by name.
       kernels: of the classifier, [D, V] by stage, a column for each of the V categories.
+      caps: of detections per image, for the curve of AP; () takes `evaluation.caps.usual_caps`.
 
     Returns:
-      "metrics", "groups", "categories" (a row per category by column), "calibration", "thresholds", "confusion", and
-      with a classifier "norms" by stage.
+      "metrics", "groups", "categories" (a row per category by column), "calibration", "thresholds", "confusion", "caps"
+      (but of AP-fixed, which has none), and with a classifier "norms" by stage.
     """
     tables = {kind: found.category_table() for kind, found in scored.items()}
     first = next(iter(scored.values()))
@@ -50,6 +53,9 @@ def numbers(
         "thresholds": {kind: best_threshold(s) for kind, s in scored.items()},
         "confusion": _confusion(inspection, first.categories.names, kernels or {}),
     }
+    if first.limit:
+        wanted = caps or usual_caps(len(first.results))
+        found["caps"] = {kind: [_rounded_row(row) for row in capped(s, wanted)] for kind, s in scored.items()}
     if norms:
         found["norms"] = {
             stage: {"groups": table["groups"], "background": rounded(table["background"])}
@@ -61,6 +67,10 @@ def numbers(
 def rounded(value: float | None) -> float | None:
     """Six decimals; None for what does not exist, -1 by the protocol or NaN."""
     return None if value is None or math.isnan(value) or value == -1 else round(float(value), 6)
+
+
+def _rounded_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value if name == "cap" else rounded(value) for name, value in row.items()}
 
 
 def _groups(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The report of a scored results file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,19 @@ from c2am_jax.report.render import render, write
 
 
 def results_report(
-    path: Path, annotations: str, predictions: str, iou_type: str, scored: LVISAP, images: str | None
+    path: Path,
+    annotations: str,
+    predictions: str,
+    iou_type: str,
+    scored: LVISAP,
+    images: str | None,
+    caps: Sequence[int] = (),
 ) -> None:
     """Write the report of a scored results file; without a folder of `images` it has no gallery."""
     evidence = scored.evidence
     assert evidence is not None
     inspection = inspect(evidence, best_threshold(scored)["threshold"])
-    data = numbers({iou_type: scored}, inspection)
+    data = numbers({iou_type: scored}, inspection, caps=caps)
     pictures = None
     if images:
         reader = folder_images(annotations, images)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from c2am_jax.evaluation.caps import LVIS_SHARE
 from c2am_jax.evaluation.tables import AP_COLUMNS
 from c2am_jax.frequency import COMMON_MOST, GROUPS, RARE_MOST
 from c2am_jax.report import charts
@@ -139,6 +140,34 @@ def calibration(data: Mapping[str, Any]) -> tuple[str, str]:
     return "Calibration", "".join(parts)
 
 
+def caps(data: Mapping[str, Any]) -> tuple[str, str]:
+    """AP by group when fewer detections of each image count."""
+    parts = [
+        "<p>AP when only the best <i>k</i> detections of each image are scored, by <i>k</i> over the number of "
+        f"categories. LVIS scores 300 for 1203 categories, {LVIS_SHARE:g} of them (the dashed line). Where <i>k</i> is "
+        "small, categories compete by their scores: a curve that falls early belongs to a group whose scores are too "
+        "low beside those of others.</p>",
+        legend(("all", *GROUPS.values())),
+        '<div class="pair">',
+    ]
+    letters = {"all": "AP", **{name: f"AP{letter}" for letter, name in GROUPS.items()}}
+    for kind, rows in data["caps"].items():
+        curves = {
+            name: [(row["share"], 100 * row[key]) for row in rows if row[key] is not None]
+            for name, key in letters.items()
+        }
+        title = f"{NAMES[kind]} AP by detections of each image over categories"
+        parts.append(scroll(charts.by_share(curves, mark=LVIS_SHARE, title=title, y_name=f"{NAMES[kind]} AP"), title))
+    parts.append("</div>")
+    for kind, rows in data["caps"].items():
+        body = [
+            [f"{row['cap']}", number(row["share"], digits=2), *(percent(row[key]) for key in letters.values())]
+            for row in rows
+        ]
+        parts.append(table(f"{NAMES[kind]} AP under caps, per cent", ["k", "k / categories", *letters], body))
+    return "Detections per image", "".join(parts)
+
+
 def norms(data: Mapping[str, Any]) -> tuple[str, str]:
     """The classifier's weight norms over categories sorted by frequency."""
     ordered = sorted(data["categories"], key=lambda c: -c["image_count"])
@@ -255,6 +284,8 @@ def all_sections(
     """Identifier, title and html of every section that there is something for, in order."""
     threshold = next(iter(data["thresholds"].values()))["threshold"]
     found = [("summary", *summary(data)), ("categories", *categories(data)), ("calibration", *calibration(data))]
+    if "caps" in data:
+        found.append(("caps", *caps(data)))
     if "norms" in data:
         found.append(("norms", *norms(data)))
     if "margins" in data:

@@ -24,6 +24,8 @@ def epoch_end(
 ) -> Callable[[TrainState], TrainState] | None:
     """`Classification.after_epoch` of the detector's method for a whole state; None for methods without.
 
+    A method that measures nothing needs no images.
+
     Raises:
       UserError: no image is held out, but the method measures on such images.
     """
@@ -32,8 +34,8 @@ def epoch_end(
     if after_epoch is None:
         return None
     data = experiment.data
-    images = held_out_images(dataset, data.held_out)
-    if not len(images):
+    images = held_out_images(dataset, data.held_out) if method.measured else np.zeros(0, np.int64)
+    if method.measured and not len(images):
         raise UserError(
             f"loss {experiment.loss.name} measures on held-out training images, and there are none: set "
             f"config.data.held_out to a share of the {len(dataset.image_hw)} images, such as 0.05"
@@ -43,8 +45,8 @@ def epoch_end(
     def finish(state: TrainState) -> TrainState:
         totals: list[dict[str, Any]] = [dict.fromkeys(method.measured, 0.0) for _ in state.loss_state]
         process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        batches = eval_batches(dataset, data, batch_size=experiment.train.batch_size, images=images, **process)
-        for number, (bucket, batch) in enumerate(batches):
+        given = {"batch_size": experiment.train.batch_size, "images": images, **process}
+        for number, (bucket, batch) in enumerate(eval_batches(dataset, data, **given) if len(images) else ()):
             found = measure((state, number), on_devices(batch, mesh), bucket)
             for total, stage in zip(totals, found, strict=True):
                 total.update({name: total[name] + np.asarray(value, np.float64) for name, value in stage.items()})

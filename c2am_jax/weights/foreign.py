@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from c2am_jax.errors import UserError
+from c2am_jax.weights import regression
 from c2am_jax.weights.names import Shapes, from_torch, torch_name, torch_shape
 from c2am_jax.weights.torch_files import arrays_in, read_torch
 
@@ -195,6 +196,8 @@ class Fitted:
 def fit(arrays: Mapping[str, np.ndarray], shapes: Shapes, *, source: str, reset_classifier: bool = False) -> Fitted:
     """Fit arrays under MMDetection's names to a detector whose arrays have `shapes`.
 
+    Box regression with a class-agnostic branch and without one are taken for each other (`weights.regression`).
+
     Args:
       arrays: from `to_reference_names`.
       shapes: by our names.
@@ -204,6 +207,7 @@ def fit(arrays: Mapping[str, np.ndarray], shapes: Shapes, *, source: str, reset_
     Raises:
       UserError: nothing fits, a shape differs (the text lists them), or the backbone is another one.
     """
+    arrays = regression.like(arrays, {torch_name(name) for name in shapes})
     found, missing, reset, wrong = {}, [], [], []
     for name in sorted(shapes):
         theirs = torch_name(name)

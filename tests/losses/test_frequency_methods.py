@@ -177,6 +177,12 @@ def test_every_method_has_scores_for_each_class_and_background(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_no_array_of_a_state_is_there_twice(name):
+    leaves = jax.tree.leaves(make_classification(name, statistics=statistics(COUNTS)).init_state(5, 8))
+    assert len({id(leaf) for leaf in leaves}) == len(leaves)  # a step donates each of them, which works once
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_padding_leaves_every_state_alone(name):
     method, head = made(name)
     features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])

@@ -14,7 +14,13 @@ from c2am_jax.report.reliability import reliability
 
 def result(scores, hits):
     return CategoryResult(
-        np.zeros(0), np.zeros(0), np.array(scores, float), np.array(hits, bool), 1, (np.zeros(0), np.zeros((10, 0)))
+        np.zeros(0),
+        np.zeros(0),
+        np.array(scores, float),
+        np.array(hits, bool),
+        1,
+        (np.zeros(0), np.zeros((10, 0))),
+        np.zeros(0, int),
     )
 
 
@@ -62,6 +68,10 @@ def test_numbers_are_the_evaluators(evaluation):
         for letter, group in zip(("", *"rcf"), found["groups"], strict=True):
             assert group[kind]["AP"] == pytest.approx(of.metrics()[f"AP{letter}"], abs=1e-6)
         assert found["calibration"][kind]["all"]["count"] == sum(len(r.scores) for r in of.results)
+        usual = found["caps"][kind]
+        assert [row["cap"] for row in usual] == [1, 2, 3, 6]
+        (all_of_them,) = numbers({kind: of}, inspect(scored["bbox"].evidence, 0.3), caps=[300])["caps"][kind]
+        assert all_of_them["APr"] == pytest.approx(of.metrics()["APr"], abs=1e-6) and usual[0]["AP"] < all_of_them["AP"]
     confusion = found["confusion"]
     assert confusion["right"] + confusion["other"] + confusion["none"] == confusion["objects"]
     assert [g["annotated"] for g in found["groups"]] == [5, 2, 2, 1] and [g["categories"] for g in found["groups"]][

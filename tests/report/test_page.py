@@ -26,7 +26,7 @@ from c2am_jax.report.results_report import results_report
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "link", "input", "br", "img"}
-ALWAYS = ["summary", "categories", "calibration", "confusion", "gallery", "setting"]
+ALWAYS = ["summary", "categories", "calibration", "caps", "confusion", "gallery", "setting"]
 
 
 class Reader(html.parser.HTMLParser):
@@ -118,7 +118,7 @@ def test_sections_of_a_results_file(results):
 def test_sections_of_a_checkpoint(checkpoint):
     path, scored, norms = checkpoint
     reader = read(path)
-    assert reader.sections == [*ALWAYS[:3], "norms", "margins", *ALWAYS[3:]]
+    assert reader.sections == [*ALWAYS[:4], "norms", "margins", *ALWAYS[4:]]
     text = " ".join(reader.text)
     for part in ("glyphs_c2am, step 1,200", "box AP", "mask AP", "background", "devices", '"alpha": 0.5'):
         assert part in text, part

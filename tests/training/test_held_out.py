@@ -44,6 +44,15 @@ def test_epochs_are_counted_measured_and_resumed(glyph_folder, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_method_that_measures_nothing_needs_no_images(glyph_folder):
+    config = tiny_config(method="pcb", data__name="small", data__dir=str(glyph_folder))
+    detector, loss_state = build_detector(config)
+    mesh = data_mesh(jax.devices()[:1])
+    state = jax.device_put(init_state(detector, loss_state, optax.identity()), replicated(mesh))
+    finish = epoch_end(config, detector, open_dataset(config.data, "train"), mesh)
+    assert int(finish(finish(state)).loss_state[0]["epoch"]) == 2
+
+
 def test_eight_devices_measure_what_one_does(glyph_folder):
     config = configured(glyph_folder, 2)
     dataset, after = open_dataset(config.data, "train"), []

@@ -76,10 +76,13 @@ def test_a_run_that_was_killed_continues_bit_for_bit(glyph_folder, tmp_path, mon
 
 
 def test_evaluation_at_the_end_writes_results_and_again_from_the_checkpoint(glyph_folder, tmp_path, capsys):
-    config = configured(glyph_folder, 2, eval_every=-1)
+    config = configured(glyph_folder, 2, eval_every=-1).changed({"eval.caps": (2, 10)})
     shown = []
     metrics = train(config, tmp_path, show=shown.append)
-    start, table, norms, place = shown
+    start, table, box_caps, mask_caps, norms, place = shown
+    assert box_caps.startswith("bbox: only the best k") and mask_caps.startswith("segm: only the best k")
+    assert metrics["segm/AP@10"] == metrics["segm/AP"]  # the detector keeps 10
+    assert [row["cap"] for row in json.loads((tmp_path / "eval/2/caps.json").read_text())["bbox"]] == [2, 10]
     assert start.startswith(
         "100 classes, 24 images, 3 steps an epoch, 2 steps: warm-up 2, drops at 1, learning rate 0.03"
     )

@@ -4,6 +4,7 @@ Methods of one stage train a toy from random weights; second stages are too weak
 configs say for the built-in data, from a detector of full size that has learnt something.
 """
 
+import functools
 import json
 import shutil
 
@@ -28,7 +29,9 @@ from c2am_jax.training.state import class_statistics
 
 DECOUPLED = ["lws", "bags", "disalign", "balms", "loce"]
 ONE_STAGE = [name for name in METHODS if name not in DECOUPLED]
-SECOND_STAGE = ["crt", "acsl_second_stage", *DECOUPLED]  # files of configs/methods
+SECOND_STAGE = ["crt", "acsl_second_stage", "bacl_second_stage", *DECOUPLED]  # files of configs/methods
+FIRST = {"balms": "balanced_sigmoid", "bacl_second_stage": "bacl_first_stage"}  # of all others: softmax
+LATE = {"pcb": {"loss.start_epoch": 0, "loss.start_step": 50}}  # what starts later than a toy's run is long
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def on_glyphs(config, folder, steps):
 
 def one_stage(name, folder, steps):
     config = tiny_config(method=name, data__held_out=0.2 if name == "fasa" else 0.0, train__warmup_steps=50)
-    return on_glyphs(config, folder, steps)
+    return on_glyphs(config, folder, steps).changed(LATE.get(name, {}))
 
 
 def interrupted(workdir, copy):
@@ -157,19 +160,23 @@ def optimised():
 
 
 @pytest.fixture(scope="module")
-def first_stages(many_glyphs, optimised, tmp_path_factory):
-    """Workdirs of trained detectors by method."""
+def first_stage(many_glyphs, optimised, tmp_path_factory):
+    """Workdir of a trained detector by method."""
     folder = tmp_path_factory.mktemp("first")
-    for name in ("softmax", "balanced_sigmoid"):
+
+    @functools.cache
+    def trained(name):
         config = on_glyphs(load_experiment(f"methods/{name}:glyphs"), many_glyphs, 600)
         loop.train(config.changed({"train.lr_drops": (0.75, 0.9), "train.warmup_steps": 100}), folder / name)
-    return folder
+        return folder / name
+
+    return trained
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SECOND_STAGE)
-def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tmp_path, monkeypatch):
-    first = first_stages / ("balanced_sigmoid" if name == "balms" else "softmax")
+def test_a_second_stage_trains_what_it_names(name, first_stage, many_glyphs, tmp_path, monkeypatch):
+    first = first_stage(FIRST.get(name, "softmax"))
 
     def make_config(steps):
         config = on_glyphs(load_experiment(f"methods/{name}:glyphs"), many_glyphs, steps)
@@ -181,7 +188,7 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
     after, step = weights_of_workdir(tmp_path / "whole")
     moved = {n for n, value in after.items() if n in before and not np.array_equal(value, before[n])}
     assert step == 200 and not any(n.startswith(("backbone.", "neck.")) for n in moved)
-    if name != "loce":  # which trains the RPN and the mask head, too
+    if name not in ("loce", "bacl_second_stage"):  # which train the RPN and the mask head, too
         assert moved <= {f"roi_head.bbox_head.fc_cls.{part}" for part in ("kernel", "bias")}
     other = make_config(205).changed({"train.trainable": ()})
     with pytest.raises(UserError, match=r"train\.trainable"):
@@ -189,6 +196,13 @@ def test_a_second_stage_trains_what_it_names(name, first_stages, many_glyphs, tm
     other = make_config(205).changed({"train.init": "random"})
     with pytest.raises(UserError, match=r"freeze random weights.*--config\.train\.init"):
         loop.train(other, tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_box_regression_with_a_class_agnostic_branch_trains(few_glyphs, tmp_path, monkeypatch):
+    mixed = {"model.box_head.class_agnostic": False, "model.box_head.class_agnostic_branch": True}
+    falling = {"all": 0.05, "cls": 0.05}  # the box loss grows with the positives that the RPN comes to find
+    trains(lambda steps: one_stage("c2am", few_glyphs, steps).changed(mixed), falling, 64, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

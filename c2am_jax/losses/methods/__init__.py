@@ -16,6 +16,7 @@ from c2am_jax.losses.classification import Classification
 from c2am_jax.losses.methods import (
     acsl,
     arcface,
+    bacl,
     bags,
     balanced_sigmoid,
     balanced_softmax,
@@ -36,6 +37,7 @@ from c2am_jax.losses.methods import (
     ldam,
     loce,
     lws,
+    pcb,
     seesaw,
     softmax,
     sphereface,
@@ -68,6 +70,8 @@ METHODS: dict[str, Callable[..., Classification]] = {
     "loce": loce.loce,
     "fasa": fasa.fasa,
     "forest": forest.forest,
+    "bacl": bacl.bacl,
+    "pcb": pcb.pcb,
 }
 OWN = "MODULE:FUNCTION, such as my_package.my_file:my_loss"
 

@@ -27,6 +27,7 @@ from c2am_jax.losses.classification import Classification, Head, Samples, State
 from c2am_jax.losses.methods.c2am import c2am
 from c2am_jax.losses.methods.cosine import cosine
 from c2am_jax.losses.methods.softmax import softmax
+from c2am_jax.losses.moments import no_moments, updated_statistics
 from c2am_jax.losses.statistics import ClassStatistics
 
 BASES = {"softmax": softmax, "cosine": cosine, "c2am": c2am}
@@ -43,36 +44,13 @@ def first_state(chances: np.ndarray, width: int) -> STATE:
     """Nothing seen, no virtual feature before the first epoch is over."""
     classes = len(chances)
     return {
-        "mean": jnp.zeros((classes, width)),
-        "variance": jnp.zeros((classes, width)),
-        "seen": jnp.zeros(classes, bool),
+        **no_moments(classes, width),
         "chance": jnp.asarray(chances, jnp.float32),
         "batch_loss": jnp.zeros(classes),
         "batch_count": jnp.zeros(classes),
         "held_out": jnp.full(classes, UNKNOWN),
         "epoch": jnp.zeros((), jnp.int32),
         "step": jnp.zeros((), jnp.int32),
-    }
-
-
-def updated_statistics(state: STATE, samples: Samples, *, momentum: float = 0.1) -> STATE:
-    """New mean, variance and seen of the classes of this batch's foreground, over all devices.
-
-    A class's first batch is copied, later ones enter with `momentum`; variances are unbiased, 0 of a single sample.
-    """
-    classes = state["seen"].shape[0]
-    positive, labels, features = samples.foreground(classes), samples.labels, samples.features.astype(jnp.float32)
-    member = jax.nn.one_hot(jnp.where(positive, labels, classes), classes, dtype=jnp.float32)
-    count = samples.sum(member.sum(0))[:, None]
-    mean = samples.sum(member.T @ features) / jnp.maximum(count, 1)
-    # Squares of distances to the mean of all devices: squares of the features would cancel.
-    distance = jnp.where(positive[:, None], features - mean[jnp.minimum(labels, classes - 1)], 0.0)
-    variance = samples.sum(member.T @ distance**2) / jnp.maximum(count - 1, 1)
-    share = jnp.where(state["seen"], momentum, 1.0)[:, None] * (count > 0)
-    return {
-        "mean": state["mean"] + share * (mean - state["mean"]),
-        "variance": state["variance"] + share * (variance - state["variance"]),
-        "seen": state["seen"] | (count[:, 0] > 0),
     }
 
 
