@@ -134,6 +134,23 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
     return tree(Experiment(name, LossSettings(method), settings, data, train, EvalSettings(batch_size=10)))
 
 
+def glyphs_lvis(name: str, method: str) -> Tree:
+    """The small detector of `glyphs` on the built-in data with LVIS v1.0's classes and counts.
+
+    From scratch, in about 40 minutes on two CPU cores. It keeps 300 detections of an image, as on LVIS, so classes
+    compete for them.
+    """
+    config = glyphs(name, method)
+    config.update_from_flattened_dict(
+        {
+            "model.num_classes": LVIS_CLASSES["v1"],
+            "model.test.max_detections": 300,
+            "data.name": "glyphs_lvis",
+        }
+    )
+    return config
+
+
 def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tree:
     """Mask R-CNN R50-FPN for pictures of one's own, from weights that were trained on COCO.
 
