@@ -6,7 +6,7 @@ All of it is a function of the numbers that a generator gives.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -64,6 +64,21 @@ def ink(character: str, face: Face) -> Image.Image:
     return canvas.crop(canvas.getbbox())
 
 
+def _resized(glyph: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return glyph.resize(size, Image.Resampling.BILINEAR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pen:
+    """How characters are drawn: (character, face) -> glyph, and (glyph, (width, height)) -> a smaller glyph."""
+
+    ink: Callable[[str, Face], Image.Image] = ink
+    resized: Callable[[Image.Image, tuple[int, int]], Image.Image] = _resized
+
+
+PILLOW = Pen()
+
+
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Colour gradient, soft noise and a few shapes: float [size, size, 3], 0-255."""
     corners = rng.uniform(0, 255, (2, 2, 3))
@@ -82,13 +97,15 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(canvas, np.float32) + rng.normal(0, 6, (size, size, 1))
 
 
-def place(pixels: np.ndarray, glyph: Image.Image, look: Look, rng: np.random.Generator) -> np.ndarray:
+def place(
+    pixels: np.ndarray, glyph: Image.Image, look: Look, rng: np.random.Generator, pen: Pen = PILLOW
+) -> np.ndarray:
     """Draw one glyph at random size, angle, place and colour; returns its mask, bool [size, size]."""
     size = look.size
     side = math.exp(rng.uniform(*np.log(look.glyph_sides)))
     scale = side / max(glyph.size)
     shape = (max(2, round(glyph.width * scale)), max(2, round(glyph.height * scale)))
-    turned = glyph.resize(shape, Image.Resampling.BILINEAR).rotate(
+    turned = pen.resized(glyph, shape).rotate(
         rng.uniform(-look.rotation, look.rotation), Image.Resampling.BILINEAR, expand=True
     )
     drawn = np.asarray(turned, np.float32) / 255
@@ -113,9 +130,9 @@ class Scene:
       pixels: float [size, size, 3], 0-255.
     """
 
-    def __init__(self, look: Look, rng: np.random.Generator):
+    def __init__(self, look: Look, rng: np.random.Generator, pen: Pen = PILLOW):
         """A background without glyphs."""
-        self.look, self.rng = look, rng
+        self.look, self.rng, self._pen = look, rng, pen
         self.pixels = background(rng, look.size)
         self._drawn: list[tuple[int, np.ndarray, int]] = []  # number, what is visible of it, pixels when it was whole
 
@@ -126,8 +143,8 @@ class Scene:
         """
         before = self.pixels.copy()
         for _ in range(ATTEMPTS):
-            glyph = ink(character, faces[self.rng.integers(len(faces))])
-            mask = place(self.pixels, glyph, self.look, self.rng)
+            glyph = self._pen.ink(character, faces[self.rng.integers(len(faces))])
+            mask = place(self.pixels, glyph, self.look, self.rng, self._pen)
             if all((m & ~mask).sum() >= self.look.least_visible * whole for _, m, whole in self._drawn):
                 covered = [(n, m & ~mask, whole) for n, m, whole in self._drawn]
                 self._drawn = [*covered, (number, mask, mask.sum())]

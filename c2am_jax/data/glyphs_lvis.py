@@ -2,7 +2,8 @@
 
 Class k is annotated in as many training images as LVIS's category k + 1, at most `cap`; rare, common and frequent
 classes are LVIS's. Characters that look alike (`glyph_families.txt`) have different frequencies. Each has three to six
-faces. What is annotated in an image, and what is not, follows `glyph_plan`. Everything is a function of the seed.
+faces. What is annotated in an image, and what is not, follows `glyph_plan`. Everything is a function of the seed, and
+the same on every machine: characters are drawn by `glyph_outlines`.
 """
 
 import concurrent.futures
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ft2font import FT2Font
 
 from c2am_jax.data.glyph_drawing import Face, Look, Scene
 from c2am_jax.data.glyph_layout import (
@@ -28,6 +28,7 @@ from c2am_jax.data.glyph_layout import (
     recipe,
     write_image,
 )
+from c2am_jax.data.glyph_outlines import PEN, characters_of
 from c2am_jax.data.glyph_plan import Planned, plan
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
@@ -92,12 +93,7 @@ def families() -> list[str]:
 @functools.cache
 def faces_of(character: str) -> tuple[Face, ...]:
     """The faces that have a character."""
-    return tuple(face for face in FACES if ord(character) in _characters_of(face))
-
-
-@functools.cache
-def _characters_of(face: Face) -> frozenset[int]:
-    return frozenset(FT2Font(str(face.path)).get_charmap())
+    return tuple(face for face in FACES if character in characters_of(face))
 
 
 def characters(seed: int) -> str:
@@ -138,7 +134,7 @@ def planned_images(settings: LvisGlyphSettings, split: str) -> list[Planned]:
 def _drawn(image: Planned, names: str, settings: LvisGlyphSettings, rng: np.random.Generator) -> Scene:
     """An image with an object of each positive class, and the others as far as there is room."""
     while True:
-        scene = Scene(settings, rng)
+        scene = Scene(settings, rng, PEN)
         first, more = image.annotated[: image.positives], image.annotated[image.positives :]
         if all(scene.add(k, names[k], faces_of(names[k])) for k in first):
             break
