@@ -151,6 +151,9 @@ def glyphs_lvis(name: str, method: str) -> Tree:
     return config
 
 
+BUILT_IN: dict[str, Callable[[str, str], Tree]] = {"glyphs": glyphs, "glyphs_lvis": glyphs_lvis}
+
+
 def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tree:
     """Mask R-CNN R50-FPN for pictures of one's own, from weights that were trained on COCO.
 
@@ -192,8 +195,8 @@ def method(loss: str, argument: str = "", *, name: str = "", published: Mapping[
     Args:
       loss: as `method` in `lvis`.
       argument: behind the colon of ``--config=FILE:ARGUMENT``. Data "v1" (also "") or "v05", and a preset
-        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs", whose
-        recipe is one for all.
+        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs" or
+        "glyphs_lvis", whose recipe is one for all.
       name: of the experiment, if not the method's.
       published: keys and values in which the method was published with another recipe than the paper's (24 epochs,
         random sampling); for the preset "as_published".
@@ -202,13 +205,13 @@ def method(loss: str, argument: str = "", *, name: str = "", published: Mapping[
       UserError: an argument that is none of these.
     """
     name = name or loss.rpartition(":")[2]
-    if argument == "glyphs":
-        return glyphs(f"glyphs_{name}", loss)
+    if argument in BUILT_IN:
+        return BUILT_IN[argument](f"{argument}_{name}", loss)
     parts = [part for part in argument.split("+") if part]
     version = next((part for part in parts if part in LVIS_CLASSES), "v1")
     preset = next((part for part in parts if part in ("as_published", "uniform")), "as_published")
     if not set(parts) <= {version, preset} or len(parts) > 2:
-        raise UserError(f"{argument!r}: give glyphs, or v1 or v05, as_published or uniform, joined by +")
+        raise UserError(f"{argument!r}: give glyphs, glyphs_lvis, or v1 or v05, as_published or uniform, joined by +")
     suffix = "_uniform" if preset == "uniform" else ""
     config = lvis(f"maskrcnn_r50_{name}{suffix}", loss, version=version)
     if version == "v05" and "tail_frequency" in method_parameters(loss):
@@ -238,7 +241,7 @@ def second_stage(
 
     Args:
       loss: as `method` in `lvis`.
-      data: "v1" (""), "v05" or "glyphs", where training takes 200 steps.
+      data: "v1" (""), "v05", or "glyphs" or "glyphs_lvis", where training takes 200 steps.
       name: of the experiment, if not the loss's.
       published: as in `method`.
       trainable: patterns of the parameters that train.
@@ -254,7 +257,7 @@ def second_stage(
     train.init, train.trainable, train.reset = RANDOM, trainable, reset
     train.base_lr, train.grad_clip = base_lr, grad_clip
     config.data.sampler = sampler
-    if data == "glyphs":
+    if data in BUILT_IN:
         train.steps, train.warmup_share = 200, 0.1
     else:
         train.steps, train.epochs = steps, epochs
