@@ -146,6 +146,9 @@ def glyphs_lvis(name: str, method: str) -> Tree:
             "model.num_classes": LVIS_CLASSES["v1"],
             "model.test.max_detections": 300,
             "data.name": "glyphs_lvis",
+            "train.epochs": 2,  # 5000 steps
+            "train.log_every": 50,
+            "train.checkpoint_every": 1000,
         }
     )
     return config

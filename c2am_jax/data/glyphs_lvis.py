@@ -65,7 +65,7 @@ class LvisGlyphSettings(Look):
     train_images: int = 20_000
     val_images: int = 1500
     cap: int = 200
-    val_of_group: tuple[int, int, int] = (4, 6, 8)
+    val_of_group: tuple[int, int, int] = (4, 6, 7)
     objects: int = 10
     unverified: float = 0.5
 

@@ -71,19 +71,19 @@ def table(splits: Mapping[str, Mapping[str, Any]]) -> str:
     lvis_classes = {g: int((letters == g).sum()) for g in GROUPS}
     lvis_pairs = {g: int(counts[letters == g].sum()) for g in GROUPS}
     lines = [
-        ("", "LVIS v1.0, training", "glyphs_lvis, training", "glyphs_lvis, validation"),
+        ("rare / common / frequent", "LVIS v1.0, training", "glyphs_lvis, training", "glyphs_lvis, validation"),
         ("---",) * 4,
         ("images", f"{LVIS_IMAGES:,}", *(f"{c['images']:,}" for c in columns)),
         ("annotated objects", f"{LVIS_OBJECTS:,}", *(f"{c['objects']:,}" for c in columns)),
-        ("classes: rare / common / frequent", numbers(lvis_classes), *(numbers(c["classes"]) for c in columns)),
-        ("images with a class of the group", numbers(lvis_pairs), *(numbers(c["pairs"]) for c in columns)),
+        ("classes", numbers(lvis_classes), *(numbers(c["classes"]) for c in columns)),
+        ("annotated pairs of image and class", numbers(lvis_pairs), *(numbers(c["pairs"]) for c in columns)),
         (
-            "images without it, verified, to one with it",
+            "pairs verified absent, to one annotated",
             f"{shares(ABSENT, PRESENT, 1)} (100 validation images)",
             *(shares(c["absent"], c["pairs"], 1) for c in columns),
         ),
         (
-            "of the images with it, not exhaustive",
+            "share of annotated pairs not exhaustive",
             f"{shares(FLAGGED, PRESENT, 3)} (the same)",
             *(shares(c["flagged"], c["pairs"], 3) for c in columns),
         ),
