@@ -1,5 +1,6 @@
 """The built-in set with LVIS's classes and counts: its plan, its bytes, and its way through the commands."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from layout import read_layout
 from tiny import TINY
 
+from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyph_plan import ABSENT, FLAGGED, PRESENT
 from c2am_jax.data.glyphs_lvis import (
     SMALL,
@@ -27,6 +29,7 @@ from c2am_jax.data.glyphs_lvis import (
     planned_images,
     training_counts,
 )
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,10 +39,10 @@ RECORDS = "60fe61c0f74f3b4b6adc9123979147499b9340a79de2b218bf3b9779491f98db"
 
 
 def digest(folder):
-    """Of all files and their names."""
-    found = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+    """Of the training part: its json, and the names and bytes of its pictures."""
+    found = hashlib.sha256((folder / "annotations_train.json").read_bytes())
+    for file in sorted((folder / "images/train").iterdir()):
+        found.update(file.name.encode() + file.read_bytes())
     return found.hexdigest()
 
 
@@ -47,15 +50,9 @@ def command(*arguments, status=0):
     given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     given |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     line = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(line, cwd=ROOT, env=given, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(line, cwd=ROOT, env=given, capture_output=True, text=True, timeout=3000, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def train(workdir, data):
-    settings = TINY | {"data.name": "glyphs_lvis_small", "data.dir": data, "train.steps": 2}
-    flags = [f"--config.{key}={value}" for key, value in settings.items()]
-    return command("train.py", "--config=configs/glyphs_lvis_c2am.py", f"--workdir={workdir}", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +62,17 @@ def full():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """(workdir, `config.data.dir`, what was printed) of train.py, which finds no data."""
+def data(tmp_path_factory):
+    """A `config.data.dir` in which the small set was asked for."""
     place = tmp_path_factory.mktemp("lvis")
-    return place / "run", place / "data", train(place / "run", place / "data")
+    open_dataset(DataSettings("glyphs_lvis_small", str(place)), "val")
+    return place
 
 
 @pytest.fixture(scope="module")
-def folder(run):
-    """The small set, as train.py drew it."""
-    return run[1] / "glyphs_lvis_small"
+def folder(data):
+    """The small set."""
+    return data / "glyphs_lvis_small"
 
 
 def test_counts_are_lvis_and_so_are_the_groups(shared):
@@ -171,23 +169,24 @@ def test_what_was_planned_is_annotated_and_what_is_not_to_be_told_is_not(folder)
 
 
 def test_a_killed_drawing_goes_on_and_gives_the_bytes_of_any_number_of_workers(folder, tmp_path):
-    code = "import sys; from c2am_jax.data.glyphs_lvis import *; generate(sys.argv[1], SMALL, 1)"
+    settings = dataclasses.replace(SMALL, val_images=20, val_of_group=(0, 0, 0))  # its training part is the same
+    code = "import sys; from c2am_jax.data.glyphs_lvis import *; "
+    code += "s = dataclasses.replace(SMALL, val_images=20, val_of_group=(0, 0, 0)); generate(sys.argv[1], s, 1)"
     partial = tmp_path / "set.partial"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "set")], cwd=ROOT)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (done := list(partial.glob("blocks/train_*.json"))) and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert done and not (tmp_path / "set").exists()  # nobody takes it for whole
-    kept = done[0].stat().st_mtime_ns, done[0].with_suffix("").name
-    (partial / "images/val" / "half.jpg.partial").touch()
     first = json.loads(done[0].read_text())[0][0]["file_name"]
     drawn = (partial / "images" / first).stat().st_mtime_ns
-    generate(tmp_path / "set", SMALL, 2)
-    assert (tmp_path / "set/images" / first).stat().st_mtime_ns == drawn, kept  # not drawn again
+    generate(tmp_path / "set", settings, 2)
+    assert (tmp_path / "set/images" / first).stat().st_mtime_ns == drawn  # not drawn again
+    assert not partial.exists() and not (tmp_path / "set/blocks").exists()
     assert digest(tmp_path / "set") == digest(folder)
-    generate(tmp_path / "set", SMALL)  # the same recipe: nothing to do
+    generate(tmp_path / "set", settings)  # the same recipe: nothing to do
     with pytest.raises(UserError, match="other data"):
         generate(tmp_path / "set", FULL)
 
@@ -208,38 +207,31 @@ def test_what_another_recipe_left_unfinished_is_not_gone_on_with(tmp_path, monke
     assert not (tmp_path / "set").exists()
 
 
-def test_training_draws_the_set_by_itself_and_scores_1203_classes(run):
-    workdir, _, printed = run
-    assert "1203 classes, 240 images" in printed and "step 2, 240 images of glyphs_lvis_small_val" in printed
-    metrics = json.loads((workdir / "eval/2/metrics.json").read_text())
-    assert {"bbox/APr", "segm/APr", "segm/APc", "segm/APf"} <= metrics.keys()
+def test_what_is_asked_for_is_drawn_and_can_be_looked_at(data, folder, tmp_path):
+    prepared = open_dataset(DataSettings("glyphs_lvis_small", str(data)), "val")
+    assert len(prepared) == SMALL.val_images and len(prepared.categories) == 1203
+    annotations, images, page = folder / "annotations_val.json", folder / "images", tmp_path / "page.html"
+    said = command("-m", "c2am_jax.data.browse", annotations, "--images", images, "--out", page, "--most=4")
+    assert "nothing looks wrong" in said and "of 1203 classes" in said and page.stat().st_size > 10_000
+    place = ("--data", data, "--name=glyphs_lvis_small", "--out", tmp_path)
+    said = command("-m", "c2am_jax.experiments.glyphs_lvis", *place)
+    assert "| classes | 337 / 461 / 405 | 337 / 461 / 405 | 337 / 461 / 405 |" in said
+    assert (tmp_path / "glyphs_lvis_small.jpg").is_file() and (tmp_path / "glyphs_lvis_small_counts.png").is_file()
 
 
 @pytest.mark.slow
-def test_the_small_set_goes_through_every_command(run, folder, tmp_path):
-    workdir, data, _ = run
-    said = command("eval.py", f"--workdir={workdir}", "--config=configs/glyphs_lvis_c2am.py", "--report")
-    assert "240 images" in said
-    annotations, images = folder / "annotations_val.json", folder / "images"
-    page = tmp_path / "page.html"
-    said = command("-m", "c2am_jax.data.browse", annotations, "--images", images, "--out", page)
-    assert "nothing looks wrong" in said and "of 1203 classes" in said and page.stat().st_size > 10_000
-    said = command(
-        "-m",
-        "c2am_jax.data.prepare",
-        "--annotations",
-        annotations,
-        "--images",
-        images,
-        "--name=a_val",
-        "--out",
-        tmp_path,
-    )
-    assert "337 rare, 461 common, 405 frequent" in said
+def test_1203_classes_train_and_are_evaluated_reported_and_exported(data, folder, tmp_path):
+    settings = TINY | {"data.name": "glyphs_lvis_small", "data.dir": data, "train.steps": 2}
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    workdir, page = tmp_path / "run", tmp_path / "report.html"
+    said = command("train.py", "--config=configs/glyphs_lvis_c2am.py", f"--workdir={workdir}", *flags)
+    assert "1203 classes, 240 images" in said
+    metrics = json.loads((workdir / "eval/2/metrics.json").read_text())
+    assert {"bbox/APr", "segm/APr", "segm/APc", "segm/APf"} <= metrics.keys()
+    said = command("eval.py", f"--workdir={workdir}", "--report", page)
+    assert "step 2, 240 images of glyphs_lvis_small_val" in said and page.is_file()
+    images = ("--annotations", folder / "annotations_val.json", "--images", folder / "images")
+    said = command("-m", "c2am_jax.data.prepare", *images, "--name=a_val", "--out", tmp_path)
+    assert "categories: 337 rare, 461 common, 405 frequent" in said
     command("-m", "c2am_jax.export", f"--workdir={workdir}", f"--out={tmp_path}/detector.bin")
-    assert len(json.loads((tmp_path / "detector.bin.json").read_text())["classes"]) == 1203
-    said = command(
-        "-m", "c2am_jax.experiments.glyphs_lvis", "--data", data, "--name=glyphs_lvis_small", "--out", tmp_path
-    )
-    assert "| 337 / 461 / 405 | 337 / 461 / 405 | 337 / 461 / 405 |" in said
-    assert (tmp_path / "glyphs_lvis_small.jpg").is_file() and (tmp_path / "glyphs_lvis_small_counts.png").is_file()
+    assert len(json.loads((tmp_path / "detector.bin.json").read_text())["categories"]) == 1203
