@@ -234,4 +234,4 @@ def test_1203_classes_train_and_are_evaluated_reported_and_exported(data, folder
     said = command("-m", "c2am_jax.data.prepare", *images, "--name=a_val", "--out", tmp_path)
     assert "categories: 337 rare, 461 common, 405 frequent" in said
     command("-m", "c2am_jax.export", f"--workdir={workdir}", f"--out={tmp_path}/detector.bin")
-    assert len(json.loads((tmp_path / "detector.bin.json").read_text())["categories"]) == 1203
+    assert len(json.loads((tmp_path / "detector.bin.json").read_text())["classes"]) == 1203
