@@ -212,7 +212,7 @@ def test_what_is_asked_for_is_drawn_and_can_be_looked_at(data, folder, tmp_path)
     assert len(prepared) == SMALL.val_images and len(prepared.categories) == 1203
     annotations, images, page = folder / "annotations_val.json", folder / "images", tmp_path / "page.html"
     said = command("-m", "c2am_jax.data.browse", annotations, "--images", images, "--out", page, "--most=4")
-    assert "nothing looks wrong" in said and "of 1203 classes" in said and page.stat().st_size > 10_000
+    assert "nothing looks wrong" in said and "of 1,203 classes" in said and page.stat().st_size > 10_000
     place = ("--data", data, "--name=glyphs_lvis_small", "--out", tmp_path)
     said = command("-m", "c2am_jax.experiments.glyphs_lvis", *place)
     assert "| classes | 337 / 461 / 405 | 337 / 461 / 405 | 337 / 461 / 405 |" in said
