@@ -134,6 +134,29 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
     return tree(Experiment(name, LossSettings(method), settings, data, train, EvalSettings(batch_size=10)))
 
 
+def glyphs_lvis(name: str, method: str) -> Tree:
+    """The small detector of `glyphs` on the built-in data with LVIS v1.0's classes and counts.
+
+    From scratch, in about 40 minutes on two CPU cores. It keeps 300 detections of an image, as on LVIS, so classes
+    compete for them.
+    """
+    config = glyphs(name, method)
+    config.update_from_flattened_dict(
+        {
+            "model.num_classes": LVIS_CLASSES["v1"],
+            "model.test.max_detections": 300,
+            "data.name": "glyphs_lvis",
+            "train.epochs": 2,  # 5000 steps
+            "train.log_every": 50,
+            "train.checkpoint_every": 1000,
+        }
+    )
+    return config
+
+
+BUILT_IN: dict[str, Callable[[str, str], Tree]] = {"glyphs": glyphs, "glyphs_lvis": glyphs_lvis}
+
+
 def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tree:
     """Mask R-CNN R50-FPN for pictures of one's own, from weights that were trained on COCO.
 
@@ -175,8 +198,8 @@ def method(loss: str, argument: str = "", *, name: str = "", published: Mapping[
     Args:
       loss: as `method` in `lvis`.
       argument: behind the colon of ``--config=FILE:ARGUMENT``. Data "v1" (also "") or "v05", and a preset
-        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs", whose
-        recipe is one for all.
+        "as_published" (also "") or "uniform", joined by "+" where both are named: "v05+uniform"; or "glyphs" or
+        "glyphs_lvis", whose recipe is one for all.
       name: of the experiment, if not the method's.
       published: keys and values in which the method was published with another recipe than the paper's (24 epochs,
         random sampling); for the preset "as_published".
@@ -185,13 +208,13 @@ def method(loss: str, argument: str = "", *, name: str = "", published: Mapping[
       UserError: an argument that is none of these.
     """
     name = name or loss.rpartition(":")[2]
-    if argument == "glyphs":
-        return glyphs(f"glyphs_{name}", loss)
+    if argument in BUILT_IN:
+        return BUILT_IN[argument](f"{argument}_{name}", loss)
     parts = [part for part in argument.split("+") if part]
     version = next((part for part in parts if part in LVIS_CLASSES), "v1")
     preset = next((part for part in parts if part in ("as_published", "uniform")), "as_published")
     if not set(parts) <= {version, preset} or len(parts) > 2:
-        raise UserError(f"{argument!r}: give glyphs, or v1 or v05, as_published or uniform, joined by +")
+        raise UserError(f"{argument!r}: give glyphs, glyphs_lvis, or v1 or v05, as_published or uniform, joined by +")
     suffix = "_uniform" if preset == "uniform" else ""
     config = lvis(f"maskrcnn_r50_{name}{suffix}", loss, version=version)
     if version == "v05" and "tail_frequency" in method_parameters(loss):
@@ -221,7 +244,7 @@ def second_stage(
 
     Args:
       loss: as `method` in `lvis`.
-      data: "v1" (""), "v05" or "glyphs", where training takes 200 steps.
+      data: "v1" (""), "v05", or "glyphs" or "glyphs_lvis", where training takes 200 steps.
       name: of the experiment, if not the loss's.
       published: as in `method`.
       trainable: patterns of the parameters that train.
@@ -237,7 +260,7 @@ def second_stage(
     train.init, train.trainable, train.reset = RANDOM, trainable, reset
     train.base_lr, train.grad_clip = base_lr, grad_clip
     config.data.sampler = sampler
-    if data == "glyphs":
+    if data in BUILT_IN:
         train.steps, train.warmup_share = 200, 0.1
     else:
         train.steps, train.epochs = steps, epochs

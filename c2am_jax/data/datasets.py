@@ -2,14 +2,21 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
-from c2am_jax.data import builder, glyphs, prepared
+from c2am_jax.data import builder, glyphs, glyphs_lvis, prepared
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
 
 _LOG = logging.getLogger(__name__)
+# Built-in sets by data.name: each is drawn into <data.dir>/<data.name> on first use.
+BUILT_IN: dict[str, Callable[[Path], None]] = {
+    "glyphs": glyphs.generate,
+    "glyphs_lvis": glyphs_lvis.generate,
+    "glyphs_lvis_small": lambda folder: glyphs_lvis.generate(folder, glyphs_lvis.SMALL),
+}
 # Official file names inside <data.dir>/<data.name>/ when the config names none; {split} is train or val.
 STANDARD_ANNOTATIONS = {
     "lvis_v1": "lvis_v1_{split}.json",
@@ -63,14 +70,14 @@ def check_there(data: DataSettings, split: str) -> None:
         return
     annotations, images = sources(data, split)
     named = {"train": data.annotations, "val": data.val_annotations, "test": data.test_annotations}[split]
-    if data.name != "glyphs" and not prepared.is_prepared(name, data.dir):
+    if data.name not in BUILT_IN and not prepared.is_prepared(name, data.dir):
         check_sources(data.name, annotations, images, split)
     elif named and not annotations.is_file():
         raise MissingDataset(_missing(data.name, annotations, images, split))
 
 
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
-    """The records of a split, "train", "val" or "test"; prepared (or, for glyphs, drawn and prepared) on first use.
+    """The records of a split, "train", "val" or "test"; prepared (built-in ones drawn first) on first use.
 
     In a bucket they have to be prepared; they are copied to this machine on first use.
 
@@ -88,8 +95,8 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         check_there(data, split)
         known = not is_remote(annotations) and annotations.is_file()
         return prepared.load(name, data.dir, annotations=annotations if known else "")
-    if data.name == "glyphs":
-        annotations, images = _drawn_glyphs(Path(data.dir) / "glyphs", split)
+    if data.name in BUILT_IN:
+        annotations, images = built_in_sources(data, split)
     check_there(data, split)
     if prepared.is_prepared(name, data.dir):
         _tell_left_out(name, data.dir)
@@ -112,9 +119,11 @@ def _tell_left_out(name: str, folder: str) -> None:
         _LOG.warning("%s was prepared earlier, and left out %s; to prepare it again, delete %s", name, told, place)
 
 
-def _drawn_glyphs(folder: Path, split: str) -> tuple[Path, Path]:
-    with builder.turns(folder.name, folder.parent):
-        glyphs.generate(folder)
+def built_in_sources(data: DataSettings, split: str) -> tuple[Path, Path]:
+    """Annotation json and image folder of a split of a built-in set, which is drawn if it is not there."""
+    folder = Path(data.dir) / data.name
+    with builder.turns(data.name, data.dir):
+        BUILT_IN[data.name](folder)
     return folder / f"annotations_{split}.json", folder / "images"
 
 

@@ -80,6 +80,7 @@ PAPER: dict[str, dict[str, Result]] = {
     },
 }
 PAPER["two_stage"] = PAPER["6"]
+PAPER["fixed_margin"] = {key: PAPER["5"][key] for key in ("none", "adaptive")}
 
 
 def paper(table: str, key: str, data: str) -> Numbers:

@@ -16,6 +16,7 @@ import numpy as np
 from c2am_jax.config import load_experiment, parse_overrides, with_overrides
 from c2am_jax.data.datasets import open_dataset
 from c2am_jax.data.glyphs import GlyphSettings
+from c2am_jax.data.glyphs_lvis import LvisGlyphSettings
 from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import is_prepared
 from c2am_jax.errors import UserError
@@ -24,7 +25,12 @@ from c2am_jax.training.ownership import refuse_living_owner
 from c2am_jax.training.schedule import Schedule
 
 # Images with annotations; used before a set is prepared, and exact to a few steps (images that are too small drop out).
-TRAIN_IMAGES = {"lvis_v1": 99_388, "lvis_v05": 56_740, "glyphs": GlyphSettings.train_images}
+TRAIN_IMAGES = {
+    "lvis_v1": 99_388,
+    "lvis_v05": 56_740,
+    "glyphs": GlyphSettings.train_images,
+    "glyphs_lvis": LvisGlyphSettings.train_images,
+}
 TRAIN = ("-m", "c2am_jax.train")
 
 

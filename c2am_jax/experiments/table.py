@@ -2,8 +2,9 @@
 
 `one_stage` compares all losses of one stage, `two_stage` the methods of a second one.
 
-    python -m c2am_jax.experiments.table N [--data glyphs|lvis_v1|lvis_v05] [--seeds S] [--rows ROW ...] [--out DIR]
-        [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run] [--step_seconds T]
+    python -m c2am_jax.experiments.table N [--data glyphs|glyphs_lvis|lvis_v1|lvis_v05] [--seeds S] [--rows ROW ...]
+        [--out DIR] [--override KEY=VALUE ...] [--first KEY=VALUE ...] [--devices 0,1 2,3] [--dry_run]
+        [--step_seconds T]
 
 Every row is a training run in a workdir under DIR; finished ones are not run again,
 unfinished ones resume from their newest checkpoint. The table is printed and written to DIR/tableN_DATA.md.
@@ -24,7 +25,7 @@ import numpy as np
 
 from c2am_jax.errors import EXIT_STOPPED, UserError, guarded
 from c2am_jax.experiments.published import paper
-from c2am_jax.experiments.rows import DATA, TABLES, Row, config_argument, rows_of, start_of
+from c2am_jax.experiments.rows import BUILT_IN, DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
@@ -56,8 +57,8 @@ def markdown(planned: Plan, number: str, data: str, failed: Sequence[Path] = ())
             cells = ["failed" if broken else "not run", *[""] * (len(COLUMNS) - 1)]
         published = [text or "-" for text in dataclasses.astuple(paper(number, row.key, data))]
         lines.append(f"| {' | '.join([row.title, f'{len(found)} of {len(runs)}', *cells, *published])} |")
-    if data == "glyphs":
-        lines += ["", "The paper's numbers are of LVIS v1.0: only their order compares with glyphs."]
+    if data in BUILT_IN:
+        lines += ["", f"The paper's numbers are of LVIS v1.0: only their order compares with {data}."]
     return "\n".join(lines)
 
 

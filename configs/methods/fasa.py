@@ -20,5 +20,5 @@ PUBLISHED = {"data.sampler": "repeat_factor"}
 def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
     config = method("fasa", argument, published=PUBLISHED)
-    config.data.held_out = 0.05 if argument == "glyphs" else 0.01
+    config.data.held_out = 0.05 if argument.startswith("glyphs") else 0.01
     return config

@@ -23,6 +23,6 @@ def get_config(argument: str = ""):
     """`argument`: see `c2am_jax.config.method`."""
     config = method("forest", argument, published=PUBLISHED)
     config.model.rpn.resampling_ious = (0.9, 0.8, 0.7)
-    if argument != "glyphs":  # whose masks are of no class
+    if not argument.startswith("glyphs"):  # whose masks are of no class
         config.model.mask_head.geometric = True
     return config
