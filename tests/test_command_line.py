@@ -73,7 +73,7 @@ def test_the_papers_settings():
         ),
         (
             ("train.py", "--config=glyphs_c2am", "--topology=v5e:4x4"),
-            "--topology, --program and --hlo go with --dry_run",
+            "--topology, --slices, --program and --hlo go with --dry_run",
         ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
         (("eval.py",), "give --workdir DIR of a run"),
@@ -120,6 +120,7 @@ COMMANDS = {
     "interop.golden": (("none.npz",), "none.npz"),
     "training.replay": (("none.npz",), "none.npz"),
     "experiments.boundaries": (("--out={tmp}", "--alpha=-1"), "--alpha -1"),
+    "experiments.glyphs_lvis": (("--out=/dev/null/x",), "/dev/null/x"),
     "experiments.mnist": (("--seeds=0",), "--seeds 0: at least 1"),
     "experiments.weight_norms": (("--workdir=/none", "--out={tmp}"), "/none"),
     "experiments.table": (("2", "--seeds=0"), "--seeds 0: at least 1"),

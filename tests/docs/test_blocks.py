@@ -27,12 +27,13 @@ ORDER = (
     "input_pipeline.md",
     "experiments.md",
     "figures.md",
+    "glyphs_lvis.md",
     "method_results.md",
     "your_own_data.md",
     "parity.md",
     "CONTRIBUTING.md",
 )
-SHORT = ("configs/methods/", "configs/glyphs_ce.py", "my_package/")
+SHORT = ("configs/methods/", "configs/glyphs_ce.py", "configs/glyphs_lvis", "my_package/")
 # Commands that run elsewhere, by what they begin with.
 ELSEWHERE = {
     "python -m c2am_jax.interop.golden": "tests/interop/test_golden.py",

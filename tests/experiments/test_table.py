@@ -14,7 +14,7 @@ import pytest
 from c2am_jax.errors import EXIT_STOPPED
 from c2am_jax.experiment import flat
 from c2am_jax.experiments import runs
-from c2am_jax.experiments.rows import DATA, TABLES, rows_of, start_of
+from c2am_jax.experiments.rows import BUILT_IN, DATA, TABLES, rows_of, start_of
 from c2am_jax.experiments.table import main, planned_run
 from c2am_jax.training.initial import settings_of
 
@@ -221,7 +221,7 @@ def test_every_row_has_a_config_that_takes_its_overrides(data, monkeypatch):
     for number in TABLES:
         for row in rows_of(number, data):
             run = planned_run(number, row, data, 0, Path("runs"), {}, {})
-            published = f"imagenet:resnet{run.experiment().model.backbone.depth}" if data != "glyphs" else "random"
+            published = f"imagenet:resnet{run.experiment().model.backbone.depth}" if data not in BUILT_IN else "random"
             start = settings_of(run.experiment()).init
             assert start == (str(run.first.workdir) if run.first else published)
             for key, value in ({} if row.first else start_of(number, row, data)[1] | row.overrides).items():
