@@ -9,6 +9,8 @@ what was left out. A value that would change numbers and has no counterpart is a
 """
 
 import argparse
+import functools
+import operator
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,13 +49,15 @@ def differing(notes: Notes, base: Tree) -> dict[str, Any]:
     """
     given = flat(base.to_dict())
     values = {key: value for key, (value, _) in notes.values.items() if given.get(key) != value}
-    tree = base.copy_and_resolve_references()
-    tree.update_from_flattened_dict(values)
+    tree = base.to_dict()
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        functools.reduce(operator.getitem, groups, tree)[last] = value
     try:
-        Experiment.from_dict(_closed(tree.to_dict()))
+        Experiment.from_dict(_closed(tree))
     except WrongSetting as error:
         source = notes.values.get(error.key, (None, ""))[1]
-        raise UserError(f"{source or error.key} has no counterpart: {error}") from None
+        raise UserError(f"{source or error.key}: {error}") from None
     return values
 
 
@@ -128,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {out}: is there already; name another file")
     notes = translate(read_config(file), options.gpus)
     refused = f"{file} cannot be translated: "
+    _report(notes)
     if notes.refused:
-        _report(notes)
         more = len(notes.refused) - MOST_NAMED
         raise UserError(refused + "; ".join(notes.refused[:MOST_NAMED]) + (f"; {more} more, above" if more > 0 else ""))
     name = re.sub(r"[^\w-]+", "_", file.stem)
@@ -138,7 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = differing(notes, base)
     except UserError as error:
         raise UserError(f"{refused}{error}") from None
-    _report(notes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:
         partial.write_text(config_text(values, notes, call, f"{name}.py", out.name, options.gpus))

@@ -175,6 +175,9 @@ def _each(notes: Notes, part: Callable[..., Any], *arguments: Any) -> Any:
         return part(*arguments)
     except Refused as refused:
         notes.refused.append(str(refused))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # a text for a number, a number for a list
+        where = next((given.path for given in arguments if isinstance(given, Group)), "")
+        notes.refused.append(f"{where or 'the config'} has a value of another kind than MMDetection takes: {error}")
 
 
 def _nothing_left(group: Group, notes: Notes) -> None:
