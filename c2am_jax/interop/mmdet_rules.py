@@ -166,6 +166,8 @@ def translate(config: Mapping[str, Any], gpus: int) -> Notes:
     for part in parts:
         _each(notes, part, top, notes)
     _each(notes, _schedule, top, notes, gpus)
+    if not notes.refused:  # else keys that no rule came to would be named too
+        _each(notes, _rest_of_data, top, notes)
     return notes
 
 
@@ -629,10 +631,7 @@ def _pixels(group: Group, notes: Notes) -> None:
 
 
 def _data(top: Group, notes: Notes) -> None:
-    new = top.has("train_dataloader")
-    if not new and not top.has("data"):
-        raise Refused("the config has neither train_dataloader (3.x) nor data (2.x)")
-    loader = top.group("train_dataloader" if new else "data")
+    new, loader = _loader(top)
     dataset = _unwrapped(loader.group("dataset" if new else "train"), notes)
     validation = top.group("val_dataloader").group("dataset") if new else loader.group("val")
     if new:
@@ -641,6 +640,24 @@ def _data(top: Group, notes: Notes) -> None:
     _each(notes, _training_pictures, dataset, notes)
     _each(notes, _test_pictures, validation, notes)
     _each(notes, _shapes, notes)
+
+
+def _loader(top: Group) -> tuple[bool, Group]:
+    """Whether the config is of 3.x, and what loads its training pictures."""
+    new = top.has("train_dataloader")
+    if not new and not top.has("data"):
+        raise Refused("the config has neither train_dataloader (3.x) nor data (2.x)")
+    return new, top.group("train_dataloader" if new else "data")
+
+
+def _rest_of_data(top: Group, notes: Notes) -> None:
+    _, loader = _loader(top)
+    loader.skip(
+        "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "drop_last", "timeout", "collate_fn"
+    )
+    loader.skip("workers_per_gpu", "test", "train_dataloader", "val_dataloader", "test_dataloader")
+    loader.inner.pop("val", None)  # of 2.x, read for its pictures alone
+    _nothing_left(loader, notes)
 
 
 def _unwrapped(dataset: Group, notes: Notes) -> Group:
@@ -664,6 +681,7 @@ def _sampler(loader: Group, notes: Notes) -> None:
     sampler = loader.group("sampler")
     kind = sampler.need("type", "DefaultSampler", "InfiniteSampler", "ClassAwareSampler", default="DefaultSampler")
     sampler.need("shuffle", True, default=True)
+    sampler.skip("seed", "round_up")
     if kind == "ClassAwareSampler":
         sampler.need("num_sample_class", 1, default=1)
         notes.found("data.sampler", "class_aware", sampler.key("type"))
@@ -698,7 +716,6 @@ def _files(dataset: Group, validation: Group, notes: Notes) -> None:
             group = validation if i > 1 else dataset
             notes.found(f"data.{key}", value, group.key("img_prefix or data_prefix" if i % 2 else "ann_file"))
         notes.left_out += [f"{dataset.key(one)}: classes are those of the json, in the order of ids" for one in classes]
-    _nothing_left(dataset, notes)
 
 
 def _paths(dataset: Group) -> tuple[str, str]:
@@ -909,8 +926,7 @@ def _half(source: str, notes: Notes) -> None:
 
 
 def _schedule(top: Group, notes: Notes, gpus: int) -> None:
-    new = top.has("train_dataloader")
-    loader = top.group("train_dataloader" if new else "data")
+    new, loader = _loader(top)
     name = "batch_size" if new else "samples_per_gpu"
     each = loader.take("imgs_per_gpu" if loader.has("imgs_per_gpu") else name)
     batch = each * gpus

@@ -272,6 +272,8 @@ REFUSED = {
     "custom_hooks = [dict(type='EMAHook')]": "EMAHook is code",
     "train_dataloader = dict(batch_size=2, dataset=dict(type='LVISV1Dataset', ann_file='x', pipeline=["
     "dict(type='Mosaic')]))": "pipeline[0].type='Mosaic': no such change of pictures here",
+    "train_dataloader['num_batch_per_epoch'] = 10": "train_dataloader needs code to be run: train_dataloader['num_",
+    "optim_wrapper = dict(accumulative_counts=4)": "optim_wrapper.accumulative_counts=4 (must be 1)",
     "import os\nmodel = dict(backbone=dict(frozen_stages=int(os.environ['STAGES'])))": "int(os.environ['STAGES'])",
 }
 
