@@ -6,7 +6,7 @@ pictures); elsewhere it is listed as left out. Defaults are those of MMDetection
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -142,7 +142,7 @@ class Group:
                 yield f"{self.key(name)}={_short(value)}"
 
 
-def _unreadable(value: Any) -> Iterable[Unreadable]:
+def _unreadable(value: Any) -> Iterator[Unreadable]:
     if isinstance(value, Unreadable):
         yield value
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
