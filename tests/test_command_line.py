@@ -112,6 +112,7 @@ COMMANDS = {
     "data.browse": (("none.json", "--images={tmp}", "--out={tmp}/page.html"), "none.json: no such file"),
     "data.shapes": (("--out={tmp}/../..",), "the folder is not empty"),
     "data.stats": (("none.json",), "none.json: no such file"),
+    "interop.import_mmdet_config": (("none.py", "--out={tmp}/x.py"), "none.py: no such file"),
     "interop.import_torch": (
         ("none.npz", "--config=configs/glyphs_ce.py", "--out={tmp}/run"),
         "none.npz: no such file",

@@ -31,6 +31,7 @@ ORDER = (
     "method_results.md",
     "your_own_data.md",
     "parity.md",
+    "from_mmdetection.md",
     "CONTRIBUTING.md",
 )
 SHORT = ("configs/methods/", "configs/glyphs_ce.py", "configs/glyphs_lvis", "my_package/")
