@@ -373,7 +373,8 @@ def test_an_interrupt_from_the_keyboard_ends_all_processes_with_one_line(tiny, t
         workers = {int(process.stdout.readline()) for _ in range(4)}
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, said = process.communicate(timeout=30)
-    assert process.returncode == 130 and said.decode().splitlines()[-1].startswith("interrupted: run the same command again")
+    assert process.returncode == 130
+    assert said.decode().splitlines()[-1].startswith("interrupted: run the same command again")
     assert b"Traceback" not in said and not any(map(alive, workers))
 
 
