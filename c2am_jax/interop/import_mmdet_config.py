@@ -23,8 +23,8 @@ from c2am_jax.config import Tree, lvis, own_data
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import replacing
-from c2am_jax.interop.mmdet_config import read_config
-from c2am_jax.interop.mmdet_rules import Notes, translate
+from c2am_jax.interop.mmdetection.config import read_config
+from c2am_jax.interop.mmdetection.rules import Notes, translate
 
 MOST_NAMED = 4  # refusals in the error's line
 GPUS = 8  # what MMDetection's configs are written for

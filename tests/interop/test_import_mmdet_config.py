@@ -7,7 +7,7 @@ import pytest
 from c2am_jax.config import load_experiment, lvis, parse
 from c2am_jax.errors import UserError
 from c2am_jax.interop.import_mmdet_config import main
-from c2am_jax.interop.mmdet_config import Unreadable, read_config
+from c2am_jax.interop.mmdetection.config import Unreadable, read_config
 
 DETECTOR = """
 depth = 50

@@ -1,0 +1,1 @@
+"""MMDetection configs: read without running them (`config`), and what each value means here (`rules` and the rest)."""
