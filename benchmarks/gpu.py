@@ -26,7 +26,7 @@ GOLDEN = ("mask_rcnn_r50_c2am", "trajectory_fixed_mask_rcnn_r50_c2am", "cascade_
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A command of this repository that prints JSON lines, and what to do with its exit status."""
+    """A command of this repository that prints JSON lines: its title, its module and the arguments."""
 
     name: str
     module: str

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What a machine that runs the tests may lack; a block says so in the line above: <!-- needs: LVIS -->
+# What a machine that runs the tests may lack; the line above a block names it: <!-- needs: LVIS -->
 NEEDS = {"LVIS", "GPU", "TPU", "cloud", "network", "your files"}
 LANGUAGES = {"bash", "python", "text", "json", "toml", "bibtex"}
 
