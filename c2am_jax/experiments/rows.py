@@ -1,4 +1,4 @@
-"""The rows of the paper's Tables 2-6 and of two comparisons of ours: configs and first stages.
+"""The rows of the paper's Tables 2-6 and of comparisons of ours: configs and first stages.
 
 Their published numbers stand in `experiments.published`, by table and key.
 """
@@ -76,6 +76,10 @@ WITHOUT_BACKGROUND = Row(
     "c2am",
     {"loss.background": "foreground_only"},
 )
+
+# The rules for margins of background samples, and the part of Table 4 that has margins.
+RULES = {"all": "margins for background too", "foreground_only": "no margins for background"}
+ALPHAS = (0.1, 0.3, 0.5, 0.7)
 
 BOX_REGRESSION = (
     ("class", "of each class", {"model.box_head.class_agnostic": False}),
@@ -199,6 +203,18 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             _method("balanced_sigmoid", "balanced sigmoid, first stage"),
             _method("bacl_first_stage", "BACL, first stage"),
             *SECOND_STAGES.values(),
+        ],
+    ),
+    "background": (
+        "alpha with and without margins for background samples",
+        [
+            Row("ce", "cross-entropy", "ce"),
+            Row("cosine", "α = 0 (cosine)", "cosine"),
+            *(
+                Row(f"{rule}={a:g}", f"α = {a:g}, {title}", "c2am", {"loss.alpha": a, "loss.background": rule})
+                for rule, title in RULES.items()
+                for a in ALPHAS
+            ),
         ],
     ),
     "fixed_margin": (
