@@ -16,10 +16,10 @@ from pycocotools import mask as coco_mask
 from c2am_jax.data.box_masks import usable_rle
 from c2am_jax.evaluation.ap_matching import ObjectTable, match
 from c2am_jax.evaluation.lvis_ap import Evidence
+from c2am_jax.evaluation.on_background import NEAR
 
 KINDS = ("best", "worst", "missed", "false")
 HIT = 0.5  # IoU from which a detection lies on an object
-NEAR = 0.1  # IoU from which it has to do with an object at all (TIDE's bound, Bolya et al., ECCV 2020)
 PER_CATEGORY = 4  # candidates of a kind that are kept
 
 

@@ -44,9 +44,9 @@ for step in range(done + 1, 5):
         time.sleep(60)
 (workdir / "eval/4").mkdir(parents=True)
 seed = int(given["--config.train.seed"])
-names = ("AP", "APr", "APc", "APf")
+names = ("AP", "APr", "APc", "APf", "AP@25", "APr@25")
 (workdir / "eval/4/metrics.json").write_text(
-    json.dumps({f"{t}/{n}": 0.1 * (1 + seed) if n == "AP" else -1 for t in ("segm", "bbox") for n in names})
+    json.dumps({f"{t}/{n}": 0.1 * (1 + seed) if n.startswith("AP@") else 0.2 if n == "AP" else -1 for t in ("segm", "bbox") for n in names})
 )
 """
 
@@ -96,7 +96,7 @@ def test_second_run_does_nothing_and_the_table_has_mean_and_deviation(place, cap
     assert main(command) == 0
     assert len(started(place)) == 2 + 4
     text = (place / "runs/tables/table4_glyphs.md").read_text()
-    assert "| α = 0.5 | 2 of 2 | 15.0 ± 7.1 | - | - | - | 15.0 ± 7.1 | 25.7 | - |" in text
+    assert "| α = 0.5 | 2 of 2 | 15.0 ± 7.1 | - | - | - | 15.0 ± 7.1 | 20.0 ± 0.0 | 20.0 ± 0.0 | 25.7 | - |" in text
     assert text in capsys.readouterr().out.replace("\n\nruns", "\nruns")
 
 
