@@ -12,7 +12,8 @@ from c2am_jax.browse.files import pixels_for
 from c2am_jax.browse.survey import Picture
 from c2am_jax.browse.suspects import Finding
 from c2am_jax.data.box_masks import BadMask, rasterise
-from c2am_jax.visualization.draw import draw, font
+from c2am_jax.visualization.draw import draw
+from c2am_jax.visualization.names import font
 
 SIDE = 720  # longest side of a drawing, pixels
 LARGEST_ZOOM = 6
