@@ -1,28 +1,3 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{{title}}</title>
-<style>
-{{style}}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to content</a>
-<header>
-<h1>{{title}}</h1>
-<p class="soft">{{subtitle}}</p>
-</header>
-<nav aria-label="Sections"><ul>{{navigation}}</ul></nav>
-<main id="content">
-{{sections}}
-</main>
-<footer>{{footer}}</footer>
-<script type="application/json" id="report-data">{{data}}</script>
-<script>
 "use strict";
 (() => {
   const table = document.getElementById("category-table");
@@ -73,6 +48,3 @@
   group.addEventListener("change", show);
   show();
 })();
-</script>
-</body>
-</html>
