@@ -20,6 +20,7 @@ from c2am_jax.report.inspection import KINDS, Candidate
 from c2am_jax.report.objects import Objects, Thing, opened
 from c2am_jax.visualization.draw import draw
 from c2am_jax.visualization.embedded import data_uri
+from c2am_jax.visualization.names import readable
 
 _LOG = logging.getLogger(__name__)
 PER_KIND = 18
@@ -220,10 +221,10 @@ def _caption(
     if kind == "missed":
         if detection is None:
             return "nothing detected there"
-        return f"seen as {names[detection.label]}, score {detection.score:.2f}, {overlap}"
+        return f"seen as {readable(names[detection.label])}, score {detection.score:.2f}, {overlap}"
     assert detection is not None
     if kind == "false":
         if truth is None:
             return f"score {detection.score:.2f}, no annotated object there"
-        return f"score {detection.score:.2f}, on an object annotated as {names[truth.label]}, {overlap}"
+        return f"score {detection.score:.2f}, on an object annotated as {readable(names[truth.label])}, {overlap}"
     return f"score {detection.score:.2f}, {overlap}"

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from c2am_jax.frequency import GROUPS
+from c2am_jax.visualization.names import fitting
+
+HEAD = 130  # pixels of a name that stands upright above a column
 
 
 class Markup(str):
@@ -64,8 +67,10 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) ->
 def heat(
     caption: str, names: Sequence[str], shares: Sequence[Sequence[float | None]], texts: Sequence[Sequence[str]]
 ) -> str:
-    """A square table whose cells are as strong as their share (0 to 1)."""
-    head = "<td></td>" + "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    """A square table whose cells are as strong as their share (0 to 1); long names above its columns are shortened."""
+    head = "<td></td>" + "".join(
+        f'<th scope="col" title="{escape(name)}"><span>{escape(fitting(name, "", HEAD))}</span></th>' for name in names
+    )
     body = []
     for name, row, words in zip(names, shares, texts, strict=True):
         cells = "".join(

@@ -169,9 +169,7 @@ def entry(objects: ObjectTable, row: int, file: IO[bytes]) -> dict:
     return json.loads(file.read(int(objects.length[row])))
 
 
-def _objects(
-    view: View, own: np.ndarray, regular: np.ndarray, seen: np.ndarray, threshold: float, kept: _Kept
-) -> None:
+def _objects(view: View, own: np.ndarray, regular: np.ndarray, seen: np.ndarray, threshold: float, kept: _Kept) -> None:
     """Offer each object as well or badly outlined, or as missed; `seen` is the detection it is taken for, or -1."""
     near = np.where(own & (view.score >= threshold)[:, None], view.overlap, 0.0)  # [D, G]
     if len(near) and near.size:

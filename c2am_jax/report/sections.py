@@ -11,6 +11,7 @@ from c2am_jax.frequency import COMMON_MOST, GROUPS, RARE_MOST
 from c2am_jax.report import charts
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table, tiles
+from c2am_jax.visualization.names import readable
 
 KIND_TEXTS = {
     "best": ("Best", "Right category, and the outline closest to the annotated one."),
@@ -57,16 +58,15 @@ def summary(data: Mapping[str, Any]) -> tuple[str, str]:
         table("All metrics, per cent", ["overlap of", *shown], rows),
         "<h3>By frequency group</h3>",
     ]
-    header = ["group", "categories", "annotated", "objects"]
+    parts.append("<p>Means over the categories of each group that are annotated, in per cent.</p>")
+    header = ["group", "categories", "annotated", "objects", "AP", "AP50", "AP75", "AR", "AP 0"]
     for kind in metrics:
-        header += [f"{NAMES[kind]} {score}" for score in ("AP", "AP50", "AP75", "AR")] + [f"{NAMES[kind]} AP 0"]
-    body = []
-    for row in data["groups"]:
-        cells = [f"{row[k]:,}" for k in ("categories", "annotated", "objects")]
-        for kind in metrics:
-            cells += [percent(row[kind][s]) for s in ("AP", "AP50", "AP75", "AR")] + [f"{row[kind]['zero']:,}"]
-        body.append([group(row["group"]), *cells])
-    parts.append(table("Means over the categories of each group that are annotated, per cent", header, body))
+        body = []
+        for row in data["groups"]:
+            scores = [percent(row[kind][s]) for s in ("AP", "AP50", "AP75", "AR")]
+            counts = [f"{row[k]:,}" for k in ("categories", "annotated", "objects")]
+            body.append([group(row["group"]), *counts, *scores, f"{row[kind]['zero']:,}"])
+        parts.append(table(f"{NAMES[kind].capitalize()} AP by group, per cent", header, body))
     parts.append('<p class="soft">“AP 0” counts the annotated categories of which nothing was found.</p>')
     return "AP by group", "".join(parts)
 
@@ -234,13 +234,19 @@ def confusion(data: Mapping[str, Any]) -> tuple[str, str]:
     if not found["pairs"]:
         return "Look-alikes", "".join(parts) + "<p>No object is taken for something else.</p>"
     matrix = found["matrix"]
+    names = [readable(name) for name in matrix["names"]]
     shares = [[n / max(m, 1) for n in row] for row, m in zip(matrix["counts"], matrix["objects"], strict=True)]
     texts = [[f"{n:,}" if n else "" for n in row] for row in matrix["counts"]]
-    parts.append(heat("Rows: annotated as; columns: taken for; objects", matrix["names"], shares, texts))
-    header = ["annotated as", "taken for", "objects", "share of all of the category, per cent"]
+    parts.append(heat("Rows: annotated as; columns: taken for; objects", names, shares, texts))
+    header = ["annotated as", "taken for", "objects", "share of the category, per cent"]
     rows = []
     for pair in found["pairs"]:
-        row = [pair["truth"], pair["taken_for"], f"{pair['count']:,}", percent(pair["count"] / max(pair["objects"], 1))]
+        row = [
+            readable(pair["truth"]),
+            readable(pair["taken_for"]),
+            f"{pair['count']:,}",
+            percent(pair["count"] / max(pair["objects"], 1)),
+        ]
         rows.append(row + ([number(pair["cosine"])] if "cosine" in pair else []))
     if "cosine" in found["pairs"][0]:
         header.append("cosine of the weights")
@@ -266,8 +272,8 @@ def gallery(found: Gallery | None, threshold: float) -> tuple[str, str]:
             alt = f"{title}: {p.category}. Left annotated, right detected: {p.caption}."
             figures.append(
                 f'<li><figure><img src="{p.source}" width="{p.size[0]}" height="{p.size[1]}" alt="{escape(alt)}" '
-                f'loading="lazy" decoding="async"><figcaption><b>{escape(p.category)}</b> {group(GROUPS[p.group])}'
-                f"<br>{escape(p.caption)}</figcaption></figure></li>"
+                f'loading="lazy" decoding="async"><figcaption><b>{escape(readable(p.category))}</b> '
+                f"{group(GROUPS[p.group])}<br>{escape(p.caption)}</figcaption></figure></li>"
             )
         parts.append(f'<ul class="gallery">{"".join(figures)}</ul>' if figures else "<p>None.</p>")
     return "Gallery", "".join(parts)
