@@ -6,7 +6,7 @@ from html import escape
 from c2am_jax.frequency import GROUPS
 from c2am_jax.visualization.names import fitting
 
-HEAD = 130  # pixels of a name that stands upright above a column
+HEAD = 210  # pixels of a name that stands upright above a column
 
 
 class Markup(str):
