@@ -179,10 +179,10 @@ def _check_official() -> None:
     official_package()
 
 
-def _check_against() -> None:
+def _check_against(against: str) -> None:
     """Flags that say nothing about a comparison of results that are there."""
     if not _REPORT.value:
-        raise UserError(f"--against {_AGAINST.value} writes a page about two runs: give --report FILE.html too")
+        raise UserError(f"--against {against} makes a page about two runs: give --report FILE.html too")
     others = {
         "--official": _OFFICIAL.value,
         "--gather_logits": _GATHER_LOGITS.value,
@@ -196,19 +196,20 @@ def _check_against() -> None:
         raise UserError(f"--against does not go with {flag}: it compares the LVIS AP of two results; leave one out")
 
 
-def compare_files(annotations: str, predictions: str) -> None:
+def compare_results(report: Path, against: str, annotations: str, predictions: str) -> None:
     """Write the page about two results files."""
     from c2am_jax.data.minival import chosen_images
     from c2am_jax.report.comparison.files import compare_files
 
+    images = chosen_images(annotations, _SUBSET.value or "all")
     compare_files(
-        as_path(_REPORT.value),
+        report,
         annotations,
         predictions,
-        _AGAINST.value,
+        against,
         _IOU_TYPE.value,
         folder=_IMAGES.value,
-        images=chosen_images(annotations, _SUBSET.value or "all"),
+        images=images,
         classes=_CLASSES.value,
     )
 
@@ -221,11 +222,12 @@ def main(_) -> None:
         check_place(_REPORT.value, _IMAGES.value)
     if _OFFICIAL.value:
         _check_official()
-    if _AGAINST.value:
-        _check_against()
+    report, against = as_path(_REPORT.value or ""), _AGAINST.value
+    if against:
+        _check_against(against)
     if _ANNOTATIONS.value and _PREDICTIONS.value:
-        if _AGAINST.value:
-            return compare_files(_ANNOTATIONS.value, _PREDICTIONS.value)
+        if against:
+            return compare_results(report, against, _ANNOTATIONS.value, _PREDICTIONS.value)
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if command_line.WORKDIR.value:
         check_writable(as_path(command_line.WORKDIR.value) / "eval")
@@ -243,19 +245,15 @@ def main(_) -> None:
         experiment = experiment.changed({"eval.subset": _SUBSET.value})
     if _CAPS.value:
         experiment = experiment.changed({"eval.caps": _caps()})
-    if _AGAINST.value:
+    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
+    if against:
         from c2am_jax.report.comparison.runs import compare_runs
 
-        workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
-        place, against = as_path(_REPORT.value), _AGAINST.value
-        compare_runs(
-            place, workdir, against, given=experiment, step=_STEP.value, subset=_SUBSET.value, folder=_IMAGES.value
-        )
-        return
+        parts = {"step": _STEP.value, "subset": _SUBSET.value, "folder": _IMAGES.value}
+        return compare_runs(report, workdir, against, given=experiment, **parts)
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 
-    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
     if _GATHER_LOGITS.value:
         print(gather_logits(experiment, workdir, _STEP.value, _GATHER_LOGITS.value))
         return

@@ -38,7 +38,7 @@ def worse(entries):
     return [e for e in entries if e["category_id"] not in (1, 2) or e["score"] < 0.4]
 
 
-def make_run(folder, evaluation, experiment, step, change=list):
+def make_run(folder, evaluation, experiment, step, change=lambda entries: entries):
     """A workdir as an evaluation leaves it."""
     results = folder / "eval" / f"{step}"
     results.mkdir(parents=True)
@@ -215,7 +215,7 @@ def test_a_run_without_results_is_told_the_command_that_makes_them(runs, experim
 
 
 def test_two_results_files(evaluation, tmp_path):
-    files = [str(evaluation["annotations"]), str(evaluation["masks"]), str(tmp_path / "worse.json")]
+    files = str(evaluation["annotations"]), str(evaluation["masks"]), str(tmp_path / "worse.json")
     Path(files[2]).write_text(json.dumps(worse(json.loads(evaluation["masks"].read_text()))))
     compare_files(tmp_path / "c.html", *files, "segm", folder=str(evaluation["images"]), show=lambda _: None)
     reader = read(tmp_path / "c.html")
@@ -224,7 +224,7 @@ def test_two_results_files(evaluation, tmp_path):
     assert "give the folder of the images" in (tmp_path / "c.html").read_text()
     assert np.sign(data_of(read(tmp_path / "c.html"))["metrics"]["segm"]["APr"][2]) == 1
     with pytest.raises(UserError, match="a folder"):
-        compare_files(tmp_path / "c.html", *files[:2], str(tmp_path), "segm")
+        compare_files(tmp_path / "c.html", files[0], files[1], str(tmp_path), "segm")
 
 
 def test_the_command_compares_and_refuses_by_one_line(runs, tmp_path):

@@ -14,7 +14,7 @@ from c2am_jax.evaluation.ap_matching import Problem
 from c2am_jax.evaluation.lvis_ap import Evidence
 from c2am_jax.report.gallery import ImageReader
 from c2am_jax.report.inspection import HIT, View, views
-from c2am_jax.report.objects import Thing, opened
+from c2am_jax.report.objects import Objects, Thing, opened
 from c2am_jax.visualization.draw import draw
 from c2am_jax.visualization.embedded import data_uri
 
@@ -45,6 +45,9 @@ class Look(NamedTuple):
     def mistakes(self) -> int:
         """Objects that are not found and detections that are false."""
         return len(self.missed) + self.wrong
+
+
+NOTHING = Look(frozenset(), frozenset(), 0, ())  # of an image without objects, and without detections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +89,9 @@ def looks(evidence: Evidence, threshold: float) -> dict[int, Look]:
 
 def differing(ours: Mapping[int, Look], theirs: Mapping[int, Look], most: int) -> tuple[list[int], list[int]]:
     """Images in which A makes fewer mistakes than B, the largest difference first, and those in which B does."""
-    nothing = Look(frozenset(), frozenset(), 0, ())
     gain = {}
     for image in sorted({*ours, *theirs}):
-        a, b = ours.get(image, nothing), theirs.get(image, nothing)
+        a, b = ours.get(image, NOTHING), theirs.get(image, NOTHING)
         gain[image] = (b.mistakes - a.mistakes, len(a.found) - len(b.found))
     better = sorted((image for image, (less, _) in gain.items() if less > 0), key=lambda i: (-gain[i][0], -gain[i][1]))
     worse = sorted((image for image, (less, _) in gain.items() if less < 0), key=lambda i: gain[i])
@@ -125,7 +127,6 @@ def make_trios(
     with opened(evidence[0], masks[0]) as ours, opened(evidence[1], masks[1]) as theirs:
         turns = [(place, side, image) for side in (0, 1) for place, image in enumerate((better, worse)[side])]
         for _, side, image in sorted(turns):
-            a, b = (of.get(image, Look(frozenset(), frozenset(), 0, ())) for of in seen)
             try:
                 pixels = read(int(ids[image]))
                 if pixels.shape[:2] != tuple(int(v) for v in masks[0].image_hw[image]):
@@ -134,25 +135,36 @@ def make_trios(
                 _LOG.warning("no picture of image %d: %s", ids[image], fault)
                 unreadable += 1
                 continue
-            truths = {row: ours.truth(row) for row in sorted(a.found | a.missed | b.found | b.missed)}
-            things = (
-                [*truths.values()],
-                [ours.detection(row) for row in a.shown[:MOST]],
-                [theirs.detection(row) for row in b.shown[:MOST]],
-            )
-            drawn = [
-                _drawing(pixels, of, categories.names, scored) for of, scored in zip(things, (0, 1, 1), strict=True)
-            ]
-            sources = tuple(data_uri(drawing) for drawing in drawn)
-            spent += sum(map(len, sources))
+            a, b = (of.get(image, NOTHING) for of in seen)
+            trio = _trio(int(ids[image]), pixels, (a, b), (ours, theirs), categories)
+            spent += sum(map(len, trio.sources))
             if spent > budget:
                 break
-            counts = tuple((len(of.found), len(of.found | of.missed), of.wrong) for of in (a, b))
-            only = tuple(_names(rows, truths, categories) for rows in (a.found - b.found, b.found - a.found))
-            size = drawn[0].shape[1], drawn[0].shape[0]
-            trio = Trio(int(ids[image]), sources, size, counts, only)
             (found.better, found.worse)[side].append(trio)
     return dataclasses.replace(found, unreadable=unreadable)
+
+
+def _trio(
+    image_id: int, pixels: np.ndarray, seen: tuple[Look, Look], objects: tuple[Objects, Objects], table: CategoryTable
+) -> Trio:
+    a, b = seen
+    truths = {row: objects[0].truth(row) for row in sorted(a.found | a.missed)}
+    annotated = _drawing(pixels, list(truths.values()), table.names, scored=False)
+    detected = [
+        _drawing(pixels, [of.detection(row) for row in look.shown[:MOST]], table.names, scored=True)
+        for look, of in zip(seen, objects, strict=True)
+    ]
+
+    def only(rows: frozenset[int]) -> tuple[str, ...]:
+        return tuple(table.names[truths[row].label] for row in sorted(rows))
+
+    return Trio(
+        image_id,
+        (data_uri(annotated), data_uri(detected[0]), data_uri(detected[1])),
+        (annotated.shape[1], annotated.shape[0]),
+        ((len(a.found), len(truths), a.wrong), (len(b.found), len(truths), b.wrong)),
+        (only(a.found - b.found), only(b.found - a.found)),
+    )
 
 
 def _look(view: View, evidence: Evidence, threshold: float) -> Look:
@@ -173,11 +185,7 @@ def _look(view: View, evidence: Evidence, threshold: float) -> Look:
     return Look(frozenset(rows[hit].tolist()), frozenset(rows[free & regular].tolist()), wrong, tuple(shown))
 
 
-def _names(rows: frozenset[int], truths: Mapping[int, Thing], categories: CategoryTable) -> tuple[str, ...]:
-    return tuple(categories.names[truths[row].label] for row in sorted(rows))
-
-
-def _drawing(pixels: np.ndarray, things: Sequence[Thing], names: Sequence[str], scored: bool) -> np.ndarray:
+def _drawing(pixels: np.ndarray, things: Sequence[Thing], names: Sequence[str], *, scored: bool) -> np.ndarray:
     height, width = pixels.shape[:2]
     zoom = min(SIDE / max(height, width), LARGEST_ZOOM)
     size = max(1, round(width * zoom)), max(1, round(height * zoom))

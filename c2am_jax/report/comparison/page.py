@@ -22,6 +22,7 @@ def write_comparison(
     other: Results,
     annotations: Path,
     *,
+    data: str = "",
     images: Collection[int] | None = None,
     pictures: Callable[[set[int]], ImageReader] | None = None,
     show: Callable[[str], None] = print,
@@ -32,6 +33,7 @@ def write_comparison(
       path: of the page.
       one, other: A and B, which `check_same` has not refused.
       annotations: what both are scored against.
+      data: what a reader calls the annotations; default the file's name.
       images: ids of the images that count; None: all.
       pictures: reader of images, as for `make_gallery`; None: no pictures.
       show: gets texts.
@@ -42,9 +44,9 @@ def write_comparison(
     kinds = [kind for kind in one.files if kind in other.files]
     names = _names(one, other)
     scored = [results.scored(kinds, annotations, images, one.table) for results in (one, other)]
-    data = compared(scored)
+    found = compared(scored)
     show("\n".join(f"{letter}: {name} ({r.place})" for letter, name, r in zip("AB", names, (one, other), strict=True)))
-    show(difference_table({kind: data["metrics"][kind] for kind in kinds}))
+    show(difference_table({kind: found["metrics"][kind] for kind in kinds}))
     thresholds = [best_threshold(of[kinds[0]])["threshold"] for of in scored]
     evidence = [of[kinds[0]].evidence for of in scored]
     masks = [of[kinds[-1]].evidence for of in scored]
@@ -55,14 +57,14 @@ def write_comparison(
         problems = [found.problem for found in masks if found]
         trios = make_trios([e for e in evidence if e], problems, categories, thresholds, pictures)
     keys = sections.columns(kinds)
-    embedded: dict[str, Any] = {key: data[key] for key in ("metrics", "groups")}
-    embedded["table"] = {"columns": keys, "rows": [[row[c["key"]] for c in keys] for row in data["categories"]]}
+    embedded: dict[str, Any] = {key: found[key] for key in ("metrics", "groups")}
+    embedded["table"] = {"columns": keys, "rows": [[row[c["key"]] for c in keys] for row in found["categories"]]}
     page = framed(
         " against ".join(names),
-        f"{len(evidence[0].image_ids):,} images of {annotations.name}, {len(categories):,} categories",
+        f"{len(evidence[0].image_ids):,} images of {data or annotations.name}, {len(categories):,} categories",
         [
-            sections.summary(data, names),
-            sections.categories(data),
+            sections.summary(found, names),
+            sections.categories(found),
             sections.images(trios, names, thresholds),
             sections.setting(
                 [one.place, other.place], settings_that_differ(one.settings, other.settings), made_with(devices=False)

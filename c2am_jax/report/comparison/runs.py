@@ -54,7 +54,16 @@ def compare_runs(
     dataset = open_dataset(data_settings(one.settings), one.split)
     pictures = folder_images(dataset.annotations_path, folder) if folder else lambda _: record_images(dataset)
     images = chosen_images(dataset.annotations_path, one.subset)
-    write_comparison(path, one, other, dataset.annotations_path, images=images, pictures=pictures, show=show)
+    write_comparison(
+        path,
+        one,
+        other,
+        dataset.annotations_path,
+        data=dataset.name,
+        images=images,
+        pictures=pictures,
+        show=show,
+    )
 
 
 def results_of_run(workdir: str | Path, given: Experiment | None, step: int | None, subset: str | None) -> Results:

@@ -15,6 +15,7 @@ from c2am_jax.visualization.names import readable
 
 MOVED = 15  # categories listed in each direction
 SHOWN = 6  # names in the caption of an image
+LESS = "A\u00a0−\u00a0B"  # in one line
 Section = tuple[str, str, str]
 
 
@@ -41,7 +42,7 @@ def columns(kinds: Sequence[str]) -> list[dict[str, str]]:
         found += [
             {"key": f"{kind}_a", "label": f"{NAMES[kind]} AP, A", "kind": "percent"},
             {"key": f"{kind}_b", "label": "B", "kind": "percent"},
-            {"key": f"{kind}_difference", "label": "A − B", "kind": "change"},
+            {"key": f"{kind}_difference", "label": LESS, "kind": "change"},
         ]
     return found
 
@@ -63,7 +64,7 @@ def summary(data: Mapping[str, Any], names: Sequence[str]) -> Section:
     for kind, metrics in data["metrics"].items():
         for place, name in enumerate(("A", "B")):
             rows.append([f"{NAMES[kind]}, {name}", *(percent(metrics[c][place]) for c in columns)])
-        rows.append([f"{NAMES[kind]}, A − B", *(change(metrics[c][2]) for c in columns)])
+        rows.append([f"{NAMES[kind]}, {LESS}", *(change(metrics[c][2]) for c in columns)])
     parts += [table("All metrics, per cent", ["overlap of", *columns], rows), "<h3>By frequency group</h3>"]
     parts.append('<div class="pair">')
     for kind, rows in data["groups"].items():
@@ -74,7 +75,7 @@ def summary(data: Mapping[str, Any], names: Sequence[str]) -> Section:
     for kind, rows in data["groups"].items():
         header = ["group", "categories", "objects"]
         for score in SCORES:
-            header += [f"{score}, A", "B", "A − B"]
+            header += [f"{score}, A", "B", LESS]
         header += ["A better", "B better"]
         body = []
         for row in rows:
@@ -86,9 +87,7 @@ def summary(data: Mapping[str, Any], names: Sequence[str]) -> Section:
         parts.append(
             table(f"{NAMES[kind].capitalize()} AP and AP50 of the annotated categories, per cent", header, body)
         )
-    parts.append(
-        '<p class="soft">“A better” counts the categories with a higher AP in A; the rest to “categories” is equal.</p>'
-    )
+    parts.append('<p class="soft">“A better” counts the categories whose AP is higher in A.</p>')
     return "summary", "AP by group", "".join(parts)
 
 
@@ -109,7 +108,7 @@ def categories(data: Mapping[str, Any]) -> Section:
         "look at how many there are.</p>",
         '<div class="pair">',
     ]
-    header = ["category", "group", "images", "objects", "A", "B", "A − B"]
+    header = ["category", "group", "images", "objects", "A", "B", LESS]
     for letter, rows in zip("AB", moved(data["categories"], kind, MOVED), strict=True):
         body = [
             [
@@ -152,10 +151,11 @@ def images(found: Trios | None, names: Sequence[str], thresholds: Sequence[float
 
 def setting(places: Sequence[str], differing: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str]) -> Section:
     """Where the results are, and which settings the runs do not share."""
-    parts = [scroll(facts({"A": places[0], "B": places[1]} | dict(environment)), "Results and environment")]
+    parts = [scroll(facts({"A": places[0], "B": places[1]}), "Results")]
     if differing:
         rows = [[key, *map(_value, pair)] for key, pair in differing.items()]
-        parts.append(table("Settings that differ", ["setting", "A", "B"], rows))
+        parts.append(f'<div class="settings">{table("Settings that differ", ["setting", "A", "B"], rows)}</div>')
+    parts.append(f"<h3>Environment</h3>{scroll(facts(environment), 'Environment')}")
     return "setting", "What was compared", "".join(parts)
 
 
