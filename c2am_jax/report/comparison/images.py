@@ -170,17 +170,19 @@ def _trio(
 def _look(view: View, evidence: Evidence, threshold: float) -> Look:
     problem = evidence.problem
     regular = ~view.ignore
-    free, wrong, shown = np.ones(len(view.truths), bool), 0, []
-    for d in np.flatnonzero(view.score >= threshold):
-        label = int(view.label[d])
-        shown.append(int(view.detections[d]))
-        own = free & (view.truth_label == label) & (view.overlap[d] >= HIT)
+    kept = np.flatnonzero(view.score >= threshold)
+    codes = view.image * problem.categories + view.label[kept]
+    place = np.searchsorted(problem.not_exhaustive, codes)  # sorted: no search through all of them for each image
+    incomplete = np.isin(codes, problem.not_exhaustive[place[place < len(problem.not_exhaustive)]])
+    false = evidence.counts[view.detections[kept]] & ~incomplete
+    free, wrong = np.ones(len(view.truths), bool), 0
+    for d, counts in zip(kept, false, strict=True):
+        own = free & (view.truth_label == view.label[d]) & (view.overlap[d] >= HIT)
         if own.any():
             free[np.where(own, view.overlap[d], -1).argmax()] = False
-        elif evidence.counts[view.detections[d]] and not np.isin(
-            view.image * problem.categories + label, problem.not_exhaustive
-        ):
-            wrong += 1
+        else:
+            wrong += int(counts)
+    shown = view.detections[kept].tolist()
     hit, rows = ~free & regular, view.truths
     return Look(frozenset(rows[hit].tolist()), frozenset(rows[free & regular].tolist()), wrong, tuple(shown))
 

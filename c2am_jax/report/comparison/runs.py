@@ -109,7 +109,10 @@ def results_of_folder(folder: Path) -> Results:
         run = read_experiment(workdir / "config.json")
         name, settings = run.name, flat(run.as_json())
     if (folder / FILE).is_file():
-        settings |= json.loads((folder / FILE).read_text())
+        try:
+            settings |= json.loads((folder / FILE).read_text())
+        except ValueError as error:
+            raise UserError(f"{folder / FILE}: not JSON ({error}); evaluate again with python eval.py") from None
     if not settings:
         raise UserError(f"{folder}: no {FILE} there, which says what was scored; evaluate again with python eval.py")
     told = f"{name}, step {int(step):,}" if step.isdigit() else folder.resolve().name
