@@ -7,6 +7,7 @@ c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|bound
 
 A workdir is enough: its config.json says the rest. --config NAME_OR_FILE evaluates it with another config; results of
 other settings than the run's get a folder of their own. In a clone: python eval.py.
+--report report.html --against OTHER_WORKDIR compares the results of two runs, or of two files, on one page.
 Both forms write a page about it with --report report.html, and compare their numbers with those of the public lvis
 package with --official (exit status 1 if they differ).
 """
@@ -50,6 +51,12 @@ _CLASSES = flags.DEFINE_string(
 )
 _PROTOCOL = flags.DEFINE_enum("protocol", "lvis", ["lvis", "coco"], "Rules of scoring; coco for the COCO layout.")
 _REPORT = flags.DEFINE_string("report", None, "Where to write a page with tables, charts and pictures.")
+_AGAINST = flags.DEFINE_string(
+    "against",
+    None,
+    "The page of --report compares with this: another run's workdir or the folder of its results "
+    "(WORKDIR/eval/STEP); beside --predictions, another results file. Nothing is evaluated again.",
+)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the images of --annotations, for the pictures of --report.")
 _OFFICIAL = flags.DEFINE_bool("official", False, "Score with the lvis package too and print the differences.")
 _SUBSET = flags.DEFINE_enum(
@@ -172,6 +179,41 @@ def _check_official() -> None:
     official_package()
 
 
+def _check_against(against: str) -> None:
+    """Flags that say nothing about a comparison of results that are there."""
+    if not _REPORT.value:
+        raise UserError(f"--against {against} makes a page about two runs: give --report FILE.html too")
+    others = {
+        "--official": _OFFICIAL.value,
+        "--gather_logits": _GATHER_LOGITS.value,
+        "--protocol=coco": _PROTOCOL.value == "coco",
+        "--fixed": _FIXED.value,
+        "--caps": _CAPS.value,
+        "--output": _OUTPUT.value,
+        "--categories": _CATEGORIES.value,
+    }
+    for flag in (flag for flag, given in others.items() if given):
+        raise UserError(f"--against does not go with {flag}: it compares the LVIS AP of two results; leave one out")
+
+
+def compare_results(report: Path, against: str, annotations: str, predictions: str) -> None:
+    """Write the page about two results files."""
+    from c2am_jax.data.minival import chosen_images
+    from c2am_jax.report.comparison.files import compare_files
+
+    images = chosen_images(annotations, _SUBSET.value or "all")
+    compare_files(
+        report,
+        annotations,
+        predictions,
+        against,
+        _IOU_TYPE.value,
+        folder=_IMAGES.value,
+        images=images,
+        classes=_CLASSES.value,
+    )
+
+
 def main(_) -> None:
     """Score a file if one is given, else evaluate a checkpoint."""
     if _REPORT.value:
@@ -180,7 +222,12 @@ def main(_) -> None:
         check_place(_REPORT.value, _IMAGES.value)
     if _OFFICIAL.value:
         _check_official()
+    report, against = as_path(_REPORT.value or ""), _AGAINST.value
+    if against:
+        _check_against(against)
     if _ANNOTATIONS.value and _PREDICTIONS.value:
+        if against:
+            return compare_results(report, against, _ANNOTATIONS.value, _PREDICTIONS.value)
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
     if command_line.WORKDIR.value:
         check_writable(as_path(command_line.WORKDIR.value) / "eval")
@@ -198,10 +245,15 @@ def main(_) -> None:
         experiment = experiment.changed({"eval.subset": _SUBSET.value})
     if _CAPS.value:
         experiment = experiment.changed({"eval.caps": _caps()})
+    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
+    if against:
+        from c2am_jax.report.comparison.runs import compare_runs
+
+        parts = {"step": _STEP.value, "subset": _SUBSET.value, "folder": _IMAGES.value}
+        return compare_runs(report, workdir, against, given=experiment, **parts)
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 
-    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
     if _GATHER_LOGITS.value:
         print(gather_logits(experiment, workdir, _STEP.value, _GATHER_LOGITS.value))
         return

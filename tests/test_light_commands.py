@@ -81,6 +81,7 @@ def test_the_modules_that_score_and_report():
         "evaluation.official",
         "report.results_report",
         "report.render",
+        "report.comparison.files",
     ]
     without_them(f"for name in {modules}: importlib.import_module('c2am_jax.' + name)")
 

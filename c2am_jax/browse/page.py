@@ -4,17 +4,15 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 
 import numpy as np
 
-import c2am_jax
 from c2am_jax.browse.paint import LISTED, Drawing, numbered
 from c2am_jax.browse.survey import Picture, Survey
 from c2am_jax.browse.suspects import KINDS, Finding, Thing
 from c2am_jax.frequency import GROUPS
-from c2am_jax.report.html import facts, scroll, table
-from c2am_jax.report.render import filled
+from c2am_jax.report.html import facts, scroll, table, tiles
+from c2am_jax.report.render import asset, framed
 
 BOXES_ONLY = "No object has a mask: nothing of this json trains. Its boxes can be scored."
 TITLES = {kind.key: kind for kind in KINDS}
@@ -50,18 +48,8 @@ def page(survey: Survey, suspects: Sequence[Shown], ordinary: Sequence[Shown], *
     subtitle = f"{len(suspects) + len(ordinary):,} of {len(survey.scan.images):,} pictures, from {survey.folder}"
     if augmented:
         subtitle += f". Below each picture: as the training of {augmented} sees it."
-    made = {
-        "title": escape(survey.scan.name),
-        "subtitle": escape(subtitle),
-        "navigation": "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in parts),
-        "sections": "\n".join(
-            f'<section id="{name}" aria-labelledby="{name}-title">'
-            f'<h2 id="{name}-title">{escape(title)}</h2>{body}</section>'
-            for name, title, body in parts
-        ),
-        "footer": f"Made by c2am_jax {escape(c2am_jax.__version__)}.",
-    }
-    return filled(resources.files("c2am_jax.browse").joinpath("template.html").read_text("utf-8"), made)
+    script = f"<script>\n{asset('browse', 'kinds.js')}</script>"
+    return framed(survey.scan.name, subtitle, parts, scripts=script, style=asset("browse", "style.css"))
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -69,18 +57,14 @@ def counted(number: int, one: str, several: str = "") -> str:
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
-def _tile(name: str, value: str) -> str:
-    return f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
-
-
 def _overview(survey: Survey) -> str:
     images = survey.scan.images
-    tiles = [
-        _tile("pictures", f"{len(images):,}"),
-        _tile("objects", f"{len(survey.truths.id) - survey.crowds:,}"),
-        _tile("classes", f"{len(survey.scan.categories):,}"),
-        _tile("suspect pictures", f"{len(survey.found):,}"),
-    ]
+    sums = {
+        "pictures": len(images),
+        "objects": len(survey.truths.id) - survey.crowds,
+        "classes": len(survey.scan.categories),
+        "suspect pictures": len(survey.found),
+    }
     per_picture = np.bincount(survey.truths.image, minlength=len(images))
     sizes = collections.Counter((entry.width, entry.height) for entry in images)
     (width, height), often = sizes.most_common(1)[0]
@@ -104,7 +88,7 @@ def _overview(survey: Survey) -> str:
         rows["Size of boxes"] = (
             f"like squares of {middle:.0f} pixels in the middle; four of five from {low:.0f} to {high:.0f}"
         )
-    return f'<dl class="tiles">{"".join(tiles)}</dl>{scroll(facts(rows), "What is in it")}'
+    return tiles((name, f"{value:,}") for name, value in sums.items()) + scroll(facts(rows), "What is in it")
 
 
 def _found(survey: Survey) -> str:

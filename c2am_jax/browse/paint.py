@@ -1,7 +1,5 @@
 """One picture with its annotations drawn on it."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,13 +10,14 @@ from c2am_jax.browse.files import pixels_for
 from c2am_jax.browse.survey import Picture
 from c2am_jax.browse.suspects import Finding
 from c2am_jax.data.box_masks import BadMask, rasterise
-from c2am_jax.visualization.draw import draw, font
+from c2am_jax.visualization.draw import draw
+from c2am_jax.visualization.embedded import data_uri
+from c2am_jax.visualization.names import font
 
 SIDE = 720  # longest side of a drawing, pixels
 LARGEST_ZOOM = 6
 MARGIN = 0.3  # of the longer side, shown around the picture at most where boxes reach outside
 GREY = 112
-QUALITY = 82
 MARK, MARK_TEXT = (214, 0, 48), (255, 255, 255)
 BADGE = 18  # pixels
 LISTED = 12  # findings listed at a picture; objects of the others have a frame, but no number
@@ -111,9 +110,7 @@ def painted(
     pen = ImageDraw.Draw(image)
     for place, number in marks.items():
         _mark(pen, scaled[place], str(number or ""), image.size)
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=QUALITY, optimize=True)
-    return Drawing("data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii"), image.size)
+    return Drawing(data_uri(np.asarray(image)), image.size)
 
 
 def _margin(corners: np.ndarray, hw: tuple[int, int]) -> int:

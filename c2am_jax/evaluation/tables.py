@@ -69,6 +69,20 @@ def comparison_table(
     return _table([iou_type, "ours", "lvis", "difference"], rows)
 
 
+def difference_table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
+    """AP of A, of B and A - B in per cent, three lines per IoU type; "-" where the annotations have nothing to count.
+
+    Args:
+      metrics: by IoU type and name, (A, B, difference), None for nothing to count.
+    """
+    columns, rows = ("AP", "AP50", "AP75", "APr", "APc", "APf"), []
+    for iou_type, values in metrics.items():
+        for place, (name, form) in enumerate((("A", ".1f"), ("B", ".1f"), ("A - B", "+.1f"))):
+            cells = [values[column][place] for column in columns]
+            rows.append([f"{iou_type} {name}", *("-" if v is None else f"{100 * v:{form}}" for v in cells)])
+    return _table(["LVIS", *columns], rows)
+
+
 def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:
     """The score threshold with the best F1 at IoU 0.5, for who wants to look at detections."""
     best = max(rows, key=lambda row: row["f1"])

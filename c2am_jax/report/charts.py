@@ -50,24 +50,46 @@ def by_frequency(
     """A point per category, in the order given (most training images first), coloured by group.
 
     Args:
-      values: None leaves a place empty.
+      values: None leaves a place empty; below 0 the axis goes on below it.
       groups: "r", "c" or "f" of each.
       title: said by screen readers.
       y_name: of the vertical axis.
       top: of the vertical axis; 0: the largest value.
     """
-    high = top or max((v for v in values if v is not None), default=0) or 1
-    y_ticks = {f"{v:g}": v / high for v in _ticks(0, high)}
+    known = [v for v in values if v is not None]
+    high, low = top or max(known, default=0) or 1, min(0, *known, 0)
+    y_ticks = {f"{v:g}": (v - low) / (high - low) for v in _ticks(low, high)}
     x_ticks = {f"{v:g}": v / max(len(values), 1) for v in _ticks(0, max(len(values), 1))}
     svg = [_frame(title, "categories, most training images first", y_name, x_ticks, y_ticks)]
+    if low < 0:
+        svg.append(f'<path class="axis" d="M{_x(0):.0f} {_y(-low / (high - low)):.1f}H{_x(1):.0f}"/>')
     for letter, name in GROUPS.items():
         points = [
-            f"M{_x((i + 0.5) / len(values)):.1f} {_y(v / high):.1f}h0"
+            f"M{_x((i + 0.5) / len(values)):.1f} {_y((v - low) / (high - low)):.1f}h0"
             for i, (v, g) in enumerate(zip(values, groups, strict=True))
             if g == letter and v is not None
         ]
         svg.append(f'<path class="points {name}" d="{"".join(points)}"/>')
     return "".join(svg) + "</svg>"
+
+
+def side_by_side(bars: Mapping[str, Sequence[float | None]], *, title: str, y_name: str) -> str:
+    """Two bars for each name, of classes "a" and "b", from 0 to 1 in per cent; None: no bar."""
+    top = 1.1 * max((v for pair in bars.values() for v in pair if v is not None), default=0) or 1  # room for a number
+    y_ticks = {f"{100 * v:g}": v / top for v in _ticks(0, top)}
+    x_ticks = {name: (i + 0.5) / len(bars) for i, name in enumerate(bars)}
+    svg = [_frame(title, "", y_name, x_ticks, y_ticks), '<g class="bars">']
+    width = 0.3 * (_x(1 / len(bars)) - _x(0))
+    for centre, pair in zip(x_ticks.values(), bars.values(), strict=True):
+        for letter, left, value in zip("ab", (_x(centre) - width - 1, _x(centre) + 1), pair, strict=True):
+            if value is None:
+                continue
+            y = _y(value / top)
+            svg.append(f'<path class="{letter}" d="M{left:.1f} {_y(0):.0f}V{y:.1f}h{width:.1f}V{_y(0):.0f}z"/>')
+            svg.append(
+                f'<text x="{left + width / 2:.1f}" y="{y - 4:.1f}" text-anchor="middle">{100 * value:.1f}</text>'
+            )
+    return "".join(svg) + "</g></svg>"
 
 
 def reliability(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str) -> str:

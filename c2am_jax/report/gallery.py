@@ -1,17 +1,14 @@
 """Pictures of single objects for the page: on the left what is annotated, on the right what was detected."""
 
-import base64
 import dataclasses
-import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from c2am_jax.data.box_masks import BadMask, rasterise
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import CategoryTable, ImageNotFound, image_file
@@ -19,8 +16,11 @@ from c2am_jax.data.pictures import read_picture
 from c2am_jax.evaluation.ap_matching import Problem
 from c2am_jax.evaluation.lvis_ap import Evidence
 from c2am_jax.frequency import GROUPS
-from c2am_jax.report.inspection import KINDS, Candidate, boxes, entry
+from c2am_jax.report.inspection import KINDS, Candidate
+from c2am_jax.report.objects import Objects, Thing, opened
 from c2am_jax.visualization.draw import draw
+from c2am_jax.visualization.embedded import data_uri
+from c2am_jax.visualization.names import readable
 
 _LOG = logging.getLogger(__name__)
 PER_KIND = 18
@@ -29,7 +29,6 @@ SIDE = 300  # longest side of each half, pixels
 LARGEST_ZOOM = 4
 AROUND = 0.4  # of the object's longer side, shown on each side of it
 GAP = 6
-QUALITY = 82
 
 ImageReader = Callable[[int], np.ndarray]
 
@@ -134,8 +133,8 @@ def make_gallery(
     read = images(wanted) if wanted else None
     pictures: dict[str, list[Picture]] = {kind: [] for kind in KINDS}
     spent = unreadable = 0
-    with open(masks.truth_file, "rb") as truths, open(masks.detection_file, "rb") as detections:
-        painter = _Painter(evidence, masks, categories, truths, detections)
+    with opened(evidence, masks) as objects:
+        painter = _Painter(objects, categories)
         for kind, candidate in _in_turns(waiting):
             assert read is not None
             image_id = int(evidence.image_ids[candidate.image])
@@ -163,56 +162,28 @@ def _in_turns(waiting: Mapping[str, Sequence[Candidate]]) -> Iterator[tuple[str,
                 yield kind, queue[place]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Thing:
-    box: np.ndarray  # xyxy
-    label: int
-    mask: np.ndarray | None  # bool [h, w]
-    score: float = 0.0
-
-
 class _Painter:
-    """Knows where boxes and masks of a row are."""
+    """Draws candidates."""
 
-    def __init__(
-        self, evidence: Evidence, masks: Problem, categories: CategoryTable, truths: IO[bytes], detections: IO[bytes]
-    ):
-        self._own, self._masks, self._categories = evidence.problem, masks, categories
-        self._truth_file, self._detection_file = truths, detections
-        self._labels = {"truth": self._own.truths.labels(), "detection": self._own.detections.labels()}
+    def __init__(self, objects: Objects, categories: CategoryTable):
+        self._objects, self._categories = objects, categories
 
     def picture(self, kind: str, candidate: Candidate, pixels: np.ndarray) -> Picture:
-        truth = self._truth(candidate.truth) if candidate.truth >= 0 else None
-        detection = self._detection(candidate.detection) if candidate.detection >= 0 else None
+        truth = self._objects.truth(candidate.truth) if candidate.truth >= 0 else None
+        detection = self._objects.detection(candidate.detection) if candidate.detection >= 0 else None
         things = [thing for thing in (truth, detection) if thing]
         region = _region(np.array([thing.box for thing in things]), pixels.shape[:2])
         halves = [self._half(pixels, region, thing, scored) for thing, scored in ((truth, False), (detection, True))]
         gap = np.full((halves[0].shape[0], GAP, 3), 128, np.uint8)
-        whole = Image.fromarray(np.concatenate([halves[0], gap, halves[1]], 1))
-        content = io.BytesIO()
-        whole.save(content, "JPEG", quality=QUALITY, optimize=True)
-        source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+        whole = np.concatenate([halves[0], gap, halves[1]], 1)
         names = self._categories
         caption = _caption(kind, candidate, truth, detection, names.names)
         group = names.frequency[candidate.label]
-        return Picture(source, whole.size, names.names[candidate.label], group, caption)
-
-    def _truth(self, row: int) -> _Thing:
-        said = entry(self._masks.truths, row, self._truth_file)
-        hw = self._masks.image_hw[self._own.truths.image[row]]
-        return _Thing(_xyxy(self._own.truths.box[row]), int(self._labels["truth"][row]), _mask(said, hw))
-
-    def _detection(self, row: int) -> _Thing:
-        rows = np.array([row])
-        # Boxes of the evidence that has them; only a file of masks alone needs its own file for them.
-        box = boxes(self._own.detections, rows, self._detection_file)[0]
-        said = entry(self._masks.detections, row, self._detection_file)
-        hw = self._masks.image_hw[self._own.detections.image[row]]
-        label, score = int(self._labels["detection"][row]), float(self._own.detections.score[row])
-        return _Thing(_xyxy(box), label, _mask(said, hw), score)
+        size = whole.shape[1], whole.shape[0]
+        return Picture(data_uri(whole), size, names.names[candidate.label], group, caption)
 
     def _half(
-        self, pixels: np.ndarray, region: tuple[int, int, int, int], thing: _Thing | None, scored: bool
+        self, pixels: np.ndarray, region: tuple[int, int, int, int], thing: Thing | None, scored: bool
     ) -> np.ndarray:
         left, top, right, bottom = region
         crop = Image.fromarray(pixels[top:bottom, left:right])
@@ -230,17 +201,6 @@ class _Painter:
         return draw(resized, box[None], [thing.label], scores, masks, names=self._categories.names)
 
 
-def _mask(said: Mapping[str, Any], hw: np.ndarray) -> np.ndarray | None:
-    try:
-        return rasterise(said["segmentation"], (int(hw[0]), int(hw[1]))).astype(bool)
-    except (KeyError, BadMask):  # no mask, or none that can be drawn: the box does
-        return None
-
-
-def _xyxy(box: np.ndarray) -> np.ndarray:
-    return np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]], np.float64)
-
-
 def _region(found: np.ndarray, hw: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of what is shown: all boxes and something around them, inside the image."""
     low, high = found[:, :2].min(0), found[:, 2:].max(0)
@@ -252,7 +212,7 @@ def _region(found: np.ndarray, hw: tuple[int, ...]) -> tuple[int, int, int, int]
 
 
 def _caption(
-    kind: str, candidate: Candidate, truth: _Thing | None, detection: _Thing | None, names: Sequence[str]
+    kind: str, candidate: Candidate, truth: Thing | None, detection: Thing | None, names: Sequence[str]
 ) -> str:
     overlap = f"box IoU {candidate.overlap:.2f}"
     if truth and detection and truth.mask is not None and detection.mask is not None:
@@ -261,10 +221,10 @@ def _caption(
     if kind == "missed":
         if detection is None:
             return "nothing detected there"
-        return f"seen as {names[detection.label]}, score {detection.score:.2f}, {overlap}"
+        return f"seen as {readable(names[detection.label])}, score {detection.score:.2f}, {overlap}"
     assert detection is not None
     if kind == "false":
         if truth is None:
             return f"score {detection.score:.2f}, no annotated object there"
-        return f"score {detection.score:.2f}, on an object annotated as {names[truth.label]}, {overlap}"
+        return f"score {detection.score:.2f}, on an object annotated as {readable(names[truth.label])}, {overlap}"
     return f"score {detection.score:.2f}, {overlap}"

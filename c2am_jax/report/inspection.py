@@ -72,7 +72,7 @@ class _Kept:
 
 
 @dataclasses.dataclass(frozen=True)
-class _View:
+class View:
     """Ground truths and detections of one image, the best detection first; rows are those of the evidence."""
 
     image: int
@@ -100,7 +100,7 @@ def inspect(evidence: Evidence, threshold: float) -> Inspection:
     classes = problem.categories
     right, objects = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     kept, codes = _Kept(), [np.zeros(0, np.int64)]
-    for view in _views(evidence):
+    for view in views(evidence):
         regular = ~view.ignore
         np.add.at(objects, view.truth_label[regular], 1)
         own = view.label[:, None] == view.truth_label
@@ -121,7 +121,8 @@ def inspect(evidence: Evidence, threshold: float) -> Inspection:
     return Inspection(objects, right, pairs, kept.found())
 
 
-def _views(evidence: Evidence) -> Iterator[_View]:
+def views(evidence: Evidence) -> Iterator[View]:
+    """Image by image what lies in it; images without any object or detection are left out."""
     problem = evidence.problem
     truths, detections = problem.truths, problem.detections
     truth_label, label = truths.labels(), detections.labels()
@@ -139,7 +140,7 @@ def _views(evidence: Evidence) -> Iterator[_View]:
             overlap = np.zeros((len(d), len(g)))
             if len(g) and len(d):
                 overlap = np.asarray(coco_mask.iou(boxes(detections, d, file), truths.box[g], [0] * len(g)))
-            yield _View(
+            yield View(
                 image,
                 g,
                 d,
@@ -168,9 +169,7 @@ def entry(objects: ObjectTable, row: int, file: IO[bytes]) -> dict:
     return json.loads(file.read(int(objects.length[row])))
 
 
-def _objects(
-    view: _View, own: np.ndarray, regular: np.ndarray, seen: np.ndarray, threshold: float, kept: _Kept
-) -> None:
+def _objects(view: View, own: np.ndarray, regular: np.ndarray, seen: np.ndarray, threshold: float, kept: _Kept) -> None:
     """Offer each object as well or badly outlined, or as missed; `seen` is the detection it is taken for, or -1."""
     near = np.where(own & (view.score >= threshold)[:, None], view.overlap, 0.0)  # [D, G]
     if len(near) and near.size:
@@ -193,7 +192,7 @@ def _objects(
             )
 
 
-def _false(view: _View, evidence: Evidence, threshold: float, kept: _Kept) -> None:
+def _false(view: View, evidence: Evidence, threshold: float, kept: _Kept) -> None:
     """Offer the detections that the protocol counts as false at IoU 0.5."""
     problem = evidence.problem
     counts = evidence.counts[view.detections] & (view.score >= threshold)

@@ -1,14 +1,15 @@
-"""The page: the template with its sections and data put in."""
+"""Pages that open without a network: one frame and one style for all, with their sections and data put in."""
 
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import c2am_jax
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
 from c2am_jax.report.gallery import Gallery
@@ -36,30 +37,52 @@ def render(
       configuration: of the run, or what was scored.
       environment: names and values.
     """
-    sections = all_sections(data, pictures, configuration, environment)
     keys = columns(data)
     rows = [[category[column["key"]] for column in keys] for category in data["categories"]]
     embedded = {name: value for name, value in data.items() if name != "categories"}
     embedded["table"] = {"columns": keys, "rows": rows}
+    sections = all_sections(data, pictures, configuration, environment)
+    return framed(title, subtitle, sections, scripts=table_scripts(embedded))
+
+
+def framed(
+    title: str, subtitle: str, sections: Sequence[tuple[str, str, str]], *, scripts: str = "", style: str = ""
+) -> str:
+    """A page: head, navigation and sections, with the style of all pages.
+
+    Args:
+      title, subtitle: texts.
+      sections: identifier, title and html of each.
+      scripts: html of its script elements.
+      style: css of this page alone.
+    """
     parts = {
         "title": escape(title),
         "subtitle": escape(subtitle),
+        "style": asset("report", "style.css") + style,
         "navigation": "".join(f'<li><a href="#{name}">{escape(text)}</a></li>' for name, text, _ in sections),
         "sections": "\n".join(
             f'<section id="{name}" aria-labelledby="{name}-title">'
             f'<h2 id="{name}-title">{escape(text)}</h2>{body}</section>'
             for name, text, body in sections
         ),
-        "footer": f"Made by c2am_jax {escape(environment.get('c2am_jax', ''))}.",
-        "data": script_json(embedded),
+        "footer": f"Made by c2am_jax {escape(c2am_jax.__version__)}.",
+        "scripts": scripts,
     }
-    return filled(resources.files("c2am_jax.report").joinpath("template.html").read_text("utf-8"), parts)
+    return _PLACE.sub(lambda match: parts[match[1]], asset("report", "frame.html"))
 
 
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """A page: the template with html in its places ``{{name}}``, and the style of all pages at ``{{style}}``."""
-    known = {"style": resources.files("c2am_jax.report").joinpath("style.css").read_text("utf-8"), **parts}
-    return _PLACE.sub(lambda match: known[match[1]], template)
+def asset(room: str, name: str) -> str:
+    """The text of a file that lies beside the modules of a room."""
+    return resources.files(f"c2am_jax.{room}").joinpath(name).read_text("utf-8")
+
+
+def table_scripts(data: Mapping[str, Any]) -> str:
+    """The page's data as json, and the script that fills its table of categories from "table": columns and rows."""
+    return (
+        f'<script type="application/json" id="report-data">{script_json(data)}</script>\n'
+        f"<script>\n{asset('report', 'table.js')}</script>"
+    )
 
 
 def script_json(value: Any) -> str:

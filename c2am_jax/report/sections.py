@@ -10,7 +10,8 @@ from c2am_jax.evaluation.tables import AP_COLUMNS
 from c2am_jax.frequency import COMMON_MOST, GROUPS, RARE_MOST
 from c2am_jax.report import charts
 from c2am_jax.report.gallery import Gallery
-from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table
+from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table, tiles
+from c2am_jax.visualization.names import readable
 
 KIND_TEXTS = {
     "best": ("Best", "Right category, and the outline closest to the annotated one."),
@@ -46,11 +47,7 @@ def summary(data: Mapping[str, Any]) -> tuple[str, str]:
     metrics = data["metrics"]
     parts = []
     for kind, values in metrics.items():
-        tiles = (
-            f'<div class="tile"><dt>{NAMES[kind]} {column}</dt><dd>{percent(values[column])}</dd></div>'
-            for column in ("AP", "APr", "APc", "APf")
-        )
-        parts.append(f'<dl class="tiles">{"".join(tiles)}</dl>')
+        parts.append(tiles((f"{NAMES[kind]} {c}", percent(values[c])) for c in ("AP", "APr", "APc", "APf")))
     limit = next(name for name in next(iter(metrics.values())) if name.startswith("AR@"))
     shown = (*(c for c in AP_COLUMNS if not c.startswith("AR")), limit)
     rows = [[NAMES[kind], *(percent(values[c]) for c in shown)] for kind, values in metrics.items()]
@@ -61,18 +58,15 @@ def summary(data: Mapping[str, Any]) -> tuple[str, str]:
         table("All metrics, per cent", ["overlap of", *shown], rows),
         "<h3>By frequency group</h3>",
     ]
-    header = ["group", "categories", "annotated", "objects"]
+    parts.append("<p>Means over the categories of each group that are annotated, in per cent.</p>")
+    header = ["group", "categories", "annotated", "objects", "AP", "AP50", "AP75", "AR", "AP 0"]
     for kind in metrics:
-        header += [f"{NAMES[kind]} {score}" for score in ("AP", "AP50", "AP75", "AR")] + [f"{NAMES[kind]} AP 0"]
-    body = []
-    for row in data["groups"]:
-        cells = [f"{row[k]:,}" for k in ("categories", "annotated", "objects")]
-        for kind in metrics:
-            cells += [percent(row[kind][s]) for s in ("AP", "AP50", "AP75", "AR")] + [f"{row[kind]['zero']:,}"]
-        body.append([group(row["group"]), *cells])
-    parts.append(
-        table("Means over the categories of each group that are annotated, per cent", header, body, html_first=True)
-    )
+        body = []
+        for row in data["groups"]:
+            scores = [percent(row[kind][s]) for s in ("AP", "AP50", "AP75", "AR")]
+            counts = [f"{row[k]:,}" for k in ("categories", "annotated", "objects")]
+            body.append([group(row["group"]), *counts, *scores, f"{row[kind]['zero']:,}"])
+        parts.append(table(f"{NAMES[kind].capitalize()} AP by group, per cent", header, body))
     parts.append('<p class="soft">“AP 0” counts the annotated categories of which nothing was found.</p>')
     return "AP by group", "".join(parts)
 
@@ -88,20 +82,34 @@ def categories(data: Mapping[str, Any]) -> tuple[str, str]:
             values, [c["frequency"] for c in ordered], title=title, y_name=f"{NAMES[kind]} AP", top=100
         )
         parts.append(scroll(chart, title))
-    heads = "".join(
-        f'<th scope="col"{" class=text" if c["kind"] in ("text", "group") else ""}>'
-        f'<button type="button">{escape(c["label"])}</button></th>'
-        for c in columns(data)
-    )
-    options = "".join(f'<option value="{letter}">{name}</option>' for letter, name in GROUPS.items())
-    rows = f'<table id="category-table" aria-label="Categories"><thead><tr>{heads}</tr></thead><tbody></tbody></table>'
     return "Categories", (
         legend(GROUPS.values())
         + f'<div class="pair">{"".join(parts)}</div>'
-        + '<div class="controls"><label for="search">Search a name<input type="search" id="search" autocomplete="off">'
+        + category_table(
+            columns(data), "Training images and instances, annotated objects of this evaluation, scores in per cent."
+        )
+    )
+
+
+def category_table(shown: Sequence[Mapping[str, str]], text: str) -> str:
+    """The place of the table that ``table.js`` fills, sorts and searches, and its controls.
+
+    Args:
+      shown: its columns, as those of `columns`.
+      text: what stands above it.
+    """
+    heads = "".join(
+        f'<th scope="col"{" class=text" if c["kind"] in ("text", "group") else ""}>'
+        f'<button type="button">{escape(c["label"])}</button></th>'
+        for c in shown
+    )
+    options = "".join(f'<option value="{letter}">{name}</option>' for letter, name in GROUPS.items())
+    rows = f'<table id="category-table" aria-label="Categories"><thead><tr>{heads}</tr></thead><tbody></tbody></table>'
+    return (
+        '<div class="controls"><label for="search">Search a name<input type="search" id="search" autocomplete="off">'
         f'</label><label for="group">Group<select id="group"><option value="">all</option>{options}</select></label>'
         '<span id="shown" role="status"></span></div>'
-        + '<p class="soft">Training images and instances, annotated objects of this evaluation, scores in per cent.</p>'
+        f'<p class="soft">{escape(text)}</p>'
         + scroll(rows, "Categories, sortable by their headings", kind="tall")
         + "<noscript><p>The table needs JavaScript; its numbers stand in the page's source.</p></noscript>"
     )
@@ -125,7 +133,7 @@ def calibration(data: Mapping[str, Any]) -> tuple[str, str]:
         rows = [[group(g), f"{v['count']:,}", number(v["error"])] for g, v in found.items()]
         header = ["group", "detections", "expected calibration error"]
         parts.append(f"<h3>{NAMES[kind].capitalize()} detections</h3>")
-        parts.append(table(f"Calibration of {NAMES[kind]} scores", header, rows, html_first=True))
+        parts.append(table(f"Calibration of {NAMES[kind]} scores", header, rows))
         rows = [
             [f"{b['low']:.1f} to {b['high']:.1f}", f"{b['count']:,}", number(b["score"]), number(b["precision"])]
             for b in found["all"]["bins"]
@@ -187,7 +195,7 @@ def norms(data: Mapping[str, Any]) -> tuple[str, str]:
         rows[-1] += [""] * (len(quantiles) + 1 - len(rows[-1]))
         header = ["group", *(f"{q} %" for q in quantiles)]
         parts.append(scroll(chart, title))
-        parts.append(table(f"{title}: quantiles of each group", header, rows, html_first=True))
+        parts.append(table(f"{title}: quantiles of each group", header, rows))
     return "Weight norms", "".join(parts)
 
 
@@ -226,13 +234,19 @@ def confusion(data: Mapping[str, Any]) -> tuple[str, str]:
     if not found["pairs"]:
         return "Look-alikes", "".join(parts) + "<p>No object is taken for something else.</p>"
     matrix = found["matrix"]
+    names = [readable(name) for name in matrix["names"]]
     shares = [[n / max(m, 1) for n in row] for row, m in zip(matrix["counts"], matrix["objects"], strict=True)]
     texts = [[f"{n:,}" if n else "" for n in row] for row in matrix["counts"]]
-    parts.append(heat("Rows: annotated as; columns: taken for; objects", matrix["names"], shares, texts))
-    header = ["annotated as", "taken for", "objects", "share of all of the category, per cent"]
+    parts.append(heat("Rows: annotated as; columns: taken for; objects", names, shares, texts))
+    header = ["annotated as", "taken for", "objects", "share of the category, per cent"]
     rows = []
     for pair in found["pairs"]:
-        row = [pair["truth"], pair["taken_for"], f"{pair['count']:,}", percent(pair["count"] / max(pair["objects"], 1))]
+        row = [
+            readable(pair["truth"]),
+            readable(pair["taken_for"]),
+            f"{pair['count']:,}",
+            percent(pair["count"] / max(pair["objects"], 1)),
+        ]
         rows.append(row + ([number(pair["cosine"])] if "cosine" in pair else []))
     if "cosine" in found["pairs"][0]:
         header.append("cosine of the weights")
@@ -258,8 +272,8 @@ def gallery(found: Gallery | None, threshold: float) -> tuple[str, str]:
             alt = f"{title}: {p.category}. Left annotated, right detected: {p.caption}."
             figures.append(
                 f'<li><figure><img src="{p.source}" width="{p.size[0]}" height="{p.size[1]}" alt="{escape(alt)}" '
-                f'loading="lazy" decoding="async"><figcaption><b>{escape(p.category)}</b> {group(GROUPS[p.group])}'
-                f"<br>{escape(p.caption)}</figcaption></figure></li>"
+                f'loading="lazy" decoding="async"><figcaption><b>{escape(readable(p.category))}</b> '
+                f"{group(GROUPS[p.group])}<br>{escape(p.caption)}</figcaption></figure></li>"
             )
         parts.append(f'<ul class="gallery">{"".join(figures)}</ul>' if figures else "<p>None.</p>")
     return "Gallery", "".join(parts)

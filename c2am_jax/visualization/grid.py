@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from c2am_jax.visualization.draw import FONT_SIZE, fitting, font
+from c2am_jax.visualization.names import FONT_SIZE, fitting, font
 
 GAP = 6
 CAPTION = FONT_SIZE + 6  # pixels of height

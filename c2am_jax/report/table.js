@@ -1,28 +1,3 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{{title}}</title>
-<style>
-{{style}}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to content</a>
-<header>
-<h1>{{title}}</h1>
-<p class="soft">{{subtitle}}</p>
-</header>
-<nav aria-label="Sections"><ul>{{navigation}}</ul></nav>
-<main id="content">
-{{sections}}
-</main>
-<footer>{{footer}}</footer>
-<script type="application/json" id="report-data">{{data}}</script>
-<script>
 "use strict";
 (() => {
   const table = document.getElementById("category-table");
@@ -30,9 +5,11 @@
   const body = table.tBodies[0], search = document.getElementById("search"), group = document.getElementById("group");
   const status = document.getElementById("shown");
   const groups = { r: "rare", c: "common", f: "frequent" }, rank = { f: 0, c: 1, r: 2 };
+  const readable = text => text.replace(/(?<=[^\s_])_+(?=[^\s_])/g, " "); // as names are on pictures
   const write = {
-    text: v => v, group: v => groups[v], count: v => v.toLocaleString("en"),
+    text: readable, group: v => groups[v], count: v => v.toLocaleString("en"),
     percent: v => (100 * v).toFixed(1), number: v => v.toFixed(3),
+    change: v => (v > 0.0005 ? "+" : v < -0.0005 ? "\u2212" : "") + Math.abs(100 * v).toFixed(1),
   };
   // Every row is made once; sorting and searching only order and choose.
   const made = rows.map(row => {
@@ -41,10 +18,11 @@
       const td = document.createElement("td"), value = row[i];
       td.textContent = value === null ? "\u2013" : write[column.kind](value);
       if (column.kind === "group") td.className = "text key " + groups[value];
+      if (column.kind === "change" && Math.abs(value) > 0.0005) td.className = value > 0 ? "up" : "down";
       if (column.kind === "text") td.className = "name";
       tr.append(td);
     });
-    return { row, tr, text: String(row[0]).toLowerCase() };
+    return { row, tr, text: readable(String(row[0])).toLowerCase() };
   });
   let by = null, down = false;
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -55,7 +33,7 @@
     return down ? -order : order;
   };
   const show = () => {
-    const wanted = search.value.trim().toLowerCase(), letter = group.value;
+    const wanted = readable(search.value.trim()).toLowerCase(), letter = group.value;
     const at = columns.findIndex(c => c.kind === "group");
     const found = made.filter(m => m.text.includes(wanted) && (!letter || m.row[at] === letter));
     if (by !== null) found.sort(compare);
@@ -73,6 +51,3 @@
   group.addEventListener("change", show);
   show();
 })();
-</script>
-</body>
-</html>
