@@ -45,9 +45,10 @@ for step in range(done + 1, 5):
 (workdir / "eval/4").mkdir(parents=True)
 seed = int(given["--config.train.seed"])
 names = ("AP", "APr", "APc", "APf", "AP@25", "APr@25")
-(workdir / "eval/4/metrics.json").write_text(
-    json.dumps({f"{t}/{n}": 0.1 * (1 + seed) if n.startswith("AP@") else 0.2 if n == "AP" else -1 for t in ("segm", "bbox") for n in names})
-)
+ap = 0.1 * (1 + seed)
+values = {name: ap if name.startswith("AP@") else 0.2 if name == "AP" else -1 for name in names}
+metrics = {f"{kind}/{name}": value for kind in ("segm", "bbox") for name, value in values.items()}
+(workdir / "eval/4/metrics.json").write_text(json.dumps(metrics))
 """
 
 WITH_FAKE = """
