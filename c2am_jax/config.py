@@ -99,12 +99,7 @@ def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
         backbone=BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
         fpn=FPNSettings(channels=48, norm="group_norm"),
         rpn=RPNSettings(
-            anchor_scale=5.0,
-            samples=64,
-            pre_nms_train=200,
-            post_nms_train=100,
-            pre_nms_test=200,
-            post_nms_test=100,
+            anchor_scale=5.0, samples=64, pre_nms_train=200, post_nms_train=100, pre_nms_test=200, post_nms_test=100
         ),
         box_head=box_head,
         cascade=REFERENCE_CASCADE if cascade else CascadeSettings(),

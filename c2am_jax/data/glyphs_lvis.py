@@ -20,14 +20,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.glyph_drawing import Face, Look, Scene
-from c2am_jax.data.glyph_layout import (
-    MARKER,
-    annotation_entry,
-    category_entries,
-    is_drawn,
-    recipe,
-    write_image,
-)
+from c2am_jax.data.glyph_layout import MARKER, annotation_entry, category_entries, is_drawn, recipe, write_image
 from c2am_jax.data.glyph_outlines import PEN, characters_of
 from c2am_jax.data.glyph_plan import Planned, plan
 from c2am_jax.errors import UserError

@@ -18,13 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from c2am_jax.data.entries import (
-    LARGEST_ID,
-    annotation_fault,
-    id_fault,
-    image_fault,
-    stated_area,
-)
+from c2am_jax.data.entries import LARGEST_ID, annotation_fault, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped

@@ -13,13 +13,7 @@ from c2am_jax.data.augment import Instances
 from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.prepared import PreparedDataset, UnreadableRecord
 from c2am_jax.data.records import InstanceTensors, parse_record
-from c2am_jax.data.sampler import (
-    Sampler,
-    Step,
-    check_buckets,
-    epoch_steps,
-    evaluation_steps,
-)
+from c2am_jax.data.sampler import Sampler, Step, check_buckets, epoch_steps, evaluation_steps
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch

@@ -72,14 +72,7 @@ class CompiledDetector:
 
 
 def match_boxes(
-    boxes: Any,
-    scores: Any,
-    other: Any,
-    other_scores: Any,
-    *,
-    iou: float,
-    labels: Any = None,
-    other_labels: Any = None,
+    boxes: Any, scores: Any, other: Any, other_scores: Any, *, iou: float, labels: Any = None, other_labels: Any = None
 ) -> np.ndarray:
     """Which pairs [n, m] are the same box: IoU at least `iou`, scores within 1e-4, equal labels if given."""
     same = np.asarray(pairwise_iou(jnp.asarray(boxes), jnp.asarray(other))) >= iou

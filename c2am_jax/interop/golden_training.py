@@ -203,12 +203,7 @@ def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage:
     union = np.maximum((framed | expected).sum((1, 2)), 1)
     iou = np.where((framed | expected).any((1, 2)), (framed & expected).sum((1, 2)) / union, 1)
     return [
-        Check(
-            f"mask targets, full-size masks{at}",
-            "share of bits different",
-            float(np.mean(full != expected)),
-            0.005,
-        ),
+        Check(f"mask targets, full-size masks{at}", "share of bits different", float(np.mean(full != expected)), 0.005),
         Check(f"mask targets, box-frame masks{at}", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
     ]
 
