@@ -97,23 +97,12 @@ class LVISAP:
 
     def category_table(self) -> list[dict[str, Any]]:
         """A row per category: id, name, frequency, training counts, ground truths, AP, AP50, AP75, AR (-1: absent)."""
-        table, rows = self.categories, []
+        rows = self.categories.as_dicts()
         at = [int(np.flatnonzero(t == IOU_THRESHOLDS)[0]) for t in (0.5, 0.75)]
-        for k, (ap, found) in enumerate(zip(self.category_ap().tolist(), self.results, strict=True)):
-            rows.append(
-                {
-                    "id": int(table.ids[k]),
-                    "name": table.names[k],
-                    "frequency": table.frequency[k],
-                    "image_count": int(table.image_count[k]),
-                    "instance_count": int(table.instance_count[k]),
-                    "ground_truths": found.ground_truths,
-                    "AP": ap,
-                    "AP50": float(found.precision[at[0], :, 0].mean()),
-                    "AP75": float(found.precision[at[1], :, 0].mean()),
-                    "AR": float(found.recall[:, 0].mean()),
-                }
-            )
+        for row, ap, found in zip(rows, self.category_ap().tolist(), self.results, strict=True):
+            at50, at75 = (float(found.precision[t, :, 0].mean()) for t in at)
+            row |= {"ground_truths": found.ground_truths, "AP": ap, "AP50": at50, "AP75": at75}
+            row["AR"] = float(found.recall[:, 0].mean())
         return rows
 
     def thresholds(self) -> list[dict[str, float]]:

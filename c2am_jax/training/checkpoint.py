@@ -37,7 +37,7 @@ FIXED = ("model.", "loss.", "data.name", "train.trainable")
 FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "model.backbone.remat")
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """A folder of checkpoints in a workdir; use as a context manager, which waits for the last save."""
 
     def __init__(
@@ -67,10 +67,6 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
         )
-
-    def __enter__(self) -> "Checkpoints":
-        """The open folder."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *error: Any) -> None:
         """Wait for the last save. Raises UserError if it failed, unless another error is on its way."""
@@ -241,7 +237,7 @@ class Checkpoints:
         self._checkpointer.reload()
 
 
-class BestCheckpoint:
+class BestCheckpoint(contextlib.AbstractContextManager["BestCheckpoint"]):
     """The checkpoint with the best evaluation so far, in the folder ``best`` of a workdir; a context manager."""
 
     METRICS = ("segm/AP", "bbox/AP")  # the first that an evaluation has counts
@@ -250,10 +246,6 @@ class BestCheckpoint:
         """`experiment` is stored with it."""
         self._checkpoints = Checkpoints(workdir, keep=1, experiment=experiment, name="best")
         self._record = as_path(workdir) / "best.json"
-
-    def __enter__(self) -> "BestCheckpoint":
-        """Offers go to the folder until the end of the context."""
-        return self
 
     def __exit__(self, *error: Any) -> None:
         """Wait for the last save."""
