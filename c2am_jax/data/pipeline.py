@@ -257,14 +257,7 @@ def eval_batches(
 
     Rows that only fill up a batch have image_id -1 and no valid instance.
     """
-    steps = evaluation_steps(
-        dataset,
-        short_side=settings.test_short_side,
-        max_side=settings.max_side,
-        buckets=settings.buckets,
-        batch_size=batch_size,
-        images=images,
-    )
+    steps = evaluation_steps(dataset, **settings.evaluation_sizes, batch_size=batch_size, images=images)
     process = {"process_index": process_index, "process_count": process_count}
     nobody = np.zeros(0, np.int64)
     return _batches(dataset, settings.for_evaluation, steps, batch_size=batch_size, partners=nobody, **process)

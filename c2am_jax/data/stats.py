@@ -91,15 +91,12 @@ def text(name: str, numbers: dict[str, Any]) -> str:
     def line(values):
         return ", ".join(f"{key} % {value:g}" for key, value in values.items())
 
-    repeat = numbers["repeat_factors"]
+    repeat, groups = numbers["repeat_factors"], numbers["groups"].items()
     lines = [
         f"{name}: {numbers['images']:,} images ({numbers['images_that_train']:,} train), "
         f"{numbers['annotations']:,} annotations, {numbers['classes']} classes "
         f"({numbers['classes_without_annotations']} without annotations)",
-        *(
-            f"  {letter}: {group['classes']} classes, {group['annotations']:,} annotations"
-            for letter, group in numbers["groups"].items()
-        ),
+        *(f"  {letter}: {own['classes']} classes, {own['annotations']:,} annotations" for letter, own in groups),
         f"repeat factors, t = {repeat['threshold']:g}: {repeat['classes_above_1']} classes and "
         f"{repeat['images_above_1']:,} images above 1, largest {repeat['largest']:.2f}; an epoch has "
         f"{repeat['epoch_ceil']:,} images (ceil), {repeat['epoch_stochastic']:,.0f} on average (stochastic)",

@@ -81,9 +81,8 @@ class LVISAP:
         found |= {f"AP{group}": precision[:, :, self.categories.group(group), 0] for group in GROUPS}
         found[f"AR{suffix}"] = recall[..., 0]
         found |= {f"AR{name[0]}{suffix}": recall[..., i] for i, name in enumerate(AREA_NAMES) if i}
-        return {
-            name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in found.items()
-        }
+        counted = {name: values[values > -1] for name, values in found.items()}
+        return {name: float(values.mean()) if values.size else -1.0 for name, values in counted.items()}
 
     def pooled(self) -> dict[str, float]:
         """AP-pool of all categories, APpool, and of rare, common and frequent ones, APpoolr/c/f; see `pooled_ap`."""
@@ -166,15 +165,8 @@ def evaluate_file(
         show(line)
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)
-    problem = Problem(
-        iou_type,
-        truths.objects,
-        found.objects(keep, len(truths.table)),
-        truths.image_hw,
-        truths.not_exhaustive,
-        str(annotations),
-        str(predictions),
-    )
+    detections, files = found.objects(keep, len(truths.table)), (str(annotations), str(predictions))
+    problem = Problem(iou_type, truths.objects, detections, truths.image_hw, truths.not_exhaustive, *files)
     results = _run(problem, int(keep.sum()), workers)
     looked = _evidence(problem, truths, found.objects(best, len(truths.table))) if evidence else None
     return LVISAP(truths.table, results, 0 if fixed else MAX_DETECTIONS, looked)

@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.checks import WrongSetting
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import Experiment
+from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
 
@@ -312,7 +312,9 @@ def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -
     trained = bool(saved_steps(as_path(workdir) / "checkpoints"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
-        for key, (there, now) in _differences(_as_written_now(_read(path)), new).items():
+        before, after = flat(_as_written_now(_read(path))), flat(new)
+        for key in (key for key in sorted({*before, *after}) if before.get(key) != after.get(key)):
+            there, now = before.get(key), after.get(key)
             changed = bool(there or now)  # a key of newer versions is as good as an empty one
             fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
@@ -338,12 +340,3 @@ def _as_written_now(tree: dict[str, Any]) -> dict[str, Any]:
         return Experiment.from_dict(tree).as_json()
     except WrongSetting:
         return tree  # the comparison will name what is not known any more
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
-        for key in sorted(set(old) | set(new)):
-            found |= _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-        return found
-    return {} if old == new else {prefix: (old, new)}
