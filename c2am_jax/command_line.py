@@ -143,9 +143,7 @@ def _of_config_file(error: Exception) -> str:
 
 
 def run(
-    main: Callable[[Sequence[str]], None],
-    usage: str,
-    complete: Callable[[Sequence[str]], list[str]] = list,
+    main: Callable[[Sequence[str]], None], usage: str, complete: Callable[[Sequence[str]], list[str]] = list
 ) -> None:
     """`absl.app.run` of a `guarded` main; wrong flags are one line and exit status 2 too.
 

@@ -19,18 +19,7 @@ from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import IMAGENET, RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
 from c2am_jax.losses.methods import method_parameters
-from c2am_jax.models.architecture import (
-    REFERENCE_CASCADE,
-    BackboneSettings,
-    BoxHeadSettings,
-    CascadeSettings,
-    FPNSettings,
-    MaskHeadSettings,
-    MaskRCNNSettings,
-    RPNSettings,
-    TestSettings,
-    cascade_mask_rcnn,
-)
+from c2am_jax.models import architecture
 
 Tree = Any  # a ConfigDict, which types each value as a union of all that it can hold
 LVIS_CLASSES = {"v1": 1203, "v05": 1230}
@@ -81,8 +70,8 @@ def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade:
     version = version or "v1"
     if version not in LVIS_CLASSES:
         raise UserError(f"LVIS version {version!r}: there are {', '.join(LVIS_CLASSES)}")
-    detector = cascade_mask_rcnn if cascade else MaskRCNNSettings
-    settings = detector(num_classes=LVIS_CLASSES[version], backbone=BackboneSettings(depth=depth))
+    detector = architecture.cascade_mask_rcnn if cascade else architecture.MaskRCNNSettings
+    settings = detector(num_classes=LVIS_CLASSES[version], backbone=architecture.BackboneSettings(depth=depth))
     suffix = "" if version == "v1" else f"_{version}"
     data = DataSettings(name=f"lvis_{version}")
     train = TrainSettings(init=IMAGENET)
@@ -91,25 +80,20 @@ def lvis(name: str, method: str, *, depth: int = 50, version: str = "", cascade:
 
 def glyphs(name: str, method: str, *, cascade: bool = False) -> Tree:
     """A small detector on the built-in data, trained from scratch in minutes on two CPU cores."""
-    box_head = BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48, class_agnostic=True)
+    box_head = architecture.BoxHeadSettings(fc_channels=256, finest_scale=28, samples=48, class_agnostic=True)
     if cascade:
         box_head = dataclasses.replace(box_head, match_low_quality=False, smooth_l1_beta=1.0)
-    settings = MaskRCNNSettings(
+    settings = architecture.MaskRCNNSettings(
         num_classes=100,
-        backbone=BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
-        fpn=FPNSettings(channels=48, norm="group_norm"),
-        rpn=RPNSettings(
-            anchor_scale=5.0,
-            samples=64,
-            pre_nms_train=200,
-            post_nms_train=100,
-            pre_nms_test=200,
-            post_nms_test=100,
+        backbone=architecture.BackboneSettings(depth=10, width=24, norm="group_norm", frozen_stages=-1),
+        fpn=architecture.FPNSettings(channels=48, norm="group_norm"),
+        rpn=architecture.RPNSettings(
+            anchor_scale=5.0, samples=64, pre_nms_train=200, post_nms_train=100, pre_nms_test=200, post_nms_test=100
         ),
         box_head=box_head,
-        cascade=REFERENCE_CASCADE if cascade else CascadeSettings(),
-        mask_head=MaskHeadSettings(class_agnostic=True, convs=2, channels=48),
-        test=TestSettings(max_detections=100),
+        cascade=architecture.REFERENCE_CASCADE if cascade else architecture.CascadeSettings(),
+        mask_head=architecture.MaskHeadSettings(class_agnostic=True, convs=2, channels=48),
+        test=architecture.TestSettings(max_detections=100),
     )
     data = DataSettings(
         name="glyphs",

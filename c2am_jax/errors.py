@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -16,6 +16,12 @@ EXIT_INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
 
 class Stopped(Exception):
     """The machine or the user asked to stop; the state is saved, and the same command resumes."""
+
+
+def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first `most` texts in a row, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def guarded(main: Callable[..., int | None]) -> Callable[..., int]:

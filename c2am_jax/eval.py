@@ -102,16 +102,9 @@ def score(annotations: str, predictions: str) -> None:
         from c2am_jax.evaluation.caps import capped, metrics_of
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
-        scored = evaluate_file(
-            annotations,
-            predictions,
-            kind,
-            fixed=_FIXED.value,
-            evidence=bool(_REPORT.value),
-            classes=classes,
-            images=chosen_images(annotations, _SUBSET.value or "all"),
-            show=print,
-        )
+        images, looked_at = chosen_images(annotations, _SUBSET.value or "all"), bool(_REPORT.value)
+        asked = {"fixed": _FIXED.value, "evidence": looked_at, "classes": classes, "images": images, "show": print}
+        scored = evaluate_file(annotations, predictions, kind, **asked)
         rows = capped(scored, caps)
         found = scored.metrics() | (scored.pooled() if _FIXED.value else {}) | metrics_of(rows)
         if _CATEGORIES.value:

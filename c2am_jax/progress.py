@@ -3,6 +3,7 @@
 A file or a batch system's log that holds a bar is one endless line; a log without either says nothing for hours.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ def per_second(rate: float, unit: str) -> str:
     return f"{rate:.0f} {several}/s" if rate >= 100 else f"{rate:.3g} {several}/s"
 
 
-class Counter:
+class Counter(contextlib.AbstractContextManager["Counter"]):
     """Counts what is done; a context manager."""
 
     def __init__(
@@ -66,10 +67,6 @@ class Counter:
         )
         self._done, self._said = initial, now()
         self._first: tuple[int, float] | None = None  # done, and when; the rate counts from here
-
-    def __enter__(self) -> "Counter":
-        """Its `update` may be called until the context ends."""
-        return self
 
     def __exit__(self, *error: object) -> None:
         """Close the bar."""

@@ -110,6 +110,13 @@ def _split(path: str | os.PathLike) -> tuple[Any, str]:
     return _client().bucket(bucket), name
 
 
+@contextlib.contextmanager
+def _place(path: str | os.PathLike) -> Iterator[tuple[Any, str]]:
+    """`_split` within `storage_errors`."""
+    with storage_errors(path):
+        yield _split(path)
+
+
 def check_reachable(folder: str | os.PathLike, *, run: bool = False) -> None:
     """Before any work: one request that tells whether a remote folder can be read; nothing for local ones.
 
@@ -122,8 +129,7 @@ def check_reachable(folder: str | os.PathLike, *, run: bool = False) -> None:
     """
     if not is_remote(folder):
         return
-    with storage_errors(folder):
-        bucket, name = _split(folder)
+    with _place(folder) as (bucket, name):
         patience = _patience(FIRST_TRY_S)
         try:
             next(iter(bucket.list_blobs(prefix=f"{name}/", max_results=1, retry=patience, timeout=FIRST_TRY_S)), None)
@@ -141,8 +147,7 @@ def check_reachable(folder: str | os.PathLike, *, run: bool = False) -> None:
 def check_writable(folder: str | os.PathLike) -> None:
     """Before long work whose results go to a remote folder: raises StorageError if nothing can be written there."""
     if is_remote(folder):
-        with storage_errors(folder):
-            bucket, name = _split(folder)
+        with _place(folder) as (bucket, name):
             probe = bucket.blob(f"{name}/{_PROBE}".lstrip("/"))
             probe.upload_from_string("", retry=_patience(FIRST_TRY_S), timeout=FIRST_TRY_S)
             probe.delete()
@@ -196,8 +201,7 @@ def worked_on(folder: str | os.PathLike) -> Iterator[Path]:
 
 def objects(folder: str | os.PathLike) -> dict[str, Object]:
     """The files below a remote folder, by their paths in it."""
-    with storage_errors(folder):
-        bucket, name = _split(folder)
+    with _place(folder) as (bucket, name):
         front = f"{name}/" if name else ""
         fields = "items(name,size,crc32c,generation),nextPageToken"
         return {
@@ -220,22 +224,19 @@ def crc32c(path: Path) -> str:
 
 def send(file: Path, target: str | os.PathLike) -> None:
     """Copy a local file to a remote place; the storage compares the checksums."""
-    with storage_errors(target):
-        bucket, name = _split(target)
+    with _place(target) as (bucket, name):
         bucket.blob(name).upload_from_filename(str(file), checksum="crc32c")
 
 
 def fetch(source: str | os.PathLike, file: Path) -> None:
     """Copy a remote file to a local place, checked by its checksum."""
-    with storage_errors(source):
-        bucket, name = _split(source)
+    with _place(source) as (bucket, name):
         bucket.blob(name).download_to_filename(str(file), checksum="crc32c")
 
 
 def read_range(source: str | os.PathLike, generation: int, begin: int, end: int) -> bytes:
     """Bytes `begin` to `end`, without the last, of one version of a remote file."""
-    with storage_errors(source):
-        bucket, name = _split(source)
+    with _place(source) as (bucket, name):
         blob = bucket.blob(name, generation=generation)
         within = {"retry": _patience(BLOCK_S), "timeout": BLOCK_S}
         return blob.download_as_bytes(start=begin, end=end - 1, raw_download=True, checksum=None, **within)
@@ -243,16 +244,14 @@ def read_range(source: str | os.PathLike, generation: int, begin: int, end: int)
 
 def delete(folder: str | os.PathLike) -> None:
     """Delete all below a remote folder."""
-    with storage_errors(folder):
-        bucket, name = _split(folder)
+    with _place(folder) as (bucket, name):
         for file in objects(folder):
             bucket.blob(f"{name}/{file}").delete()
 
 
 def move(folder: str | os.PathLike, target: str | os.PathLike) -> None:
     """Move all below a remote folder to another name in the same bucket."""
-    with storage_errors(folder):
-        bucket, name = _split(folder)
+    with _place(folder) as (bucket, name):
         _, new = _split(target)
         for file in objects(folder):
             source = bucket.blob(f"{name}/{file}")
@@ -262,8 +261,7 @@ def move(folder: str | os.PathLike, target: str | os.PathLike) -> None:
 
 def read_version(file: str | os.PathLike) -> tuple[str, int] | None:
     """Text and version of a small remote file; None if there is none."""
-    with storage_errors(file):
-        bucket, name = _split(file)
+    with _place(file) as (bucket, name):
         blob = bucket.get_blob(name)
         if blob is None:
             return None
@@ -274,8 +272,7 @@ def read_version(file: str | os.PathLike) -> tuple[str, int] | None:
 
 def write_version(file: str | os.PathLike, text: str, version: int) -> int | None:
     """Write a small remote file if its version is still that one, 0 for none; returns the new version, else None."""
-    with storage_errors(file):
-        bucket, name = _split(file)
+    with _place(file) as (bucket, name):
         blob = bucket.blob(name)
         with _not_there():
             blob.upload_from_string(text, if_generation_match=version)
@@ -285,8 +282,7 @@ def write_version(file: str | os.PathLike, text: str, version: int) -> int | Non
 
 def delete_version(file: str | os.PathLike, version: int) -> None:
     """Delete a small remote file if its version is still that one."""
-    with storage_errors(file), _not_there():
-        bucket, name = _split(file)
+    with _place(file) as (bucket, name), _not_there():
         bucket.blob(name).delete(if_generation_match=version)
 
 

@@ -5,14 +5,8 @@ import dataclasses
 from c2am_jax.ahead.hlo_text import Instruction, Module, Shape
 
 KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-)
+    "all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute collective-broadcast"
+).split()
 BETWEEN_SLICES = "between slices"  # what a device receives of other slices: the TPU runtime carries it, host to host
 
 

@@ -119,11 +119,6 @@ class Instruction:
         """Bytes of the result's values."""
         return sum(shape.size for shape in self.shapes)
 
-    @property
-    def padded_size(self) -> int:
-        """Bytes of the result in the device's main memory."""
-        return sum(shape.padded_size for shape in self.shapes if shape.space == 0)
-
 
 @dataclasses.dataclass(frozen=True)
 class Computation:

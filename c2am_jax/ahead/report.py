@@ -47,32 +47,16 @@ def _estimate(estimate: Mapping[str, Any] | None) -> list[str]:
             ((r["name"][-90:], f"{r['ms']:.2f}", f"{r['mcycles']:.2f}", f"{r['share']:.1%}") for r in rows[: 2 * ROWS]),
         )
     loops = [row for row in estimate["loops"] if row["mcycles"] > 0.01 * estimate["mcycles"] or not row["known"]]
-    lines += _table(
-        ("loop in", "Mcycles", "iterations", "path"),
-        (
-            (r["part"], f"{r['mcycles']:.2f}", f"{r['trips']}{'' if r['known'] else ' assumed'}", r["op_name"][-60:])
-            for r in loops
-        ),
-    )
-    return lines
+    trips = [f"{row['trips']}{'' if row['known'] else ' assumed'}" for row in loops]
+    cells = [(r["part"], f"{r['mcycles']:.2f}", t, r["op_name"][-60:]) for r, t in zip(loops, trips, strict=True)]
+    return lines + _table(("loop in", "Mcycles", "iterations", "path"), cells)
 
 
 def _no_estimate(rows: Sequence[Mapping[str, Any]], any_estimated: bool) -> list[str]:
-    if any_estimated and rows:
-        title = ["the time leaves out what the compiler gives no estimate for:"]
-    else:
-        title = []
-    return title + _table(
-        (
-            "no estimate" if any_estimated else "costly where they are large",
-            "in the text",
-            "runs",
-            "largest result",
-            "MB made",
-            "part",
-        ),
-        ((r["opcode"], r["count"], r["times"], r["shape"], f"{r['mb']:.1f}", r["part"]) for r in rows[: 2 * ROWS]),
-    )
+    lines = ["the time leaves out what the compiler gives no estimate for:"] if any_estimated and rows else []
+    title = "no estimate" if any_estimated else "costly where they are large"
+    cells = ((r["opcode"], r["count"], r["times"], r["shape"], f"{r['mb']:.1f}", r["part"]) for r in rows[: 2 * ROWS])
+    return lines + _table((title, "in the text", "runs", "largest result", "MB made", "part"), cells)
 
 
 def _buffers(found: Mapping[str, Any] | None) -> list[str]:

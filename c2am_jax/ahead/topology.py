@@ -185,10 +185,7 @@ def _gpus(name: str, generation: str, number: int) -> Sequence[Any]:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
     try:
         return topologies.get_topology_desc(
-            platform="cuda",
-            topology_name=generation,
-            topology=f"1x1x{number}",
-            target_config=gpu_target(generation),
+            platform="cuda", topology_name=generation, topology=f"1x1x{number}", target_config=gpu_target(generation)
         ).devices
     except Exception as error:  # which class depends on the release of the plugin
         raise UserError(f"--topology {name}: JAX's CUDA plugin says: {error}") from None

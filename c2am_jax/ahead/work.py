@@ -28,7 +28,7 @@ def flops_by_part(module: Module) -> dict[str, float]:
 def instruction_flops(computation: Computation, instruction: Instruction) -> float:
     """Of one product or convolution; 0 of everything else."""
     if instruction.opcode == "dot":
-        return _dot(computation, instruction)
+        return _product(computation, instruction, instruction.attribute("lhs_contracting_dims") or "")
     if instruction.opcode == "convolution":
         return _convolution(*_sides(computation, instruction), instruction)
     if instruction.opcode == "custom-call":
@@ -36,10 +36,13 @@ def instruction_flops(computation: Computation, instruction: Instruction) -> flo
     return 0.0
 
 
-def _dot(computation: Computation, instruction: Instruction) -> float:
+def _product(computation: Computation, instruction: Instruction, contracted: str) -> float:
+    """Of two matrices; `contracted` has the numbers of the left one's dimensions that are summed over."""
     left = _shape_of(computation, instruction, 0)
-    contracted = _numbers(instruction.attribute("lhs_contracting_dims"))
-    return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(left.dims[d] for d in contracted) if left else 0.0
+    if left is None:
+        return 0.0
+    sides = [left.dims[int(d)] for d in re.findall(r"\d+", contracted)]
+    return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(sides)
 
 
 def _library(computation: Computation, instruction: Instruction) -> float:
@@ -53,11 +56,7 @@ def _library(computation: Computation, instruction: Instruction) -> float:
             right, result = result, right
         return _convolution(left, right, result, instruction)
     contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
-    left = _shape_of(computation, instruction, 0)
-    if contracted and left:
-        sides = [left.dims[int(d)] for d in re.findall(r"\d+", contracted[1])]
-        return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(sides)
-    return 0.0
+    return _product(computation, instruction, contracted[1]) if contracted else 0.0
 
 
 def _sides(computation: Computation, instruction: Instruction) -> tuple[Shape | None, Shape | None, Shape | None]:
@@ -106,7 +105,3 @@ def joined(
 def _shape_of(computation: Computation, instruction: Instruction, number: int) -> Shape | None:
     made = computation.operand(instruction, number)
     return made.shapes[0] if made is not None and made.shapes else None
-
-
-def _numbers(text: str | None) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text or "")]

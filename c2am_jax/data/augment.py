@@ -150,12 +150,7 @@ def draw_partner(key: int, images: np.ndarray, probability: float) -> int:
 
 
 def draw_placement(
-    key: int,
-    hw: np.ndarray,
-    target_hw: np.ndarray,
-    partner_hw: np.ndarray,
-    count: int,
-    augmentation: Augmentation,
+    key: int, hw: np.ndarray, target_hw: np.ndarray, partner_hw: np.ndarray, count: int, augmentation: Augmentation
 ) -> Placement:
     """How the partner lies in the occurrence: at a size that it could have itself been shown at, anywhere.
 

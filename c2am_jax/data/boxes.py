@@ -72,8 +72,6 @@ class BoxCounts:
             return []
         told = f"{self.outside:,} of {self.boxes:,} boxes reach outside their picture"
         if self.outside >= MANY * self.boxes and self.corners >= 0.9 * self.boxes:
-            return [
-                f"{told}, and {self.corners:,} would be boxes if they were x1, y1, x2, y2: bbox has to be x, y, width, "
-                "height"
-            ]
+            corners = f"{self.corners:,} would be boxes if they were x1, y1, x2, y2"
+            return [f"{told}, and {corners}: bbox has to be x, y, width, height"]
         return [f"{told}: they are cut off at its border"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from c2am_jax.data.entries import id_fault
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, first_of
 from c2am_jax.files import as_path
 
 FILE = "categories.json"  # of a workdir: what its detector knows
@@ -74,9 +74,10 @@ class Match:
         """What a user should know, a line each; nothing where both have the same classes under the same ids."""
         found = []
         if self.unknown:
+            count, verb = (f"{len(self.unknown)} classes", "are") if len(self.unknown) > 1 else ("1 class", "is")
             found.append(
-                f"{_count(len(self.unknown), 'class', 'classes')} of {self.theirs_name} {_are(self.unknown)} unknown "
-                f"to {self.ours_name} and can only score 0: {listed(self.unknown)}{_hint(self.unknown, self.missing)}"
+                f"{count} of {self.theirs_name} {verb} unknown to {self.ours_name} and can only score 0: "
+                f"{listed(self.unknown)}{_hint(self.unknown, self.missing)}"
             )
         if self.missing:
             found.append(
@@ -101,9 +102,8 @@ def match(ours: CategoryTable, theirs: CategoryTable, ours_name: str, theirs_nam
         if twice:
             raise UserError(f"{name}: categories go by name, but more than one is called {listed(twice)}; rename them")
     place = {name: v for v, name in enumerate(theirs.names)}
-    found = Match(
-        ours, theirs, ours_name, theirs_name, np.array([place.get(name, -1) for name in ours.names], np.int64)
-    )
+    row = np.array([place.get(name, -1) for name in ours.names], np.int64)
+    found = Match(ours, theirs, ours_name, theirs_name, row)
     if (found.row < 0).all():
         raise UserError(
             f"{theirs_name} and {ours_name} have no class name in common: {listed(theirs.names, 5)} there, "
@@ -146,8 +146,7 @@ def read_classes(path: str | Path) -> CategoryTable:
 
 def listed(names: list[str] | tuple[str, ...], most: int = SHOWN) -> str:
     """Names in quotes with commas, the first ones of many."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
+    return first_of([repr(name) for name in names], most)
 
 
 def _hint(unknown: list[str], missing: list[str]) -> str:
@@ -159,11 +158,3 @@ def _hint(unknown: list[str], missing: list[str]) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
-
-
-def _are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"

@@ -127,23 +127,15 @@ def _scanned(data: Mapping[str, Any], evaluates: bool) -> _Files:
     training = scan(data["annotations"])
     training.require_images()
     if not len(training.label):
-        left_out = "; ".join(f"{count} x {reason}" for reason, count in training.skipped.counts.items())
-        raise UserError(
-            f"{training.name}: no object to train on: "
-            + (
-                f"left out: {left_out}, for example {_example(training)}"
-                if left_out
-                else "the list 'annotations' is empty"
-            )
-        )
+        why, skipped = "the list 'annotations' is empty", training.skipped
+        if skipped.counts:
+            left_out = "; ".join(f"{count} x {reason}" for reason, count in skipped.counts.items())
+            why = f"left out: {left_out}, for example {next(iter(skipped.entries.values()))[0]}"
+        raise UserError(f"{training.name}: no object to train on: {why}")
     validation = scan(data["val_annotations"]) if evaluates else None
     if validation is not None:
         validation.require_images()
     return _Files(training, validation)
-
-
-def _example(found: Scan) -> str:
-    return next(entries[0] for entries in found.skipped.entries.values())
 
 
 def _values(files: _Files, tree: Mapping[str, Any], devices: int) -> dict[str, Any]:
@@ -202,16 +194,11 @@ def shapes(hw: np.ndarray, top: int, max_side: int) -> tuple[tuple[int, int], ..
             others = [shape for i, shape in enumerate(kept) if i != place]
             if counts[place] > RARE_SHAPE * len(hw) or not others:
                 continue
-            if _all_fit(target, others):
+            if np.any([(target <= shape).all(1) for shape in others], axis=0).all():
                 kept = others
                 break
         else:
             return tuple(kept)
-
-
-def _all_fit(target: np.ndarray, kept: list[tuple[int, int]]) -> bool:
-    fits = np.array([(target <= shape).all(1) for shape in kept])
-    return bool(fits.any(0).all())
 
 
 def _name(path: Path) -> str:

@@ -264,11 +264,8 @@ def _what_now(
     """The last lines: what is there, its terms, and the command that trains on it, or what that still needs."""
     yield f"{published.what} is there ({', '.join(splits)}); {published.page} has its terms"
     pictures = _standard(data, "train")[1]
-    wanting = [
-        split
-        for split in SPLITS
-        if any(not part.target.exists() for part in _parts(data, published, [split], pictures))
-    ]
+    parts = {split: _parts(data, published, [split], pictures) for split in SPLITS}
+    wanting = [split for split, own in parts.items() if not all(part.target.exists() for part in own)]
     if not wanting:
         folder = "" if data.dir == "data" else f" --config.data.dir={shlex.quote(data.dir)}"
         yield f"train with: python -m c2am_jax.train {TRAINING[data.name]}{folder}"

@@ -36,21 +36,16 @@ def find_splits(folder: str | Path) -> dict[str, Split]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"config.data.folder={folder}: no such folder")
-    found = {}
+    patterns = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
+    jsons, found = sorted(file for pattern in patterns for file in folder.glob(pattern)), {}
     for split, names in SPLITS.items():
-        annotations = next((file for file in _jsons(folder) if _is_of(file, folder, names)), None)
+        annotations = next((file for file in jsons if _is_of(file, folder, names)), None)
         if annotations is not None:
             found[split] = Split(annotations, _images_of(annotations, folder, names))
     for split in ("train", "val"):
         if split not in found:
             raise UserError(f"{folder}: no json of the {split} split there, such as {_LAYOUTS}; name the files by hand")
     return found
-
-
-def _jsons(folder: Path) -> list[Path]:
-    return sorted(
-        [*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/_annotations.coco.json")]
-    )
 
 
 def _is_of(file: Path, folder: Path, names: tuple[str, ...]) -> bool:

@@ -15,15 +15,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.glyph_drawing import Face, Look, Scene, ink, place
-from c2am_jax.data.glyph_layout import (
-    MARKER,
-    annotation_entry,
-    category_entries,
-    is_drawn,
-    recipe,
-    spread,
-    write_image,
-)
+from c2am_jax.data.glyph_layout import MARKER, annotation_entry, category_entries, is_drawn, recipe, spread, write_image
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrty0123456789ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψωБДЖЗИЙЛЦЧШЩЭЮЯ&@#?%♣"
 DISTRACTORS = "←→↔∞≈≠√∫§¶♪☎"

@@ -20,14 +20,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.glyph_drawing import Face, Look, Scene
-from c2am_jax.data.glyph_layout import (
-    MARKER,
-    annotation_entry,
-    category_entries,
-    is_drawn,
-    recipe,
-    write_image,
-)
+from c2am_jax.data.glyph_layout import MARKER, annotation_entry, category_entries, is_drawn, recipe, write_image
 from c2am_jax.data.glyph_outlines import PEN, characters_of
 from c2am_jax.data.glyph_plan import Planned, plan
 from c2am_jax.errors import UserError
@@ -168,16 +161,10 @@ def _draw_block(block: _Block) -> int:
     for number, image in enumerate(block.images, block.first):
         rng = np.random.default_rng((block.settings.seed, SPLITS.index(block.split), number))
         scene = _drawn(image, block.names, block.settings, rng)
-        entry = write_image(
-            block.folder,
-            block.split,
-            number,
-            scene.picture(),
-            negatives=image.negatives,
-            not_exhaustive=image.not_exhaustive,
-        )
-        told = [(k, mask) for k, mask in scene.visible() if k >= 0]
-        drawn.append((entry, [annotation_entry(0, block.split, entry["id"], k, mask) for k, mask in told]))
+        told = {"negatives": image.negatives, "not_exhaustive": image.not_exhaustive}
+        entry = write_image(block.folder, block.split, number, scene.picture(), **told)
+        annotated = [(k, mask) for k, mask in scene.visible() if k >= 0]
+        drawn.append((entry, [annotation_entry(0, block.split, entry["id"], k, mask) for k, mask in annotated]))
     replace_text(block.entries, json.dumps(drawn))
     return len(block.images)
 

@@ -38,10 +38,8 @@ def clusters(points: np.ndarray, count: int) -> np.ndarray:
 
 def lexical_tree(texts: tuple[str, ...], count: int) -> np.ndarray:
     """Parent 0..count-1 of each class, int [K], from its text."""
-    words = [
-        set(re.findall(r"[a-z]+", text.lower().replace("_", " "))) - {"n", "v", "a", "or", "of", "the"}
-        for text in texts
-    ]
+    found = (re.findall(r"[a-z]+", text.lower().replace("_", " ")) for text in texts)
+    words = [set(own) - {"n", "v", "a", "or", "of", "the"} for own in found]
     known = sorted(set().union(*words))
     place = {word: i for i, word in enumerate(known)}
     table = np.zeros((len(texts), len(known)))

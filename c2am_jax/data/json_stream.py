@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from c2am_jax.errors import UserError
+from c2am_jax.data.lvis import AnnotationError
 
 BLOCK = 1 << 20  # bytes read at once
 LARGEST_ENTRY = 1 << 26  # bytes; what is longer is taken for a broken file
@@ -24,7 +24,7 @@ class ByteSource(Protocol):
         ...
 
 
-class BrokenJson(UserError):
+class BrokenJson(AnnotationError):
     """A file that is not json, or not an object at its top level; the text names it and the place."""
 
 

@@ -18,14 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from c2am_jax.data.entries import (
-    LARGEST_ID,
-    annotation_fault,
-    id_fault,
-    image_fault,
-    stated_area,
-)
-from c2am_jax.data.json_stream import BrokenJson, Handler, read_lists
+from c2am_jax.data.entries import LARGEST_ID, annotation_fault, id_fault, image_fault, stated_area
+from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
 from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
@@ -221,18 +215,11 @@ def scan(
     path = os.fspath(path)
     name = os.fspath(name) or path
     found = _Gatherer(name, scoring)
-    handlers: dict[str, Handler] = {
-        "images": found.image,
-        "annotations": found.annotation,
-        "categories": found.category,
-    }
+    handlers = {"images": found.image, "annotations": found.annotation, "categories": found.category}
     with open_json(path) as file:
         bar = {"desc": f"read {os.path.basename(name)}", "total": os.path.getsize(path), "delay": 2, "disable": None}
-        try:
-            with tqdm.wrapattr(file, "read", **bar) as shown:
-                listed, sha256 = read_lists(shown, name, handlers)
-        except BrokenJson as error:
-            raise AnnotationError(str(error)) from None
+        with tqdm.wrapattr(file, "read", **bar) as shown:
+            listed, sha256 = read_lists(shown, name, handlers)
     for key in LISTS:
         if key not in listed:
             raise AnnotationError(f"{name}: no list {key!r}: neither the LVIS nor the COCO layout")

@@ -7,8 +7,7 @@ a detector trained on COCO has seen.
 import os
 from typing import Any
 
-from c2am_jax.data.json_stream import BrokenJson, read_lists
-from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
 
@@ -23,11 +22,8 @@ def images_in(path: str | os.PathLike, archive: str) -> set[int]:
         if isinstance(image, dict) and f"/{archive}/" in str(image.get("coco_url", "")):
             found.add(image.get("id"))
 
-    try:
-        with open_json(os.fspath(path)) as file:
-            read_lists(file, os.fspath(path), {"images": take})
-    except BrokenJson as error:
-        raise AnnotationError(str(error)) from None
+    with open_json(os.fspath(path)) as file:
+        read_lists(file, os.fspath(path), {"images": take})
     return found
 
 

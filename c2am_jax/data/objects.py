@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.data.json_stream import BrokenJson, read_lists
+from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.data.lvis_scan import open_json
 
@@ -47,18 +47,15 @@ def read_objects(path: str | os.PathLike, category_ids: np.ndarray) -> Objects:
     class_of = {int(c): k for k, c in enumerate(category_ids)}
     texts = [""] * len(class_of)
 
-    def on_image(entry: Any, offset: int, length: int) -> None:
-        del offset, length
+    def on_image(entry: Any, *_: int) -> None:
         sizes[entry["id"]] = entry["width"], entry["height"]
 
-    def on_category(entry: Any, offset: int, length: int) -> None:
-        del offset, length
+    def on_category(entry: Any, *_: int) -> None:
         said = [entry.get(key, "") for key in ("name", "synset", "def")] + list(entry.get("synonyms", ()))
         if entry["id"] in class_of:
             texts[class_of[entry["id"]]] = " ".join(map(str, said))
 
-    def on_annotation(entry: Any, offset: int, length: int) -> None:
-        del offset, length
+    def on_annotation(entry: Any, *_: int) -> None:
         if not entry.get("iscrowd"):
             image.append(entry["image_id"])
             category.append(entry["category_id"])
@@ -71,8 +68,7 @@ def read_objects(path: str | os.PathLike, category_ids: np.ndarray) -> Objects:
             read_lists(file, path, handlers)
         image_wh = np.array([sizes[i] for i in image], np.float64).reshape(-1, 2)
         label = np.array([class_of[c] for c in category], np.int64)
-    except BrokenJson as error:
-        raise AnnotationError(str(error)) from None
+
     except (KeyError, TypeError, IndexError) as error:
         raise AnnotationError(f"{path}: an entry is not in the LVIS layout ({error}); prepare the data again") from None
     return Objects(np.array(box).reshape(-1, 4), np.array(area), image_wh, label, tuple(texts))

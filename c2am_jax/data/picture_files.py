@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.data.entries import image_fault
-from c2am_jax.data.json_stream import BrokenJson, read_lists
+from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
 from c2am_jax.data.lvis_scan import open_json
 
@@ -84,8 +84,7 @@ def listed_pictures(annotations: str, folder: str) -> tuple[list[PictureFile], l
     faults = []
     drawings = _Drawings()
 
-    def take(image: Any, offset: int, length: int) -> None:
-        del length
+    def take(image: Any, offset: int, _: int) -> None:
         fault = image_fault(image)
         if fault:
             faults.append(f"{annotations}: image at byte {offset}: {fault}")
@@ -101,11 +100,8 @@ def listed_pictures(annotations: str, folder: str) -> tuple[list[PictureFile], l
             hw = image["height"], image["width"]
             files[image["id"]] = PictureFile(image["id"], path, drawings.name(path, inside), hw)
 
-    try:
-        with open_json(annotations) as file:
-            listed, _ = read_lists(file, annotations, {"images": take})
-    except BrokenJson as error:
-        raise AnnotationError(str(error)) from None
+    with open_json(annotations) as file:
+        listed, _ = read_lists(file, annotations, {"images": take})
     if not listed.get("images"):
         raise AnnotationError(f"{annotations}: no list 'images', or an empty one: it names no picture")
     return list(files.values()), faults

@@ -13,13 +13,7 @@ from c2am_jax.data.augment import Instances
 from c2am_jax.data.box_masks import MASK_SIZE
 from c2am_jax.data.prepared import PreparedDataset, UnreadableRecord
 from c2am_jax.data.records import InstanceTensors, parse_record
-from c2am_jax.data.sampler import (
-    Sampler,
-    Step,
-    check_buckets,
-    epoch_steps,
-    evaluation_steps,
-)
+from c2am_jax.data.sampler import Sampler, Step, check_buckets, epoch_steps, evaluation_steps
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
@@ -263,14 +257,7 @@ def eval_batches(
 
     Rows that only fill up a batch have image_id -1 and no valid instance.
     """
-    steps = evaluation_steps(
-        dataset,
-        short_side=settings.test_short_side,
-        max_side=settings.max_side,
-        buckets=settings.buckets,
-        batch_size=batch_size,
-        images=images,
-    )
+    steps = evaluation_steps(dataset, **settings.evaluation_sizes, batch_size=batch_size, images=images)
     process = {"process_index": process_index, "process_count": process_count}
     nobody = np.zeros(0, np.int64)
     return _batches(dataset, settings.for_evaluation, steps, batch_size=batch_size, partners=nobody, **process)

@@ -74,15 +74,9 @@ def _sources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
 def _prepare(annotations: str, images: str, name: str, options: argparse.Namespace) -> None:
     from c2am_jax.data import builder, prepared  # TFDS takes a second to import: not for --help
 
-    report = builder.prepare(
-        annotations,
-        images,
-        name,
-        options.out,
-        workers=options.workers,
-        training=options.training,
-        beam=None if options.beam is None else shlex.split(options.beam),
-    )
+    beam = None if options.beam is None else shlex.split(options.beam)
+    how = {"workers": options.workers, "training": options.training, "beam": beam}
+    report = builder.prepare(annotations, images, name, options.out, **how)
     for line in _lines(name, report):
         print(line)
     print(f"written to {prepared.folder_of(name, options.out)} (report.json lists what was skipped)")

@@ -1,7 +1,7 @@
 """`config.data`: where the data is, and how batches are made of it."""
 
 import dataclasses
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from c2am_jax.checks import Allowed, Below1, Count, Finite, Positive, Settings, Share, Text, one_of, wrong
 from c2am_jax.data.sampler import SAMPLERS, Augmentation
@@ -95,6 +95,11 @@ class DataSettings(Settings):
     def augmentation(self) -> Augmentation:
         """What the sampler draws from."""
         return Augmentation(self.short_sides, self.max_side, self.flip_probability, self.buckets, self.scale_jitter)
+
+    @property
+    def evaluation_sizes(self) -> dict[str, Any]:
+        """Sizes in evaluation, as keyword arguments of `sampler.evaluation_steps`."""
+        return {"short_side": self.test_short_side, "max_side": self.max_side, "buckets": self.buckets}
 
     @property
     def for_evaluation(self) -> "DataSettings":

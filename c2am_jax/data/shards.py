@@ -283,7 +283,7 @@ class _Shared:
             raise KeyboardInterrupt
 
 
-_shared: _Shared  # of a worker process
+_shared: _Shared | None = None  # of a process of the pool; workers of a cluster are watched by nobody
 
 
 def _start_worker(shared: _Shared) -> None:
@@ -293,7 +293,7 @@ def _start_worker(shared: _Shared) -> None:
 
 def _write_in_worker(part: Part) -> None:
     with storage_errors(part.folder):  # the storage's own do not survive the way to the parent
-        write_shard(part, _shared.advance)
+        write_shard(part, _shared.advance if _shared else lambda: None)
 
 
 def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[str] | None = None) -> list[Summary]:
@@ -311,7 +311,7 @@ def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[s
     total = sum(len(part.entries) for part in parts)
     done = total - sum(len(part.entries) for part in todo)
     if beam is not None:
-        run_on_cluster(_write_alone, todo, beam)
+        run_on_cluster(_write_in_worker, todo, beam)
         return [Summary.read(part.summary) for part in parts]
     with Counter(total, f"prepare {name}", "image", initial=done) as bar:
         if min(workers, len(todo)) > 1:
@@ -320,12 +320,6 @@ def write_shards(parts: list[Part], *, workers: int, name: str, beam: Sequence[s
             for part in todo:
                 write_shard(part, bar.update)
     return [Summary.read(part.summary) for part in parts]
-
-
-def _write_alone(part: Part) -> None:
-    """One shard, by a worker that nobody watches."""
-    with storage_errors(part.folder):
-        write_shard(part, lambda: None)
 
 
 def _write_in_pool(todo: list[Part], workers: int, bar: Counter) -> None:

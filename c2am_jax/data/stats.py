@@ -15,15 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.data import sampler
 from c2am_jax.data.lvis_scan import Scan, scan
-from c2am_jax.data.sampler import (
-    category_repeat_factors,
-    fitting_bucket,
-    image_frequencies,
-    image_repeat_factors,
-    target_size,
-    trainable,
-)
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
@@ -43,15 +36,15 @@ def statistics(found: Scan, settings: DataSettings, threshold: float) -> dict[st
     hw = np.array([(image.height, image.width) for image in found.images]).reshape(-1, 2)
     label, start = found.label, found.start
     classes = len(found.categories)
-    frequency = image_frequencies(label, start, classes)
-    category_factor = category_repeat_factors(frequency, threshold=threshold)
-    image_factor = image_repeat_factors(label, start, category_factor)
-    images = trainable(hw, start)
+    frequency = sampler.image_frequencies(label, start, classes)
+    category_factor = sampler.category_repeat_factors(frequency, threshold=threshold)
+    image_factor = sampler.image_repeat_factors(label, start, category_factor)
+    images = sampler.trainable(hw, start)
     counts = np.diff(start)
     instances = np.bincount(label, minlength=classes)
     middle = sorted(settings.short_sides)[len(settings.short_sides) // 2]
-    target = target_size(hw[images], middle, settings.max_side)
-    bucket = fitting_bucket(target, settings.buckets) if len(images) else np.zeros(0, int)
+    target = sampler.target_size(hw[images], middle, settings.max_side)
+    bucket = sampler.fitting_bucket(target, settings.buckets) if len(images) else np.zeros(0, int)
     shapes = np.array(settings.buckets)
     wasted = 1 - target.prod(-1) / shapes[bucket].prod(-1)
     groups = {}
@@ -98,15 +91,12 @@ def text(name: str, numbers: dict[str, Any]) -> str:
     def line(values):
         return ", ".join(f"{key} % {value:g}" for key, value in values.items())
 
-    repeat = numbers["repeat_factors"]
+    repeat, groups = numbers["repeat_factors"], numbers["groups"].items()
     lines = [
         f"{name}: {numbers['images']:,} images ({numbers['images_that_train']:,} train), "
         f"{numbers['annotations']:,} annotations, {numbers['classes']} classes "
         f"({numbers['classes_without_annotations']} without annotations)",
-        *(
-            f"  {letter}: {group['classes']} classes, {group['annotations']:,} annotations"
-            for letter, group in numbers["groups"].items()
-        ),
+        *(f"  {letter}: {own['classes']} classes, {own['annotations']:,} annotations" for letter, own in groups),
         f"repeat factors, t = {repeat['threshold']:g}: {repeat['classes_above_1']} classes and "
         f"{repeat['images_above_1']:,} images above 1, largest {repeat['largest']:.2f}; an epoch has "
         f"{repeat['epoch_ceil']:,} images (ceil), {repeat['epoch_stochastic']:,.0f} on average (stochastic)",

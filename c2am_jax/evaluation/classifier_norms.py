@@ -15,12 +15,8 @@ QUANTILES = (10, 50, 90)
 
 def classifier_kernels(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Kernels [D, C] of each box classifier, by stage: "" for Mask R-CNN, "s0", "s1", ... for a cascade."""
-    found = {name: _KERNEL.fullmatch(name) for name in params}
-    return {
-        f"s{match[1]}" if match[1] else "": np.asarray(params[name], np.float64)
-        for name, match in sorted(found.items())
-        if match
-    }
+    found = {name: match for name in sorted(params) if (match := _KERNEL.fullmatch(name))}
+    return {f"s{m[1]}" if m[1] else "": np.asarray(params[name], np.float64) for name, m in found.items()}
 
 
 def classifier_norms(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -51,15 +47,7 @@ def weight_norm_table(norms: np.ndarray, categories: CategoryTable) -> dict[str,
       count and norm of each, most frequent first.
     """
     order = np.argsort(-categories.image_count, kind="stable")
-    rows = [
-        {
-            "id": int(categories.ids[k]),
-            "name": categories.names[k],
-            "frequency": categories.frequency[k],
-            "image_count": int(categories.image_count[k]),
-            "norm": float(norms[k]),
-        }
-        for k in order
-    ]
+    table, keys = categories.as_dicts(), ("id", "name", "frequency", "image_count")
+    rows = [{key: table[k][key] for key in keys} | {"norm": float(norms[k])} for k in order]
     groups = group_quantiles(norms[: len(categories)], categories.frequency)
     return {"groups": groups, "background": background_norm(norms, len(categories)), "categories": rows}

@@ -155,13 +155,7 @@ class PictureDetector:
         keep = found["valid"] & (found["scores"] >= self._threshold)
         scores, labels = found["scores"][keep], found["labels"][keep]
         boxes, masks = encode_image(
-            0,
-            found["boxes"][keep],
-            scores,
-            labels,
-            found["masks"][keep],
-            picture.target_hw,
-            np.asarray(picture.hw),
+            0, found["boxes"][keep], scores, labels, found["masks"][keep], picture.target_hw, np.asarray(picture.hw)
         )
         corners = np.array([json.loads(line)["bbox"] for line in boxes]).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]

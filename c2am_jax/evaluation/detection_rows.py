@@ -12,8 +12,7 @@ import numpy as np
 from c2am_jax.data.box_masks import BadMask, check_compressed
 from c2am_jax.data.class_names import Match
 from c2am_jax.data.entries import id_fault, is_finite
-from c2am_jax.data.json_stream import BrokenJson, read_list
-from c2am_jax.data.lvis import AnnotationError
+from c2am_jax.data.json_stream import read_list
 from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import ObjectTable
@@ -55,11 +54,8 @@ class DetectionRows:
           AnnotationError: it is missing or no json.
           UserError: a detection is not one for these images and categories, or its mask is none.
         """
-        try:
-            with open_json(self.path) as file:
-                read_list(file, self.path, self.add)
-        except BrokenJson as error:
-            raise AnnotationError(str(error)) from None
+        with open_json(self.path) as file:
+            read_list(file, self.path, self.add)
         self._check_masks()
 
     def _check_masks(self) -> None:
@@ -97,10 +93,8 @@ class DetectionRows:
             rle = entry["segmentation"]
             compressed = isinstance(rle, dict) and isinstance(rle.get("counts"), str)
             self._require(compressed, "segmentation is not a compressed RLE (size and counts)")
-            size = self._sizes[image]
-            self._require(
-                rle.get("size") == size, f"RLE of size {rle.get('size')}, but image {entry['image_id']} is {size}"
-            )
+            size, given = self._sizes[image], rle.get("size")
+            self._require(given == size, f"RLE of size {given}, but image {entry['image_id']} is {size}")
             self._masks.append((self._place, rle["counts"], size[0] * size[1]))
             if len(self._masks) == MASKS_AT_ONCE:
                 self._check_masks()

@@ -82,9 +82,9 @@ def evaluate(
     Raises:
       UserError: the validation set is missing, or has no class of the detector.
     """
-    split = experiment.eval.split
-    dataset = open_dataset(experiment.data, split)
-    matched = match(classes, dataset.categories, "the detector", str(source_of(experiment.data, split)))
+    data, split = experiment.data, experiment.eval.split
+    dataset = open_dataset(data, split)
+    matched = match(classes, dataset.categories, "the detector", str(source_of(data, split)))
     images = chosen_images(dataset.annotations_path, experiment.eval.subset)
     if images is not None:
         dataset = dataset.of_images(images)
@@ -93,21 +93,13 @@ def evaluate(
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
-    predict = make_predict(mesh, **experiment.data.pixels)
+    predict = make_predict(mesh, **data.pixels)
     shared = folder or as_path(workdir) / "eval" / str(step)
     if jax.process_count() > 1:
         detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process
     with worked_on(shared) as folder:
         left_out = write_predictions(
-            predict,
-            detector,
-            dataset,
-            experiment.data,
-            mesh,
-            folder,
-            shared=shared,
-            classes=matched,
-            batch_size=batch_size,
+            predict, detector, dataset, data, mesh, folder, shared=shared, classes=matched, batch_size=batch_size
         )
         if jax.process_index() > 0:
             return {}

@@ -49,14 +49,14 @@ def write_predictions(
     shared: Path,
     classes: Match,
     batch_size: int,
-    workers: int | None = None,
 ) -> int:
     """Predict every image; write ``detections_bbox.json`` and ``detections_segm.json``.
 
     Detections of classes that the data set does not have are left out; returns how many these are, of all processes.
 
     Every process of a run predicts its share on its own devices and streams it to files of its own, which the first
-    process joins at the end. Masks are pasted and encoded by worker processes while the device predicts on.
+    process joins at the end. Masks are pasted and encoded by worker processes while the device predicts on: one per
+    core, none for 500 images or fewer.
 
     Args:
       predict: from `make_predict`, over `mesh`.
@@ -67,12 +67,11 @@ def write_predictions(
       shared: that all processes see: `folder`, or a remote one.
       classes: the detector's beside those of the data set.
       batch_size: of this process; a multiple of its devices.
-      workers: that encode; default one per core, none for 500 images or fewer.
+
     """
     processes, process = jax.process_count(), jax.process_index()
     detector = jax.device_put(detector, replicated(mesh))
-    if workers is None:
-        workers = os.cpu_count() or 1 if len(dataset) > SMALL else 0
+    workers = os.cpu_count() or 1 if len(dataset) > SMALL else 0
     sizes = dict(zip(dataset.image_id.tolist(), dataset.image_hw, strict=True))
     batches = eval_batches(
         dataset, settings, batch_size=batch_size * processes, process_index=process, process_count=processes
@@ -98,15 +97,10 @@ def write_predictions(
                 keep = found.valid[row].copy()
                 keep[keep] = known[found.labels[row][keep]]
                 left_out += int(found.valid[row].sum() - keep.sum())
-                arguments = (
-                    image_id,
-                    found.boxes[row][keep],
-                    found.scores[row][keep],
-                    category_ids[found.labels[row][keep]],
-                    found.masks[row][keep],
-                    np.asarray(batch.target_hw[row]),
-                    sizes[image_id],
-                )
+                kept = (array[row][keep] for array in (found.boxes, found.scores, found.labels, found.masks))
+                boxes, scores, labels, masks = kept
+                target_hw = np.asarray(batch.target_hw[row])
+                arguments = (image_id, boxes, scores, category_ids[labels], masks, target_hw, sizes[image_id])
                 waiting.append(pool.submit(encode_image, *arguments) if pool else encode_image(*arguments))
             while len(waiting) > (4 * workers if pool else 0):
                 first = waiting.popleft()

@@ -81,9 +81,8 @@ class LVISAP:
         found |= {f"AP{group}": precision[:, :, self.categories.group(group), 0] for group in GROUPS}
         found[f"AR{suffix}"] = recall[..., 0]
         found |= {f"AR{name[0]}{suffix}": recall[..., i] for i, name in enumerate(AREA_NAMES) if i}
-        return {
-            name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in found.items()
-        }
+        counted = {name: values[values > -1] for name, values in found.items()}
+        return {name: float(values.mean()) if values.size else -1.0 for name, values in counted.items()}
 
     def pooled(self) -> dict[str, float]:
         """AP-pool of all categories, APpool, and of rare, common and frequent ones, APpoolr/c/f; see `pooled_ap`."""
@@ -97,23 +96,12 @@ class LVISAP:
 
     def category_table(self) -> list[dict[str, Any]]:
         """A row per category: id, name, frequency, training counts, ground truths, AP, AP50, AP75, AR (-1: absent)."""
-        table, rows = self.categories, []
+        rows = self.categories.as_dicts()
         at = [int(np.flatnonzero(t == IOU_THRESHOLDS)[0]) for t in (0.5, 0.75)]
-        for k, (ap, found) in enumerate(zip(self.category_ap().tolist(), self.results, strict=True)):
-            rows.append(
-                {
-                    "id": int(table.ids[k]),
-                    "name": table.names[k],
-                    "frequency": table.frequency[k],
-                    "image_count": int(table.image_count[k]),
-                    "instance_count": int(table.instance_count[k]),
-                    "ground_truths": found.ground_truths,
-                    "AP": ap,
-                    "AP50": float(found.precision[at[0], :, 0].mean()),
-                    "AP75": float(found.precision[at[1], :, 0].mean()),
-                    "AR": float(found.recall[:, 0].mean()),
-                }
-            )
+        for row, ap, found in zip(rows, self.category_ap().tolist(), self.results, strict=True):
+            at50, at75 = (float(found.precision[t, :, 0].mean()) for t in at)
+            row |= {"ground_truths": found.ground_truths, "AP": ap, "AP50": at50, "AP75": at75}
+            row["AR"] = float(found.recall[:, 0].mean())
         return rows
 
     def thresholds(self) -> list[dict[str, float]]:
@@ -177,15 +165,8 @@ def evaluate_file(
         show(line)
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)
-    problem = Problem(
-        iou_type,
-        truths.objects,
-        found.objects(keep, len(truths.table)),
-        truths.image_hw,
-        truths.not_exhaustive,
-        str(annotations),
-        str(predictions),
-    )
+    detections, files = found.objects(keep, len(truths.table)), (str(annotations), str(predictions))
+    problem = Problem(iou_type, truths.objects, detections, truths.image_hw, truths.not_exhaustive, *files)
     results = _run(problem, int(keep.sum()), workers)
     looked = _evidence(problem, truths, found.objects(best, len(truths.table))) if evidence else None
     return LVISAP(truths.table, results, 0 if fixed else MAX_DETECTIONS, looked)

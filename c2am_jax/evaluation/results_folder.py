@@ -9,22 +9,10 @@ from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import as_path
 
 FILE = "settings.json"  # of an evaluation's folder
-TRAINING_ONLY = frozenset(
-    {
-        "annotations",
-        "images",
-        "max_instances",
-        "sampler",
-        "repeat_threshold",
-        "held_out",
-        "short_sides",
-        "flip_probability",
-        "scale_jitter",
-        "copy_paste",
-        "color_jitter",
-        "workers",
-    }
-)  # of `config.data`
+TRAINING_ONLY = frozenset(  # of `config.data`
+    "annotations images max_instances sampler repeat_threshold held_out short_sides flip_probability scale_jitter "
+    "copy_paste color_jitter workers".split()
+)
 PARTS = {"eval.split": "val", "eval.subset": "all"}  # what is scored, if not all of "val"
 _TEST = ("data.test_annotations", "data.test_images")
 INFERENCE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "calibration.")

@@ -14,15 +14,11 @@ AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "A
 COCO_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (header, *rows)
-    ]
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as they need; the cells of the first `left` begin at the left, all others end at the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    sides = [f"{'<' if place < left else '>'}{width}" for place, width in enumerate(widths)]
+    lines = ("  ".join(map(format, row, sides)) for row in (header, *rows))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -36,7 +32,7 @@ def ap_table(metrics: Mapping[str, float]) -> str:
         if f"{iou_type}/AP" in metrics:
             values = [metrics[f"{iou_type}/{column}"] for column in columns]
             rows.append([iou_type, *(f"{100 * v:.1f}" if v >= 0 else "-" for v in values)])
-    return _table([protocol, *columns], rows)
+    return aligned([protocol, *columns], rows)
 
 
 def pool_line(metrics: Mapping[str, float], iou_type: str) -> str:
@@ -54,7 +50,7 @@ def caps_table(rows: Sequence[Mapping[str, Any]], iou_type: str) -> str:
         for row in rows
     ]
     title = f"{iou_type}: only the best k detections of each image (LVIS: k / classes = 0.25)"
-    return f"{title}\n{_table(['k', 'k / classes', *columns], cells)}"
+    return f"{title}\n{aligned(['k', 'k / classes', *columns], cells)}"
 
 
 def comparison_table(
@@ -66,7 +62,7 @@ def comparison_table(
         return "-" if value == -1 else f"{value:.6f}"
 
     rows = [[name, show(ours[name]), show(value), f"{differences[name]:.1e}"] for name, value in theirs.items()]
-    return _table([iou_type, "ours", "lvis", "difference"], rows)
+    return aligned([iou_type, "ours", "lvis", "difference"], rows)
 
 
 def difference_table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
@@ -80,7 +76,7 @@ def difference_table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]
         for place, (name, form) in enumerate((("A", ".1f"), ("B", ".1f"), ("A - B", "+.1f"))):
             cells = [values[column][place] for column in columns]
             rows.append([f"{iou_type} {name}", *("-" if v is None else f"{100 * v:{form}}" for v in cells)])
-    return _table(["LVIS", *columns], rows)
+    return aligned(["LVIS", *columns], rows)
 
 
 def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:
@@ -95,7 +91,7 @@ def threshold_line(rows: Sequence[Mapping[str, float]], iou_type: str) -> str:
 def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
     """Weight-norm quantiles per frequency group, and background's norm if it has one, of a cascade's `stage`."""
     rows = [[name, *(f"{values[q]:.3f}" for q in QUANTILES)] for name, values in norms["groups"].items()]
-    table = _table([f"classifier weight norm {stage}".rstrip(), *(f"p{q}" for q in QUANTILES)], rows)
+    table = aligned([f"classifier weight norm {stage}".rstrip(), *(f"p{q}" for q in QUANTILES)], rows)
     return table if norms["background"] is None else f"{table}\nbackground {norms['background']:.3f}"
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from c2am_jax.evaluation.tables import aligned
 from c2am_jax.models.detector import MaskRCNN
 from c2am_jax.models.functional import Detector
 from c2am_jax.ops.boxes import pairwise_iou
@@ -37,12 +38,9 @@ def relative(stage: str, error: float) -> Check:
 
 def table(rows: list[Check]) -> str:
     """Aligned columns: stage, metric, error, tolerance, ok."""
-    cells = [("stage", "metric", "error", "tolerance", "ok")]
-    for r in rows:
-        cells.append((r.stage, r.metric, f"{r.error:.2e}", f"{r.tolerance:.0e}", "yes" if r.ok else "NO"))
-    widths = [max(len(row[i]) for row in cells) for i in range(5)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
-    return "\n".join(line.rstrip() for line in lines)
+    header = ("stage", "metric", "error", "tolerance", "ok")
+    cells = [(r.stage, r.metric, f"{r.error:.2e}", f"{r.tolerance:.0e}", "yes" if r.ok else "NO") for r in rows]
+    return aligned(header, cells, left=len(header))
 
 
 class CompiledDetector:
@@ -72,14 +70,7 @@ class CompiledDetector:
 
 
 def match_boxes(
-    boxes: Any,
-    scores: Any,
-    other: Any,
-    other_scores: Any,
-    *,
-    iou: float,
-    labels: Any = None,
-    other_labels: Any = None,
+    boxes: Any, scores: Any, other: Any, other_scores: Any, *, iou: float, labels: Any = None, other_labels: Any = None
 ) -> np.ndarray:
     """Which pairs [n, m] are the same box: IoU at least `iou`, scores within 1e-4, equal labels if given."""
     same = np.asarray(pairwise_iou(jnp.asarray(boxes), jnp.asarray(other))) >= iou

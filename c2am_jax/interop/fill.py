@@ -28,12 +28,7 @@ def classifier_row_factors(rows: int) -> np.ndarray:
 
 
 def fill(
-    name: str,
-    shape: Sequence[int],
-    seed: int,
-    *,
-    gains: Sequence[tuple[str, float]] = (),
-    graded: bool = False,
+    name: str, shape: Sequence[int], seed: int, *, gains: Sequence[tuple[str, float]] = (), graded: bool = False
 ) -> np.ndarray:
     """Value of the tensor with PyTorch's `name` and `shape`, float32.
 

@@ -105,15 +105,14 @@ def nchw(x: jax.Array) -> np.ndarray:
 def _rpn(recording, detector, output):
     model = detector.model
     settings = model.settings.rpn
-    anchors = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
-    rows = [relative("base anchors", recording.error("base_anchors", np.stack(anchors)))]
+    base = [base_anchors(s, settings.anchor_scale, settings.anchor_ratios) for s in settings.strides]
+    rows = [relative("base anchors", recording.error("base_anchors", np.stack(base)))]
     grid = model.rpn_head.grid([cls.shape[1:3] for cls, _ in output])
     for level, ((cls, reg), first, end) in enumerate(zip(output, grid.starts[:-1], grid.starts[1:], strict=True), 2):
         rows.append(relative(f"RPN logits P{level}", recording.error(f"rpn_cls_P{level}", nchw(cls))))
         rows.append(relative(f"RPN deltas P{level}", recording.error(f"rpn_bbox_P{level}", nchw(reg))))
-        rows.append(
-            relative(f"anchors P{level}", recording.error(f"anchors_P{level}", grid.boxes(jnp.arange(first, end))))
-        )
+        anchors = grid.boxes(jnp.arange(first, end))
+        rows.append(relative(f"anchors P{level}", recording.error(f"anchors_P{level}", anchors)))
     return rows
 
 
@@ -121,13 +120,8 @@ def _proposals(recording: Recording, proposals: Proposals, prefix: str) -> list[
     shares = []
     for i in range(recording.images):
         valid = np.asarray(proposals.valid[i])
-        pairs = match_boxes(
-            proposals.boxes[i][valid],
-            proposals.scores[i][valid],
-            recording[f"{prefix}proposals_{i}"],
-            recording[f"{prefix}proposal_scores_{i}"],
-            iou=0.999,
-        )
+        recorded = recording[f"{prefix}proposals_{i}"], recording[f"{prefix}proposal_scores_{i}"]
+        pairs = match_boxes(proposals.boxes[i][valid], proposals.scores[i][valid], *recorded, iou=0.999)
         shares.append(unmatched(pairs))
     stage = "proposals, training" if prefix else "proposals, test"
     return [Check(stage, "share without partner", max(shares), 0.005)]
@@ -217,30 +211,24 @@ def _detections(recording: Recording, detections: Detections) -> list[Check]:
     for i in range(recording.images):
         valid = detections.valid[i]
         boxes = detections.boxes[i][valid] / recording.scale
-        pairs = match_boxes(
-            recording[f"pred_boxes_{i}"],
-            recording[f"pred_scores_{i}"],
-            boxes,
-            detections.scores[i][valid],
-            iou=0.99,
-            labels=recording[f"pred_labels_{i}"],
-            other_labels=detections.labels[i][valid],
-        )
+        recorded = recording[f"pred_boxes_{i}"], recording[f"pred_scores_{i}"]
+        labels = {"labels": recording[f"pred_labels_{i}"], "other_labels": detections.labels[i][valid]}
+        pairs = match_boxes(*recorded, boxes, detections.scores[i][valid], iou=0.99, **labels)
         missing.append(unmatched(pairs))
         shape = recording[f"pred_mask_shape_{i}"]
         hw = (int(shape[1]), int(shape[2]))
         bits = recording[f"pred_mask_bits_{i}"]
-        recorded = np.unpackbits(bits, axis=1)[:, : hw[0] * hw[1]].reshape(-1, *hw).astype(bool)
+        masks = np.unpackbits(bits, axis=1)[:, : hw[0] * hw[1]].reshape(-1, *hw).astype(bool)
         areas = []
         for row, partner in zip(np.flatnonzero(pairs.any(1)), pairs.argmax(1)[pairs.any(1)], strict=True):
             probability = detections.masks[i][valid][partner]
             region, (top, left) = paste_probabilities(probability, boxes[partner], hw)
             area = recording[f"pred_mask_area_{i}"][row]
             areas.append(abs(float((region >= 0.5).sum()) - area) / max(area, 1))
-            if row < len(recorded):
+            if row < len(masks):
                 own = np.zeros(hw, np.float32)
                 own[top : top + region.shape[0], left : left + region.shape[1]] = region
-                far, unlike, union = differing_pixels(own, recorded[row])
+                far, unlike, union = differing_pixels(own, masks[row])
                 distance.append(far)
                 different, covered = different + unlike, covered + union
                 mask_error.append(np.abs(probability - recording[f"pred_mask28_{i}"][row]).max())

@@ -27,11 +27,8 @@ FLIPPED = 3e-2
 CHAIN = 1e-2  # a proposal more or less, by the same noise, changes the losses of a whole chain by this much
 REFINED = 1e-2  # px, between boxes that a stage of a cascade refined here and there
 RPN_NAMES = {"rpn_cls": ("loss_rpn_cls",), "rpn_box": ("loss_rpn_bbox",)}
-ROI_NAMES = {
-    "cls": ("loss_cls", "loss_cls_classes", "loss_cls_objectness"),
-    "box": ("loss_bbox",),
-    "mask": ("loss_mask",),
-}
+CLS_NAMES = ("loss_cls", "loss_cls_classes", "loss_cls_objectness")
+ROI_NAMES = {"cls": CLS_NAMES, "box": ("loss_bbox",), "mask": ("loss_mask",)}
 
 
 def recorded_names(stages: int) -> dict[str, tuple[str, ...]]:
@@ -194,21 +191,13 @@ def _mask_targets(recording: Recording, inputs: Inputs, rois: RoISamples, stage:
     most = int(positive.sum(1).max())
     chosen = (rois.gt_index[:, :most], rois.boxes[:, :most])
     full = np.asarray(crop(inputs.masks, inputs.mask_frames, *chosen))[positive[:, :most]] > 0
-    boxes = np.asarray(inputs.boxes)
-    stored = [
-        [box_frame(m, b) for m, b in zip(ms, bs, strict=True)]
-        for ms, bs in zip(np.asarray(inputs.masks), boxes, strict=True)
-    ]
+    of_images = zip(np.asarray(inputs.masks), np.asarray(inputs.boxes), strict=True)
+    stored = [[box_frame(m, b) for m, b in zip(*masks_and_boxes, strict=True)] for masks_and_boxes in of_images]
     framed = np.asarray(crop(jnp.asarray(np.array(stored)), inputs.boxes, *chosen))[positive[:, :most]] > 0
     union = np.maximum((framed | expected).sum((1, 2)), 1)
     iou = np.where((framed | expected).any((1, 2)), (framed & expected).sum((1, 2)) / union, 1)
     return [
-        Check(
-            f"mask targets, full-size masks{at}",
-            "share of bits different",
-            float(np.mean(full != expected)),
-            0.005,
-        ),
+        Check(f"mask targets, full-size masks{at}", "share of bits different", float(np.mean(full != expected)), 0.005),
         Check(f"mask targets, box-frame masks{at}", "1 - IoU, mean", float(1 - iou.mean()), 0.03),
     ]
 

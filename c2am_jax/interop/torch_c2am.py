@@ -46,11 +46,7 @@ class C2AMLoss(nn.Module):
     """C2AM (Eqs. 6-7) from the logits ``s cos(theta_j)`` and the predictor's weights."""
 
     def __init__(
-        self,
-        scale: float = 30.0,
-        alpha: float = 0.5,
-        max_margin: float = math.pi / 2,
-        background_margin: bool = True,
+        self, scale: float = 30.0, alpha: float = 0.5, max_margin: float = math.pi / 2, background_margin: bool = True
     ):
         """`background_margin` False: samples of background (the last class) get no margins."""
         super().__init__()

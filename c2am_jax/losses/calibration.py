@@ -76,11 +76,7 @@ def logn_logits(
 
 
 def fracal_scores(
-    logits: Float[Array, "n k1"],
-    image_frequency: Float[Array, " k"],
-    dimension: Float[Array, " k"],
-    *,
-    power: float,
+    logits: Float[Array, "n k1"], image_frequency: Float[Array, " k"], dimension: Float[Array, " k"], *, power: float
 ) -> Float[Array, "n k1"]:
     """FRACAL for softmax heads (Alexandridis et al., CVPR 2025; rules of its `fracal_bbox_head`).
 

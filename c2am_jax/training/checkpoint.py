@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.checks import WrongSetting
 from c2am_jax.errors import UserError
-from c2am_jax.experiment import Experiment
+from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
 
@@ -37,7 +37,7 @@ FIXED = ("model.", "loss.", "data.name", "train.trainable")
 FREE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "model.backbone.remat")
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """A folder of checkpoints in a workdir; use as a context manager, which waits for the last save."""
 
     def __init__(
@@ -67,10 +67,6 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
         )
-
-    def __enter__(self) -> "Checkpoints":
-        """The open folder."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *error: Any) -> None:
         """Wait for the last save. Raises UserError if it failed, unless another error is on its way."""
@@ -241,7 +237,7 @@ class Checkpoints:
         self._checkpointer.reload()
 
 
-class BestCheckpoint:
+class BestCheckpoint(contextlib.AbstractContextManager["BestCheckpoint"]):
     """The checkpoint with the best evaluation so far, in the folder ``best`` of a workdir; a context manager."""
 
     METRICS = ("segm/AP", "bbox/AP")  # the first that an evaluation has counts
@@ -250,10 +246,6 @@ class BestCheckpoint:
         """`experiment` is stored with it."""
         self._checkpoints = Checkpoints(workdir, keep=1, experiment=experiment, name="best")
         self._record = as_path(workdir) / "best.json"
-
-    def __enter__(self) -> "BestCheckpoint":
-        """Offers go to the folder until the end of the context."""
-        return self
 
     def __exit__(self, *error: Any) -> None:
         """Wait for the last save."""
@@ -320,7 +312,9 @@ def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -
     trained = bool(saved_steps(as_path(workdir) / "checkpoints"))
     if path.is_file() and trained:  # a run that never saved binds nobody
         refused, allowed = [], []
-        for key, (there, now) in _differences(_as_written_now(_read(path)), new).items():
+        before, after = flat(_as_written_now(_read(path))), flat(new)
+        for key in (key for key in sorted({*before, *after}) if before.get(key) != after.get(key)):
+            there, now = before.get(key), after.get(key)
             changed = bool(there or now)  # a key of newer versions is as good as an empty one
             fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
             (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
@@ -346,12 +340,3 @@ def _as_written_now(tree: dict[str, Any]) -> dict[str, Any]:
         return Experiment.from_dict(tree).as_json()
     except WrongSetting:
         return tree  # the comparison will name what is not known any more
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
-        for key in sorted(set(old) | set(new)):
-            found |= _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
-        return found
-    return {} if old == new else {prefix: (old, new)}

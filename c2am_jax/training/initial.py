@@ -11,7 +11,7 @@ import numpy as np
 
 from c2am_jax import files
 from c2am_jax.data.class_names import FILE, read_categories
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, first_of
 from c2am_jax.experiment import IMAGENET, RANDOM, Experiment, TrainSettings
 from c2am_jax.files import as_path
 from c2am_jax.models.freezing import select
@@ -83,11 +83,11 @@ def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequen
     frozen = [name for name in detector.rest if name.endswith(".kernel") and name not in taken.given]
     if frozen and schedule.init == RANDOM:
         setting = "config.train.trainable" if schedule.trainable else "config.model.backbone.frozen_stages"
-        raise _frozen_random(schedule, f"{setting} ({_listed(frozen)})")
+        raise _frozen_random(schedule, f"{setting} ({first_of(frozen, 3)})")
     if frozen:
         raise UserError(
-            f"{schedule.init} has no weights for {_listed(frozen)}, which this run freezes: random weights would stay "
-            "as they are. Name weights that have them with --config.train.init, or let them train "
+            f"{schedule.init} has no weights for {first_of(frozen, 3)}, which this run freezes: random weights would "
+            "stay as they are. Name weights that have them with --config.train.init, or let them train "
             "(config.train.trainable, config.model.backbone.frozen_stages)"
         )
     return taken.detector
@@ -213,8 +213,3 @@ def weights_of_workdir(
         raise UserError(f"{workdir / folder}: {NO_CHECKPOINT}")
     with Checkpoints(workdir, name=folder) as checkpoints:
         return checkpoints.load_arrays(step)
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -24,6 +24,7 @@ from c2am_jax.files import as_path, is_remote
 from c2am_jax.mesh import data_mesh, on_devices, replicated
 from c2am_jax.storage import remote_errors
 from c2am_jax.structures import Batch
+from c2am_jax.training import preconditions
 from c2am_jax.training.categories import write_categories
 from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
 from c2am_jax.training.held_out import epoch_end
@@ -32,14 +33,6 @@ from c2am_jax.training.metrics import MetricWriter, means
 from c2am_jax.training.nonfinite import write_batch
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.ownership import Ownership
-from c2am_jax.training.preconditions import (
-    check_files,
-    check_first_start,
-    check_places,
-    check_space,
-    open_splits,
-    resumed,
-)
 from c2am_jax.training.profiling import StepTrace
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, class_statistics, init_state
@@ -68,7 +61,7 @@ def train(
       Stopped: the machine (SIGTERM) or the user (Ctrl-C) asked to stop; the state is saved, the same call resumes.
     """
     workdir, settings, mesh = as_path(workdir), settings_of(experiment), data_mesh()
-    check_places(experiment, workdir)
+    preconditions.check_places(experiment, workdir)
     refuse_calibration(experiment)
     check_batch_size(settings, mesh)
     check_start(experiment, workdir)
@@ -79,10 +72,10 @@ def train(
         owner = stack.enter_context(Ownership(workdir))
 
         # Data
-        check_files(experiment)
+        preconditions.check_files(experiment)
         fetch(settings, workdir)
         local = not is_remote(experiment.data.dir)  # of a bucket, each machine has a copy of its own
-        opened = functools.partial(open_splits, experiment)
+        opened = functools.partial(preconditions.open_splits, experiment)
         dataset, notes = _first_then_others(opened) if local else opened()
         check_config(workdir, experiment, write=is_first)
         if is_first:
@@ -95,15 +88,15 @@ def train(
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep, experiment=experiment))
         best = stack.enter_context(BestCheckpoint(workdir, experiment))
         if not checkpoints.steps:
-            check_first_start(workdir)
+            preconditions.check_first_start(workdir)
             detector = initial_weights(settings, detector, dataset.categories.names)
         first = init_state(detector, loss_state, make_optimizer(settings, schedule.rate))
         state, weights = jax.device_put(first, replicated(mesh)), f"weights from {settings.init}"
         if checkpoints.steps:
             state = checkpoints.load(state)
             weights = f"resumed from step {int(state.step)}"
-            schedule = resumed(schedule, checkpoints, int(state.step), dataset, experiment)
-        check_space(workdir, state, schedule)
+            schedule = preconditions.resumed(schedule, checkpoints, int(state.step), dataset, experiment)
+        preconditions.check_space(workdir, state, schedule)
         start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
         step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:
@@ -119,15 +112,9 @@ def train(
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
 
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
-            return train_batches(
-                dataset,
-                experiment.data,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                start_step=from_step + schedule.offset,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
+            process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+            given = {"batch_size": settings.batch_size, "seed": settings.seed, **process}
+            return train_batches(dataset, experiment.data, start_step=from_step + schedule.offset, **given)
 
         def score(done: int) -> dict[str, float]:
             asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"

@@ -1,5 +1,6 @@
 """Where numbers of a run go: metrics.jsonl and TensorBoard event files."""
 
+import contextlib
 import io
 import json
 import logging
@@ -39,7 +40,7 @@ def means(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: float(np.mean(numbers)) for name, numbers in found.items()}
 
 
-class MetricWriter:
+class MetricWriter(contextlib.AbstractContextManager["MetricWriter"]):
     """Writes scalars of a step to ``metrics.jsonl`` (one object a line) and to event files in `workdir`.
 
     Those of a workdir in a bucket grow in a local folder, `folder`, and go to the bucket at each `publish`. A context
@@ -112,10 +113,6 @@ class MetricWriter:
             self._mirror.publish()
         except StorageError as error:
             _LOG.error("metrics wait in %s until the bucket takes them: %s", self.folder, error)
-
-    def __enter__(self) -> "MetricWriter":
-        """Its methods may be called until the context ends."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """`close`; if another error is on its way, its own is logged."""

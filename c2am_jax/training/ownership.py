@@ -243,12 +243,8 @@ class Ownership:
 
     def _lapses(self, owner: Claim, version: Any) -> bool:
         """Wait for a sign of life of an owner on another machine; True if none came. Raises UserError if one came."""
-        _LOG.info(
-            "%s is claimed by %s: waiting up to %.0f s for a sign of life, in case it is dead",
-            self._workdir,
-            owner.text,
-            LAPSE_S,
-        )
+        waiting = "%s is claimed by %s: waiting up to %.0f s for a sign of life, in case it is dead"
+        _LOG.info(waiting, self._workdir, owner.text, LAPSE_S)
         until = time.monotonic() + LAPSE_S
         while time.monotonic() < until:
             time.sleep(min(1.0, BEAT_S / 4))

@@ -69,13 +69,7 @@ def _check_evaluation(experiment: Experiment, validation: PreparedDataset) -> No
     data = experiment.data
     if not len(validation):
         raise UserError(f"{source_of(data, 'val')} has no image to evaluate")
-    evaluation_steps(
-        validation,
-        short_side=data.test_short_side,
-        max_side=data.max_side,
-        buckets=data.buckets,
-        batch_size=experiment.eval.batch_size,
-    )
+    evaluation_steps(validation, **data.evaluation_sizes, batch_size=experiment.eval.batch_size)
 
 
 def check_space(workdir: Path, state: Any, schedule: Schedule) -> None:
@@ -89,12 +83,8 @@ def check_space(workdir: Path, state: Any, schedule: Schedule) -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     saves = schedule.last_step // train.checkpoint_every + 1
     needed = size * (min(saves, train.keep + 1) + (2 if train.eval_every else 0))
-    there = sum(
-        file.stat().st_size
-        for folder in ("checkpoints", "best")
-        for file in (workdir / folder).rglob("*")
-        if file.is_file()
-    )
+    files = [file for folder in ("checkpoints", "best") for file in (workdir / folder).rglob("*") if file.is_file()]
+    there = sum(file.stat().st_size for file in files)
     free = shutil.disk_usage(workdir).free
     if free + there < needed:
         raise UserError(

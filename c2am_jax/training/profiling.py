@@ -14,7 +14,7 @@ _LOG = logging.getLogger(__name__)
 SKIPPED = 2  # steps of a run before the trace: compilation, and the first step after it
 
 
-class StepTrace:
+class StepTrace(contextlib.AbstractContextManager["StepTrace"]):
     """Traces `steps` training steps into `folder`, from the third step of this run on; 0 steps: nothing.
 
     The detector's parts carry names (`jax.named_scope`), which `python -m benchmarks.train_step --parts DIR` adds up.
@@ -24,10 +24,6 @@ class StepTrace:
         """`start` is the first step of this run, which after a restart is not 0."""
         self._folder, self._first, self._stop = folder, start + SKIPPED, start + SKIPPED + steps
         self._running: contextlib.ExitStack | None = None
-
-    def __enter__(self) -> "StepTrace":
-        """Its `step` may be used until the context ends."""
-        return self
 
     def __exit__(self, *_: Any) -> None:
         """A run that ends inside the traced steps still has its trace."""

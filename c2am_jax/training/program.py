@@ -20,8 +20,6 @@ from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import build_detector, init_state
 from c2am_jax.training.step import configured_step
 
-PROGRAMS = ("train", "predict")
-
 
 def abstract_batch(experiment: Experiment, mesh: Mesh, images: int) -> Batch:
     """Shapes and placement of a global batch."""
@@ -83,7 +81,7 @@ def describe(experiment: Experiment, mesh: Mesh, program: str = "train") -> Comp
     Args:
       experiment: whose step or prediction.
       mesh: devices, there or not (`ahead.topology`).
-      program: of PROGRAMS.
+      program: "train" or "predict".
 
     Returns:
       The program's text with "program", "devices", "bucket", "images_per_device", "parameters" that train, "jax", and

@@ -60,12 +60,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
         return jax.lax.map(alone, one_by_one)
 
     program = ImageProgram(
-        losses,
-        mesh,
-        **experiment.data.pixels,
-        seed=schedule.seed,
-        compute_dtype=schedule.compute_dtype,
-        per_image=True,
+        losses, mesh, **experiment.data.pixels, seed=schedule.seed, compute_dtype=schedule.compute_dtype, per_image=True
     )
     return int(state.step), jax.tree.map(np.asarray, program(state, on_devices(batch, mesh), bucket))
 

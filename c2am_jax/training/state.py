@@ -51,12 +51,8 @@ class TrainState:
 def class_statistics(dataset: PreparedDataset) -> ClassStatistics:
     """Counts of the training set's classes, for methods that use them."""
     table, per_image = dataset.categories, np.diff(dataset.label_offset)
-    return ClassStatistics(
-        table.instance_count.astype(np.float64),
-        table.image_count.astype(np.float64),
-        int((per_image > 0).sum()),
-        trees_of(dataset),
-    )
+    instances, images = table.instance_count.astype(np.float64), table.image_count.astype(np.float64)
+    return ClassStatistics(instances, images, int((per_image > 0).sum()), trees_of(dataset))
 
 
 def build_detector(

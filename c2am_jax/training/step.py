@@ -83,12 +83,7 @@ def make_train_step(
 
 def configured_step(experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh) -> ImageProgram:
     """`make_train_step` with what `config.data` and `config.train` say."""
-    schedule = experiment.train
+    pixels, run = experiment.data.pixels, experiment.train
     return make_train_step(
-        optimizer,
-        mesh,
-        **experiment.data.pixels,
-        seed=schedule.seed,
-        accumulate=schedule.accumulate,
-        compute_dtype=schedule.compute_dtype,
+        optimizer, mesh, **pixels, seed=run.seed, accumulate=run.accumulate, compute_dtype=run.compute_dtype
     )

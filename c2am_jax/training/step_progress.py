@@ -21,7 +21,7 @@ class _Mark(NamedTuple):
     seconds: float  # of them
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """Steps, their rate and the time that is left, for the loop to tell what happens; a context manager.
 
     The rate counts training only: the first step of each padded shape, which compiles, and what happens inside `pause`
@@ -60,10 +60,6 @@ class Progress:
         self._left_out = 0.0
         self._logged = self._said = self._mark(start)
         self._said_at = -math.inf
-
-    def __enter__(self) -> "Progress":
-        """It may be told of steps until the context ends."""
-        return self
 
     def __exit__(self, *error: Any) -> None:
         """Close the bar."""

@@ -125,9 +125,5 @@ class Watchdog:
             usual, waited = statistics.median(self._seconds), time.monotonic() - last
             if waited > max(self._factor * usual, self._at_least):
                 self._warned = True
-                _LOG.warning(
-                    "a step takes %.0f s so far, the usual ones %.2f s: is a host, the data folder or the checkpoint "
-                    "store hanging?",
-                    waited,
-                    usual,
-                )
+                doubt = "is a host, the data folder or the checkpoint store hanging?"
+                _LOG.warning("a step takes %.0f s so far, the usual ones %.2f s: %s", waited, usual, doubt)

@@ -6,17 +6,18 @@ agnostic. In PyTorch's layout the class is the first axis of all of them: [C, D]
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, first_of
 
 Arrays = dict[str, np.ndarray]
 
 _OF_CLASSES = re.compile(r"\.(fc_cls|fc_reg|conv_logits|cls_extra)\.")
-_LISTED = 5  # names in a message
+_listed = functools.partial(first_of, most=5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,3 @@ def _taken(
     rows = own[: len(own) - behind].reshape(-1, each, *own.shape[1:]).copy()
     rows[list(known)] = there[list(known.values())]
     return np.concatenate([rows.reshape(-1, *own.shape[1:]), theirs[len(theirs) - behind :]]).astype(np.float32)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

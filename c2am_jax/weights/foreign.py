@@ -6,6 +6,7 @@ Mask R-CNNs. Files: ``.safetensors``, ``.npz`` and ``.pth``, all without torch. 
 """
 
 import dataclasses
+import functools
 import json
 import re
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, first_of
 from c2am_jax.weights import regression
 from c2am_jax.weights.names import Shapes, from_torch, torch_name, torch_shape
 from c2am_jax.weights.torch_files import arrays_in, read_torch
@@ -23,6 +24,7 @@ from c2am_jax.weights.torch_files import arrays_in, read_torch
 Arrays = dict[str, np.ndarray]
 
 PIXELS = ("rgb", "bgr")
+_listed = functools.partial(first_of, most=4, separator="; ")
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 # What a file may hold beside a detector's weights: counters, the preprocessor's constants, ImageNet's classifier.
 _IGNORED = re.compile(r"num_batches_tracked$|^data_preprocessor\.|^fc\.(weight|bias)$|cum_samples$|^pixel_(mean|std)$")
@@ -241,8 +243,3 @@ def fit(arrays: Mapping[str, np.ndarray], shapes: Shapes, *, source: str, reset_
 
 def _of_backbone(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith("backbone.")]
-
-
-def _listed(texts: list[str], most: int = 4) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return "; ".join(texts[:most]) + more

@@ -17,13 +17,7 @@ import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 def torch_name(name: str) -> str:

@@ -24,21 +24,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_CHANGES_NOTHING = {
-    "dict",
-    "list",
-    "tuple",
-    "len",
-    "range",
-    "str",
-    "int",
-    "float",
-    "min",
-    "max",
-    "sum",
-    "sorted",
-    "round",
-}
+_CHANGES_NOTHING = set("dict list tuple len range str int float min max sum sorted round".split())
 _LARGEST = 10_000  # entries of a list or text that an expression makes
 
 

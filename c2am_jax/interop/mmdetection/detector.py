@@ -2,16 +2,9 @@
 
 from collections.abc import Mapping
 
+from c2am_jax.interop.mmdetection import parts
 from c2am_jax.interop.mmdetection.groups import Group, Notes, Refused, attempt, nothing_left
 from c2am_jax.interop.mmdetection.heads import roi_head_rules, test_rules
-from c2am_jax.interop.mmdetection.parts import (
-    box_stds,
-    copy_values,
-    matching_of,
-    nms_threshold,
-    sampling_of,
-    smooth_l1_beta,
-)
 from c2am_jax.interop.mmdetection.pictures import preprocessor_rules
 
 DETECTORS = ("MaskRCNN", "CascadeRCNN")
@@ -53,16 +46,9 @@ def _backbone(model: Group, top: Group, notes: Notes) -> None:
     backbone = model.group("backbone")
     backbone.need("type", "ResNet")
     depth = backbone.need("depth", 50, 101)
-    backbone.need("style", "pytorch", default="pytorch")
-    backbone.need("in_channels", 3, default=3)
-    backbone.need("num_stages", 4, default=4)
-    backbone.need("out_indices", [0, 1, 2, 3], default=(0, 1, 2, 3))
-    backbone.need("strides", [1, 2, 2, 2], default=(1, 2, 2, 2))
-    backbone.need("dilations", [1, 1, 1, 1], default=(1, 1, 1, 1))
-    for name in ("deep_stem", "avg_down"):
-        backbone.need(name, False, default=False)
-    for name in ("dcn", "plugins", "conv_cfg"):
-        backbone.need(name, None, default=None)
+    backbone.need_defaults(style="pytorch", in_channels=3, num_stages=4, out_indices=[0, 1, 2, 3])
+    backbone.need_defaults(strides=[1, 2, 2, 2], dilations=[1, 1, 1, 1], deep_stem=False, avg_down=False)
+    backbone.need_defaults(dcn=None, plugins=None, conv_cfg=None)
     backbone.skip("stage_with_dcn", "zero_init_residual")
     notes.found("model.backbone.depth", depth, backbone.key("depth"))
     notes.found("model.backbone.frozen_stages", backbone.take("frozen_stages", -1), backbone.key("frozen_stages"))
@@ -75,10 +61,9 @@ def _backbone(model: Group, top: Group, notes: Notes) -> None:
 def _norm(backbone: Group) -> str:
     norm, fixed = backbone.group("norm_cfg"), backbone.take("norm_eval", True)
     kind = norm.need("type", "BN", "SyncBN", "GN", default="BN")
-    norm.need("requires_grad", True, default=True)
-    norm.need("eps", 1e-5, default=1e-5)
+    norm.need_defaults(requires_grad=True, eps=1e-5)
     if kind == "GN":
-        norm.need("num_groups", 32, default=32)
+        norm.need_defaults(num_groups=32)
         return "group_norm"
     if fixed:
         return "frozen_bn"
@@ -121,33 +106,26 @@ def _neck(neck: Group, notes: Notes) -> None:
     neck.need("type", "FPN")
     neck.need("in_channels", [256, 512, 1024, 2048])
     neck.need("num_outs", 5)
-    neck.need("start_level", 0, default=0)
-    neck.need("end_level", -1, default=-1)
-    for name in ("add_extra_convs", "relu_before_extra_convs", "no_norm_on_lateral"):
-        neck.need(name, False, default=False)
-    for name in ("conv_cfg", "act_cfg"):
-        neck.need(name, None, default=None)
-    neck.need("upsample_cfg", {"mode": "nearest"}, default={"mode": "nearest"})
+    neck.need_defaults(start_level=0, end_level=-1, add_extra_convs=False, relu_before_extra_convs=False)
+    neck.need_defaults(no_norm_on_lateral=False, conv_cfg=None, act_cfg=None, upsample_cfg={"mode": "nearest"})
     notes.found("model.fpn.channels", neck.take("out_channels"), neck.key("out_channels"))
     norm = neck.group("norm_cfg")
     if norm.values:
         norm.need("type", "GN")
         norm.need("num_groups", 32)
-        norm.need("requires_grad", True, default=True)
+        norm.need_defaults(requires_grad=True)
         notes.found("model.fpn.norm", "group_norm", neck.key("norm_cfg"))
 
 
 def _rpn(head: Group, notes: Notes) -> None:
     channels = notes.values.get("model.fpn.channels", (256,))[0]
     head.need("type", "RPNHead")
-    head.need("num_classes", 1, default=1)
-    head.need("num_convs", 1, default=1)
-    head.need("reg_decoded_bbox", False, default=False)
+    head.need_defaults(num_classes=1, num_convs=1, reg_decoded_bbox=False)
     for name in ("in_channels", "feat_channels"):
         head.need(name, channels, default=256)
     anchors = head.group("anchor_generator")
     anchors.need("type", "AnchorGenerator")
-    anchors.need("center_offset", 0.0, default=0.0)
+    anchors.need_defaults(center_offset=0.0)
     if anchors.has("octave_base_scale"):
         anchors.need("scales_per_octave", 1)
         name, scales = "octave_base_scale", [anchors.take("octave_base_scale")]
@@ -160,31 +138,30 @@ def _rpn(head: Group, notes: Notes) -> None:
     notes.found("model.rpn.anchor_scale", float(scales[0]), anchors.key(name))
     notes.found("model.rpn.anchor_ratios", tuple(map(float, anchors.take("ratios"))), anchors.key("ratios"))
     notes.found("model.rpn.strides", strides, anchors.key("strides"))
-    if box_stds(head.group("bbox_coder")) != (1.0, 1.0, 1.0, 1.0):
+    if parts.box_stds(head.group("bbox_coder")) != (1.0, 1.0, 1.0, 1.0):
         raise Refused(f"{head.key('bbox_coder.target_stds')}: here they are 1.0")
     loss = head.group("loss_cls")
     loss.need("type", "CrossEntropyLoss")
     loss.need("use_sigmoid", True)
-    loss.need("loss_weight", 1.0, default=1.0)
-    smooth_l1_beta(head.group("loss_bbox"), "model.rpn.smooth_l1_beta", notes)
+    loss.need_defaults(loss_weight=1.0)
+    parts.smooth_l1_beta(head.group("loss_bbox"), "model.rpn.smooth_l1_beta", notes)
 
 
 def _proposals(train: Group, test: Group, notes: Notes) -> None:
     rpn = train.group("rpn")
-    assigner = matching_of(rpn)
-    assigner.need("match_low_quality", True, default=True)
-    names = {"pos_iou_thr": "positive_iou", "neg_iou_thr": "negative_iou"}
-    copy_values(assigner, notes, "model.rpn.", {**names, "min_pos_iou": "min_positive_iou"})
-    copy_values(sampling_of(rpn, False), notes, "model.rpn.", {"num": "samples", "pos_fraction": "positive_fraction"})
-    copy_values(rpn, notes, "model.rpn.", {"allowed_border": "allowed_border"})
+    assigner, sampler = parts.matching_of(rpn), parts.sampling_of(rpn, False)
+    assigner.need_defaults(match_low_quality=True)
+    names = {"pos_iou_thr": "positive_iou", "neg_iou_thr": "negative_iou", "min_pos_iou": "min_positive_iou"}
+    parts.copy_values(assigner, notes, "model.rpn.", names)
+    parts.copy_values(sampler, notes, "model.rpn.", {"num": "samples", "pos_fraction": "positive_fraction"})
+    parts.copy_values(rpn, notes, "model.rpn.", {"allowed_border": "allowed_border"})
     limits = {}
     for group, split in ((train.group("rpn_proposal"), "train"), (test.group("rpn"), "test")):
-        group.need("min_bbox_size", 0, default=0)
-        group.need("nms_across_levels", False, default=False)
+        group.need_defaults(min_bbox_size=0, nms_across_levels=False)
         group.skip("nms_post")
         most = "max_num" if group.has("max_num") else "max_per_img"
-        copy_values(group, notes, "model.rpn.", {"nms_pre": f"pre_nms_{split}", most: f"post_nms_{split}"})
-        limits[split] = nms_threshold(group), group.key("nms")
+        parts.copy_values(group, notes, "model.rpn.", {"nms_pre": f"pre_nms_{split}", most: f"post_nms_{split}"})
+        limits[split] = parts.nms_threshold(group), group.key("nms")
     if limits["train"][0] != limits["test"][0]:
         raise Refused(f"{limits['test'][1]}: another IoU than in training ({limits['train'][0]}); here it is one")
     notes.found("model.rpn.nms_iou", *limits["train"])

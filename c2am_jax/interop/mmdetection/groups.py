@@ -78,6 +78,11 @@ class Group:
             raise Refused(f"{self.key(name)}={shortened(value)} (must be {' or '.join(map(str, allowed))})")
         return value
 
+    def need_defaults(self, **values: Any) -> None:
+        """Keys that may say nothing else than MMDetection's default, here `values`. Raises Refused."""
+        for name, value in values.items():
+            self.need(name, value, default=value)
+
     def group(self, name: str) -> "Group":
         """The dict of a key; an empty one if it is missing or None. Raises Refused for anything else."""
         found = self.groups(name)
@@ -121,10 +126,10 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def shortened(value: Any, most: int = 60) -> str:
-    """A value as one line of at most `most` letters."""
+def shortened(value: Any) -> str:
+    """A value as one line of at most 60 letters."""
     text = " ".join(str(value).split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def attempt(notes: Notes, part: Callable[..., Any], *arguments: Any) -> Any:

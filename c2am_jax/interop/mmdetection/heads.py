@@ -3,15 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from c2am_jax.interop.mmdetection import parts
 from c2am_jax.interop.mmdetection.groups import Group, Notes, Refused
-from c2am_jax.interop.mmdetection.parts import (
-    box_stds,
-    copy_values,
-    matching_of,
-    nms_threshold,
-    sampling_of,
-    smooth_l1_beta,
-)
 
 
 def roi_head_rules(head: Group, train: Group, notes: Notes) -> None:
@@ -58,15 +51,13 @@ def _extractor(extractor: Group, key: str, notes: Notes) -> None:
     _once(notes, "model.box_head.finest_scale", extractor.take("finest_scale", 56), extractor.key("finest_scale"))
     layer = extractor.group("roi_layer")
     layer.need("type", "RoIAlign")
-    layer.need("sampling_ratio", 0, default=0)
-    layer.need("aligned", True, default=True)
-    layer.need("pool_mode", "avg", default="avg")
+    layer.need_defaults(sampling_ratio=0, aligned=True, pool_mode="avg")
     notes.found(f"{key}pool_size", layer.take("output_size"), layer.key("output_size"))
 
 
 def _stage(settings: Group, notes: Notes) -> float:
     """What trains a stage; its IoU."""
-    assigner, sampler = matching_of(settings), sampling_of(settings, True)
+    assigner, sampler = parts.matching_of(settings), parts.sampling_of(settings, True)
     iou = assigner.take("pos_iou_thr")
     for name in ("neg_iou_thr", "min_pos_iou"):
         assigner.need(name, iou, default=0.0)
@@ -83,11 +74,8 @@ def _box_head(head: Group, notes: Notes) -> tuple[float, ...]:
     head.need("type", "Shared2FCBBoxHead")
     head.need("in_channels", notes.values.get("model.fpn.channels", (256,))[0], default=256)
     head.need("roi_feat_size", notes.values["model.box_head.pool_size"][0], default=7)
-    head.need("reg_decoded_bbox", False, default=False)
-    head.need("with_avg_pool", False, default=False)
-    head.need("norm_cfg", None, default=None)
-    head.need("conv_cfg", None, default=None)
-    head.need("reg_predictor_cfg", {"type": "Linear"}, default={"type": "Linear"})
+    head.need_defaults(reg_decoded_bbox=False, with_avg_pool=False, norm_cfg=None, conv_cfg=None)
+    head.need_defaults(reg_predictor_cfg={"type": "Linear"})
     shared = {
         "model.num_classes": ("num_classes", 80),
         "model.box_head.fc_channels": ("fc_out_channels", 1024),
@@ -96,10 +84,10 @@ def _box_head(head: Group, notes: Notes) -> tuple[float, ...]:
     for ours, (theirs, default) in shared.items():
         _once(notes, ours, head.take(theirs, default), head.key(theirs))
     inner = Notes()
-    smooth_l1_beta(head.group("loss_bbox"), "model.box_head.smooth_l1_beta", inner)
+    parts.smooth_l1_beta(head.group("loss_bbox"), "model.box_head.smooth_l1_beta", inner)
     _once(notes, "model.box_head.smooth_l1_beta", *inner.values["model.box_head.smooth_l1_beta"])
     _classifier(head, notes)
-    return box_stds(head.group("bbox_coder"))
+    return parts.box_stds(head.group("bbox_coder"))
 
 
 def _classifier(head: Group, notes: Notes) -> None:
@@ -110,18 +98,14 @@ def _classifier(head: Group, notes: Notes) -> None:
     if rule is None:
         raise Refused(f"{loss.key('type')}={kind!r}: known are {', '.join(_LOSSES)}")
     normed = predictor.need("type", "Linear", "NormedLinear", default="Linear") == "NormedLinear"
-    loss.need("loss_weight", 1.0, default=1.0)
-    loss.need("reduction", "mean", default="mean")
-    for name in ("class_weight", "ignore_index"):
-        loss.need(name, None, default=None)
+    loss.need_defaults(loss_weight=1.0, reduction="mean", class_weight=None, ignore_index=None)
     scale = _temperature(predictor) if normed else 0.0
     method, parameters, alone = rule(loss, scale)
     if kind != "CrossEntropyLoss" and normed != alone:
-        raise Refused(
-            f"{head.key('cls_predictor_cfg')}: {kind} has a {'normed' if alone else 'linear'} classifier here"
-        )
+        wanted = "normed" if alone else "linear"
+        raise Refused(f"{head.key('cls_predictor_cfg')}: {kind} has a {wanted} classifier here")
     if kind != "EQL":
-        loss.need("num_classes", head.take("num_classes", 80), default=head.take("num_classes", 80))
+        loss.need_defaults(num_classes=head.take("num_classes", 80))
     if method == "cosine":
         notes.leave(f"{predictor.path}: the bias of NormedLinear; `cosine` has none, so numbers differ")
     _once(notes, "loss.name", method, loss.key("type"))
@@ -136,16 +120,13 @@ Rule = tuple[str, dict[str, tuple[Any, str]], bool]  # method, parameters with t
 
 
 def _temperature(predictor: Group) -> float:
-    predictor.need("power", 1.0, default=1.0)
-    predictor.need("eps", 1e-6, default=1e-6)
-    predictor.need("bias", True, default=True)
+    predictor.need_defaults(power=1.0, eps=1e-6, bias=True)
     name = "temperature" if predictor.has("temperature") else "tempearture"  # so spelled in MMDetection
     return float(predictor.take(name, 20.0))
 
 
 def _cross_entropy(loss: Group, scale: float) -> Rule:
-    loss.need("use_sigmoid", False, default=False)
-    loss.need("avg_non_ignore", False, default=False)
+    loss.need_defaults(use_sigmoid=False, avg_non_ignore=False)
     return ("cosine", {"scale": (scale, "tempearture")}, True) if scale else ("softmax", {}, False)
 
 
@@ -154,21 +135,20 @@ def _numbers(loss: Group, names: Mapping[str, float]) -> dict[str, tuple[Any, st
 
 
 def _seesaw(loss: Group, scale: float) -> Rule:
-    loss.need("use_sigmoid", False, default=False)
+    loss.need_defaults(use_sigmoid=False)
     loss.skip("return_dict")
     parameters = _numbers(loss, {"p": 0.8, "q": 2.0, "eps": 1e-2})
     return "seesaw", {**parameters, "temperature": (scale, "tempearture")}, True
 
 
 def _eql(loss: Group, scale: float) -> Rule:
-    loss.need("use_sigmoid", True, default=True)
+    loss.need_defaults(use_sigmoid=True)
     loss.skip("version")
     return "eql", {"tail_frequency": (float(loss.take("lambda_", 1.77e-3)), "lambda_")}, False
 
 
 def _eql_v2(loss: Group, scale: float) -> Rule:
-    loss.need("use_sigmoid", True, default=True)
-    loss.need("test_with_obj", True, default=True)
+    loss.need_defaults(use_sigmoid=True, test_with_obj=True)
     loss.skip("vis_grad", "use_distributed")
     return "eql_v2", _numbers(loss, {"gamma": 12.0, "mu": 0.8, "alpha": 4.0}), False
 
@@ -187,10 +167,8 @@ def _mask_head(head: Group, notes: Notes) -> None:
     head.need("type", "FCNMaskHead")
     head.need("in_channels", notes.values.get("model.fpn.channels", (256,))[0], default=256)
     head.need("roi_feat_size", notes.values["model.mask_head.pool_size"][0], default=14)
-    head.need("conv_kernel_size", 3, default=3)
-    for name in ("norm_cfg", "conv_cfg"):
-        head.need(name, None, default=None)
-    head.need("upsample_cfg", {"type": "deconv", "scale_factor": 2}, default={"type": "deconv", "scale_factor": 2})
+    head.need_defaults(conv_kernel_size=3, norm_cfg=None, conv_cfg=None)
+    head.need_defaults(upsample_cfg={"type": "deconv", "scale_factor": 2})
     shared = {
         "model.num_classes": ("num_classes", 80),
         "model.mask_head.convs": ("num_convs", 4),
@@ -201,16 +179,14 @@ def _mask_head(head: Group, notes: Notes) -> None:
         _once(notes, ours, head.take(theirs, default), head.key(theirs))
     predictor, loss = head.group("predictor_cfg"), head.group("loss_mask")
     if predictor.need("type", "Conv", "NormedConv2d", default="Conv") == "NormedConv2d":
-        predictor.need("norm_over_kernel", False, default=False)
+        predictor.need_defaults(norm_over_kernel=False)
         _once(notes, "model.mask_head.predictor", "normed", predictor.key("type"))
         _once(notes, "model.mask_head.temperature", _temperature(predictor), predictor.key("tempearture"))
-    loss.need("type", "CrossEntropyLoss", default="CrossEntropyLoss")
-    loss.need("use_mask", True, default=True)
-    loss.need("loss_weight", 1.0, default=1.0)
+    loss.need_defaults(type="CrossEntropyLoss", use_mask=True, loss_weight=1.0)
 
 
 def test_rules(rcnn: Group, notes: Notes) -> None:
     """What is kept of a picture's detections."""
-    rcnn.need("mask_thr_binary", 0.5, default=0.5)
-    copy_values(rcnn, notes, "model.test.", {"score_thr": "score_threshold", "max_per_img": "max_detections"})
-    notes.found("model.test.nms_iou", nms_threshold(rcnn), rcnn.key("nms"))
+    rcnn.need_defaults(mask_thr_binary=0.5)
+    parts.copy_values(rcnn, notes, "model.test.", {"score_thr": "score_threshold", "max_per_img": "max_detections"})
+    notes.found("model.test.nms_iou", parts.nms_threshold(rcnn), rcnn.key("nms"))

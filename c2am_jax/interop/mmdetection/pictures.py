@@ -16,18 +16,14 @@ _DATASETS = {
 
 
 _JSON_DATASETS = {kind for kind, _ in _DATASETS}
-
-
 _FILES = ("backend_args", "file_client_args", "imdecode_backend", "backend", "color_type")  # how, not what
 
 
 def preprocessor_rules(pixels: Group, notes: Notes) -> None:
     """What 3.x does to pixels on the device."""
-    pixels.need("type", "DetDataPreprocessor", default="DetDataPreprocessor")
+    pixels.need_defaults(type="DetDataPreprocessor", rgb_to_bgr=False, batch_augments=None)
     pixels.need("bgr_to_rgb", True, default=False)
-    pixels.need("rgb_to_bgr", False, default=False)
     pixels.need("pad_size_divisor", 32, default=1)
-    pixels.need("batch_augments", None, default=None)
     pixels.skip("pad_mask", "mask_pad_value", "pad_value", "non_blocking", "pad_seg", "seg_pad_value", "boxtype2tensor")
     _pixels(pixels, notes)
 
@@ -61,10 +57,8 @@ def loader_of(top: Group) -> tuple[bool, Group]:
 def rest_of_data(top: Group, notes: Notes) -> None:
     """Refuse what no rule has read of the training data, once all rules have."""
     _, loader = loader_of(top)
-    loader.skip(
-        "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "drop_last", "timeout", "collate_fn"
-    )
-    loader.skip("workers_per_gpu", "test", "train_dataloader", "val_dataloader", "test_dataloader")
+    loader.skip("num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "drop_last", "timeout")
+    loader.skip("collate_fn", "workers_per_gpu", "test", "train_dataloader", "val_dataloader", "test_dataloader")
     loader.inner.pop("val", None)  # of 2.x, read for its pictures alone
     nothing_left(loader, notes)
 
@@ -78,7 +72,7 @@ def _unwrapped(dataset: Group, notes: Notes) -> Group:
         if kind == "RepeatDataset":
             times *= dataset.take("times")
         else:
-            dataset.need("filter_empty_gt", True, default=True)
+            dataset.need_defaults(filter_empty_gt=True)
             notes.found("data.sampler", "repeat_factor", dataset.key("type"))
             notes.found("data.repeat_threshold", dataset.take("oversample_thr"), dataset.key("oversample_thr"))
         dataset = dataset.group("dataset")
@@ -89,10 +83,10 @@ def _unwrapped(dataset: Group, notes: Notes) -> Group:
 def _sampler(loader: Group, notes: Notes) -> None:
     sampler = loader.group("sampler")
     kind = sampler.need("type", "DefaultSampler", "InfiniteSampler", "ClassAwareSampler", default="DefaultSampler")
-    sampler.need("shuffle", True, default=True)
+    sampler.need_defaults(shuffle=True)
     sampler.skip("seed", "round_up")
     if kind == "ClassAwareSampler":
-        sampler.need("num_sample_class", 1, default=1)
+        sampler.need_defaults(num_sample_class=1)
         notes.found("data.sampler", "class_aware", sampler.key("type"))
     batches = loader.group("batch_sampler")
     if batches.values:
@@ -101,15 +95,10 @@ def _sampler(loader: Group, notes: Notes) -> None:
 
 def _files(dataset: Group, validation: Group, notes: Notes) -> None:
     kind = dataset.need("type", *sorted(_JSON_DATASETS))
-    dataset.skip(
-        "pipeline", "backend_args", "file_client_args", "test_mode", "data_root", "lazy_init", "serialize_data"
-    )
-    dataset.need("filter_empty_gt", True, default=True)
-    rules = dataset.group("filter_cfg")
-    rules.need("filter_empty_gt", True, default=True)
-    rules.need("min_size", 32, default=32)
+    dataset.skip("pipeline", "backend_args", "file_client_args", "test_mode", "lazy_init", "serialize_data")
+    dataset.need_defaults(filter_empty_gt=True, seg_prefix=None)
+    dataset.group("filter_cfg").need_defaults(filter_empty_gt=True, min_size=32)
     dataset.need("proposal_file", None, "", default=None)
-    dataset.need("seg_prefix", None, default=None)
     classes = [name for name in ("metainfo", "classes") if dataset.has(name)]
     dataset.skip("metainfo", "classes")
     annotations, images = _paths(dataset)
@@ -194,10 +183,7 @@ def _resized(transform: Group, name: str, between: bool, notes: Notes) -> None:
 def _resize(transform: Group, notes: Notes) -> None:
     old = transform.has("img_scale")
     transform.need("keep_ratio", True, default=old)
-    transform.need("ratio_range", None, default=None)
-    transform.need("bbox_clip_border", True, default=True)
-    transform.need("clip_object_border", True, default=True)
-    transform.need("interpolation", "bilinear", default="bilinear")
+    transform.need_defaults(ratio_range=None, bbox_clip_border=True, clip_object_border=True, interpolation="bilinear")
     mode = transform.need("multiscale_mode", "range", "value", default="range")
     transform.skip("override")
     _resized(transform, "img_scale" if old else "scale", mode == "range", notes)
@@ -205,25 +191,24 @@ def _resize(transform: Group, notes: Notes) -> None:
 
 def _choice_resize(transform: Group, notes: Notes) -> None:
     transform.need("keep_ratio", True, default=False)
-    transform.need("resize_type", "Resize", default="Resize")
+    transform.need_defaults(resize_type="Resize")
     _resized(transform, "scales", False, notes)
 
 
 def _random_resize(transform: Group, notes: Notes) -> None:
     transform.need("keep_ratio", True, default=False)
-    transform.need("ratio_range", None, default=None)
-    transform.need("resize_type", "Resize", default="Resize")
+    transform.need_defaults(ratio_range=None, resize_type="Resize")
     _resized(transform, "scale", True, notes)
 
 
 def _flip(transform: Group, notes: Notes) -> None:
-    transform.need("direction", "horizontal", default="horizontal")
+    transform.need_defaults(direction="horizontal")
     name = "flip_ratio" if transform.has("flip_ratio") else "prob"
     notes.found("data.flip_probability", float(transform.take(name)), transform.key(name))
 
 
 def _normalize(transform: Group, notes: Notes) -> None:
-    transform.need("to_rgb", True, default=True)
+    transform.need_defaults(to_rgb=True)
     _pixels(transform, notes)
 
 
@@ -240,7 +225,7 @@ def _load(transform: Group, notes: Notes) -> None:
 
 
 def _annotations(transform: Group, notes: Notes) -> None:
-    transform.need("with_bbox", True, default=True)
+    transform.need_defaults(with_bbox=True)
     transform.need("with_mask", True)
     if not transform.take("poly2mask", True):
         notes.leave(f"{transform.key('poly2mask')}=False: masks are kept as 112x112 points of their boxes")
@@ -269,7 +254,7 @@ def _test_pictures(dataset: Group, notes: Notes) -> None:
     transforms = _transforms(dataset, "validation")
     many = [transform for transform in transforms if transform.values.get("type") == "MultiScaleFlipAug"]
     if many:
-        many[0].need("flip", False, default=False)
+        many[0].need_defaults(flip=False)
         scale, source = many[0].take("img_scale"), many[0].key("img_scale")
     else:
         resize = [transform for transform in transforms if transform.values.get("type") == "Resize"]

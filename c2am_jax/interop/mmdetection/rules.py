@@ -15,22 +15,9 @@ from c2am_jax.interop.mmdetection.schedule import optimiser_rules, schedule_rule
 
 # Keys of the runner that change no number; other names at the top are variables of the file.
 _RUNTIME = (
-    "default_hooks",
-    "checkpoint_config",
-    "log_config",
-    "evaluation",
-    "val_evaluator",
-    "env_cfg",
-    "visualizer",
-    "log_processor",
-    "resume",
-    "resume_from",
-    "custom_imports",
-    "model_wrapper_cfg",
-    "tta_model",
-)
-
-
+    "default_hooks checkpoint_config log_config evaluation val_evaluator env_cfg visualizer log_processor resume "
+    "resume_from custom_imports model_wrapper_cfg tta_model"
+).split()
 _HARMLESS_HOOKS = {"NumClassCheckHook", "CheckInvalidLossHook", "MemoryProfilerHook"}
 
 

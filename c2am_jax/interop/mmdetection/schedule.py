@@ -14,7 +14,7 @@ def optimiser_rules(top: Group, notes: Notes) -> None:
     optimizer = wrapper.group("optimizer") if wrapper.values else top.group("optimizer")
     if wrapper.values:
         kind = wrapper.need("type", "OptimWrapper", "AmpOptimWrapper", default="OptimWrapper")
-        wrapper.need("accumulative_counts", 1, default=1)
+        wrapper.need_defaults(accumulative_counts=1)
         wrapper.need("paramwise_cfg", None, {}, default=None)
         wrapper.skip("loss_scale", "dtype")
         if kind == "AmpOptimWrapper":
@@ -29,15 +29,13 @@ def optimiser_rules(top: Group, notes: Notes) -> None:
         top.skip("fp16")
         _half("fp16", notes)
     optimizer.need("type", "SGD")
-    optimizer.need("nesterov", False, default=False)
-    optimizer.need("dampening", 0, default=0)
+    optimizer.need_defaults(nesterov=False, dampening=0)
     optimizer.need("paramwise_cfg", None, {}, default=None)
-    names = {"momentum": "momentum", "weight_decay": "weight_decay"}
-    for theirs, ours in names.items():
-        notes.found(f"train.{ours}", float(optimizer.take(theirs, 0.0)), optimizer.key(theirs))
+    for name in ("momentum", "weight_decay"):
+        notes.found(f"train.{name}", float(optimizer.take(name, 0.0)), optimizer.key(name))
     notes.found("lr", optimizer.take("lr"), optimizer.key("lr"))
     if clip.values:
-        clip.need("norm_type", 2, default=2)
+        clip.need_defaults(norm_type=2)
         notes.found("train.grad_clip", float(clip.take("max_norm")), clip.key("max_norm"))
     for group in (wrapper, optimizer):
         nothing_left(group, notes)
@@ -84,7 +82,7 @@ def _length(top: Group, times: int, notes: Notes) -> _Length:
     default = "EpochBasedTrainLoop" if loop.values.get("by_epoch", True) else "IterBasedTrainLoop"
     by_steps = loop.need("type", *kinds, default=default).startswith("Iter")
     loop.skip("by_epoch", "val_interval", "val_begin")
-    loop.need("dynamic_intervals", None, default=None)
+    loop.need_defaults(dynamic_intervals=None)
     name = "max_iters" if by_steps else "max_epochs"
     number = loop.take(name)
     if by_steps:
@@ -120,7 +118,7 @@ def _rates(schedulers: list[Group], length: _Length, notes: Notes) -> None:
         scheduler.skip("verbose", "convert_to_iter_based")
         if kind == "LinearLR":
             scheduler.need("by_epoch", False, default=True)
-            scheduler.need("end_factor", 1.0, default=1.0)
+            scheduler.need_defaults(end_factor=1.0)
             notes.found("train.warmup_steps", end - begin if end else 5, scheduler.key("end"))
             factor = float(scheduler.take("start_factor", 1 / 3))
             notes.found("train.warmup_factor", factor, scheduler.key("start_factor"))
@@ -140,9 +138,9 @@ def _lr_config(config: Group, length: _Length, notes: Notes) -> None:
     by_steps = not config.take("by_epoch", not length.by_steps)
     _drops(list(steps), by_steps, length, config.key("step"), notes)
     notes.found("train.lr_gamma", float(config.take("gamma", 0.1)), config.key("gamma"))
-    config.need("min_lr", None, default=None)
+    config.need_defaults(min_lr=None)
     if config.need("warmup", "linear", None, default=None):
-        config.need("warmup_by_epoch", False, default=False)
+        config.need_defaults(warmup_by_epoch=False)
         copy_values(config, notes, "train.", {"warmup_iters": "warmup_steps", "warmup_ratio": "warmup_factor"})
     else:
         config.skip("warmup_iters", "warmup_ratio")

@@ -21,12 +21,7 @@ NORM_FLOOR_IN_MARGIN = 1e-6
 
 
 def c2am_margins(
-    kernel: Kernel,
-    labels: Labels,
-    *,
-    alpha: float = 0.5,
-    background: str = "all",
-    max_margin: float = math.pi / 2,
+    kernel: Kernel, labels: Labels, *, alpha: float = 0.5, background: str = "all", max_margin: float = math.pi / 2
 ) -> Float[Array, "n c"]:
     """Eq. 7: m_ij = max(0, alpha / pi * ln(|W_i| / |W_j|)) for each sample's label i and each class j, in radians.
 

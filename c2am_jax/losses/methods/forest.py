@@ -38,10 +38,8 @@ def forest_logits(
       parent_logits: of each tree's parents; P_t is their softmax.
       parent_of: index of each class's parent in each tree.
     """
-    found = [
-        jax.nn.log_softmax(logits, axis=-1)[:, parents]
-        for logits, parents in zip(parent_logits, parent_of, strict=True)
-    ]
+    trees = zip(parent_logits, parent_of, strict=True)
+    found = [jax.nn.log_softmax(logits, axis=-1)[:, parents] for logits, parents in trees]
     return fine_logits + jax.nn.logsumexp(jnp.stack(found), axis=0) - jnp.log(len(found))
 
 

@@ -14,24 +14,14 @@ from c2am_jax.losses.cross_entropy import softmax_cross_entropy
 
 
 def sphereface_lambda(
-    step: Num[Array, ""] | int,
-    *,
-    base: float = 1000.0,
-    gamma: float = 0.12,
-    power: float = 1.0,
-    minimum: float = 5.0,
+    step: Num[Array, ""] | int, *, base: float = 1000.0, gamma: float = 0.12, power: float = 1.0, minimum: float = 5.0
 ) -> Float[Array, ""]:
     """SphereFace's annealing: max(minimum, base (1 + gamma step)^-power)."""
     return jnp.maximum(minimum, base * (1 + gamma * jnp.asarray(step, jnp.float32)) ** -power)
 
 
 def sphereface_loss(
-    features: Features,
-    kernel: Kernel,
-    labels: Labels,
-    *,
-    margin: int = 4,
-    lam: float | Num[Array, ""] = 5.0,
+    features: Features, kernel: Kernel, labels: Labels, *, margin: int = 4, lam: float | Num[Array, ""] = 5.0
 ) -> PerSample:
     """SphereFace (A-softmax, Table 1): z_j = |x| cos(theta_j), z_i = |x| (lam cos(theta_i) + psi(theta_i)) / (1 + lam).
 
