@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.to_onnx.graph import Graph, Value, held_dtype, ints, onnx_type
+from c2am_jax.to_onnx.graph import Graph, Value, ints, onnx_type
 
 
 def _same(name: str) -> Any:
@@ -18,7 +18,7 @@ def _same(name: str) -> Any:
 
 def scalar(equation: Any, number: float) -> np.ndarray:
     """`number` in the type of an equation's first input."""
-    return np.array(number, held_dtype(equation.invars[0].aval.dtype))
+    return np.array(number, equation.invars[0].aval.dtype)
 
 
 def cast(graph: Graph, value: Value, dtype: Any) -> str:
@@ -38,7 +38,7 @@ def _boolean_or_bits(name: str) -> Any:
 
 
 def _convert(graph: Graph, equation: Any, x: Value) -> Value:
-    source, target = (held_dtype(v.aval.dtype) for v in (equation.invars[0], equation.outvars[0]))
+    source, target = (v.aval.dtype for v in (equation.invars[0], equation.outvars[0]))
     return x if source == target else cast(graph, x, target)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from c2am_jax.to_onnx.arithmetic import cast, is_bool
-from c2am_jax.to_onnx.graph import Graph, Value, held_dtype, ints
+from c2am_jax.to_onnx.graph import Graph, Value, ints
 
 
 def reshaped(graph: Graph, x: Value, shape: Sequence[int]) -> Value:
@@ -72,7 +72,7 @@ def _tile(graph: Graph, equation: Any, x: Value) -> str:
 
 def _iota(graph: Graph, equation: Any) -> str:
     shape, axis = _shape(equation.outvars[0]), equation.params["dimension"]
-    steps = np.arange(shape[axis]).astype(held_dtype(equation.outvars[0].aval.dtype))
+    steps = np.arange(shape[axis]).astype(equation.outvars[0].aval.dtype)
     steps = steps.reshape([-1 if d == axis else 1 for d in range(len(shape))])
     return graph.add("Expand", steps, ints(*shape))
 
@@ -149,10 +149,11 @@ def _gather(graph: Graph, equation: Any, x: Value, index: Value) -> Value:
 
 def _filled(graph: Graph, equation: Any, found: Value, whole: Value) -> str:
     """`found` where the window lies inside; elsewhere JAX's value for indices that do not exist."""
-    dtype, fill = held_dtype(equation.outvars[0].aval.dtype), equation.params["fill_value"]
+    dtype, fill = equation.outvars[0].aval.dtype, equation.params["fill_value"]
     if dtype == np.bool_:
-        missing = cast(graph, graph.add("Not", whole), np.bool_)
-        return graph.add("Or", found, missing) if fill in (None, True) else graph.add("And", found, whole)
+        return (
+            graph.add("Or", found, graph.add("Not", whole)) if fill in (None, True) else graph.add("And", found, whole)
+        )
     if fill is None:
         fill = np.nan if dtype.kind == "f" else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
     return graph.add("Where", whole, found, np.array(fill, dtype))

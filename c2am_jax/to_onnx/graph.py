@@ -2,10 +2,9 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -20,14 +19,9 @@ def ints(*numbers: Any) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def held_dtype(dtype: Any) -> np.dtype:
-    """The type in which a file holds numbers of `dtype`: bfloat16, which onnxruntime's CPU kernels lack, as float32."""
-    return np.dtype(np.float32) if dtype == ml_dtypes.bfloat16 else np.dtype(dtype)
-
-
 def onnx_type(dtype: Any) -> int:
     """ONNX's number of a type."""
-    return onnx.helper.np_dtype_to_tensor_dtype(held_dtype(dtype))
+    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
 class Graph:
@@ -64,7 +58,7 @@ class Graph:
         """The name of a value: equal constants are held once, in the outermost graph."""
         if isinstance(value, str):
             return value
-        array = np.ascontiguousarray(value, held_dtype(value.dtype)).reshape(value.shape)
+        array = np.ascontiguousarray(value).reshape(value.shape)
         key = (array.dtype.str, array.shape, hashlib.sha256(array.data if array.size else b"").digest())
         constants = self._root._constants
         if key not in constants:
@@ -83,13 +77,7 @@ class Graph:
         return onnx.helper.make_graph(self.nodes, "detector" if constants else "body", *described, constants)
 
 
-def model(graph: onnx.GraphProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """A file's content; `metadata` is shown by viewers."""
-    made = onnx.helper.make_model(
-        graph,
-        producer_name="c2am_jax",
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
-    onnx.helper.set_model_props(made, dict(metadata))
-    return made
+def model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A file's content."""
+    opset = onnx.helper.make_opsetid("", OPSET)
+    return onnx.helper.make_model(graph, producer_name="c2am_jax", opset_imports=[opset], ir_version=IR_VERSION)

@@ -57,7 +57,11 @@ def _window_max(graph: Graph, equation: Any, x: Value) -> Value:
     """Windows over the middle axes of [B, H, W, C]."""
     params, order = equation.params, [0, 3, 1, 2]
     window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))
-    if len(window) != 4 or (window[0], window[3]) != (1, 1) or {*params["base_dilation"], *params["window_dilation"]} != {1}:
+    if (
+        len(window) != 4
+        or (window[0], window[3]) != (1, 1)
+        or {*params["base_dilation"], *params["window_dilation"]} != {1}
+    ):
         raise NotImplementedError("windows over other axes than those of an image's positions")
     low, high = zip(*padding[1:3], strict=True)
     found = graph.add(

@@ -1,6 +1,6 @@
 """A jaxpr as an ONNX graph, its loops and branches as Loop and If."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,9 @@ from jax.extend import core
 
 from c2am_jax.errors import UserError
 from c2am_jax.to_onnx import arithmetic, arrays, products
-from c2am_jax.to_onnx.graph import Graph, Value, held_dtype, ints, model
+from c2am_jax.to_onnx.graph import Graph, Value, ints, model
 
-RULES: dict[str, Callable[..., Any]] = arithmetic.RULES | arrays.RULES | products.RULES
+INSTEAD = "--format stablehlo takes every operation"
 
 
 def convert(
@@ -20,21 +20,18 @@ def convert(
 ) -> onnx.ModelProto:
     """The ONNX model of ``function(*arguments)``; inputs have the arguments' names, outputs those of the result.
 
-    Numbers of type bfloat16 are computed in float32.
-
     Raises:
       UserError: an operation that has no rule here; the line names it.
     """
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments.values())
     graph = Graph()
     found = _lower(graph, program.jaxpr, program.consts, list(arguments))
-    names = dict(zip(jax.tree.leaves({name: name for name in shapes}), found, strict=True))
-    for name in shapes:
-        graph.nodes.append(onnx.helper.make_node("Identity", [graph.held(names[name])], [name]))
+    for name, value in jax.tree.unflatten(jax.tree.structure(shapes), found).items():
+        graph.nodes.append(onnx.helper.make_node("Identity", [graph.held(value)], [name]))
     inputs, outputs = (
         [(name, aval.dtype, aval.shape) for name, aval in values.items()] for values in (arguments, shapes)
     )
-    return model(graph.body(inputs, outputs), {})
+    return model(graph.body(inputs, outputs))
 
 
 def _lower(graph: Graph, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
@@ -66,18 +63,16 @@ def _needed(jaxpr: Any) -> Iterator[Any]:
 
 def _results(graph: Graph, equation: Any, inputs: list[Value]) -> Sequence[Value]:
     name = equation.primitive.name
-    if name in CONTROL:
-        return CONTROL[name](graph, equation, *inputs)
+    if name in RULES:
+        try:
+            found = RULES[name](graph, equation, *inputs)
+        except NotImplementedError as error:
+            raise UserError(f"--format onnx has no rule for {error} ({name}); {INSTEAD}") from None
+        return found if isinstance(found, list) else [found]
     inner = next((equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params), None)
-    if inner is not None:  # a function that is called once
-        return _lower(graph, *_parts(inner), inputs)
-    if name not in RULES:
-        raise UserError(f"--format onnx: no rule for JAX's operation {name}; --format stablehlo takes every operation")
-    try:
-        found = RULES[name](graph, equation, *inputs)
-    except NotImplementedError as error:
-        raise UserError(f"--format onnx: no rule for {error} ({name}); --format stablehlo takes every operation") from None
-    return found if isinstance(found, list) else [found]
+    if inner is None:
+        raise UserError(f"--format onnx has no rule for JAX's operation {name}; {INSTEAD}")
+    return _lower(graph, *_parts(inner), inputs)  # a function that is called
 
 
 def _parts(inner: Any) -> tuple[Any, Sequence[Any]]:
@@ -123,16 +118,22 @@ def _loop(
     inputs = scalars + _described(state, carried)
     outputs = [(results[0], np.bool_, ()), *_described(results[1:], [*carried, *collected])]
     limit = None if times is None else np.array(times, np.int64)
-    return graph.add_many(
-        "Loop", len(results) - 1, limit, condition, *start, body=body.body(inputs, outputs)
-    )
+    return graph.add_many("Loop", len(results) - 1, limit, condition, *start, body=body.body(inputs, outputs))
+
+
+def _of_scan(params: Mapping[str, Any], inputs: Sequence[Value]) -> tuple[int, int]:
+    """How many of a scan's inputs are the same in every step, and how many are its state."""
+    if "ft_in" in params:  # from jax 0.12 on
+        fixed, state, _ = (len(list(part)) for part in params["ft_in"].update(inputs).unpack())
+        return fixed, state
+    return params["num_consts"], params["num_carry"]
 
 
 def _scan(graph: Graph, equation: Any, *inputs: Value) -> list[str]:
     params = equation.params
-    fixed, carry = params["num_consts"], params["num_consts"] + params["num_carry"]
+    fixed, state = _of_scan(params, inputs)
+    carry = fixed + state
     jaxpr, constants = _parts(params["jaxpr"])
-    state = params["num_carry"]
 
     def step(body: Graph, number: str, carried: list[Value]):
         if params["reverse"]:
@@ -193,7 +194,7 @@ def _while(graph: Graph, equation: Any, *inputs: Value) -> list[str]:
 def _cond(graph: Graph, equation: Any, index: Value, *inputs: Value) -> list[str]:
     branches = [_parts(branch) for branch in equation.params["branches"]]
     if len(branches) != 2:
-        raise UserError("--format onnx: no rule for a choice among more than two functions (cond)")
+        raise NotImplementedError("a choice among more than two functions")
 
     def branch(number: int) -> onnx.GraphProto:
         body = graph.child()
@@ -204,4 +205,11 @@ def _cond(graph: Graph, equation: Any, index: Value, *inputs: Value) -> list[str
     return graph.add_many("If", len(equation.outvars), chosen, then_branch=branch(1), else_branch=branch(0))
 
 
-CONTROL: dict[str, Callable[..., Sequence[Value]]] = {"cond": _cond, "scan": _scan, "while": _while}
+RULES: dict[str, Callable[..., Any]] = {
+    **arithmetic.RULES,
+    **arrays.RULES,
+    **products.RULES,
+    "cond": _cond,
+    "scan": _scan,
+    "while": _while,
+}
