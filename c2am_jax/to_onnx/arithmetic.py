@@ -3,7 +3,6 @@
 A rule is ``(graph, equation, *inputs) -> result``, or a list of results; RULES has them by JAX's name of the operation.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -58,18 +57,6 @@ def _select(graph: Graph, equation: Any, which: Value, *cases: Value) -> str:
     if len(cases) != 2 or not is_bool(equation.invars[0]):
         raise NotImplementedError("a choice among more than two arrays")
     return chosen(graph, which, cases[1], cases[0], equation.outvars[0].aval.dtype)
-
-
-def _power(graph: Graph, equation: Any, x: Value) -> Value:
-    exponent = equation.params["y"]
-    product = functools.reduce(functools.partial(graph.add, "Mul"), [x] * abs(exponent)) if exponent else x
-    return graph.add("Reciprocal", product) if exponent < 0 else product
-
-
-def _log2(graph: Graph, equation: Any, x: Value) -> str:
-    """By float64, so that powers of two, where levels of the pyramid change, are exact."""
-    wide = graph.add("Log", cast(graph, x, np.float64))
-    return cast(graph, graph.add("Mul", wide, np.array(1 / np.log(2))), equation.outvars[0].aval.dtype)
 
 
 def _remainder(graph: Graph, equation: Any, x: Value, y: Value) -> str:
@@ -152,12 +139,12 @@ RULES = {
     "floor": _same("Floor"),
     "ge": _same("GreaterOrEqual"),
     "gt": _same("Greater"),
-    "integer_pow": _power,
+    "integer_pow": lambda graph, equation, x: graph.add("Pow", x, scalar(equation, equation.params["y"])),
     "is_finite": _is_finite,
     "le": _same("LessOrEqual"),
     "log": _same("Log"),
     "log1p": lambda graph, equation, x: graph.add("Log", graph.add("Add", x, scalar(equation, 1))),
-    "log2": _log2,
+    "log2": lambda graph, equation, x: graph.add("Div", graph.add("Log", x), scalar(equation, np.log(2))),
     "logistic": _same("Sigmoid"),
     "lt": _same("Less"),
     "max": lambda graph, equation, x, y: graph.add("Or" if is_bool(equation.invars[0]) else "Max", x, y),
