@@ -136,7 +136,9 @@ def test_images_that_do_not_fit_become_smaller():
 
 
 def test_onnxruntime_finds_what_the_package_finds(onnxruntime, workdir, tmp_path):
-    glyphs.generate(tmp_path / "glyphs", glyphs.GlyphSettings(train_images=2, val_images=2, head=1, least=1))
+    glyphs.generate(
+        tmp_path / "glyphs", glyphs.GlyphSettings(train_images=2, val_images=2, val_per_category=1, head=1, least=1)
+    )
     files = sorted((tmp_path / "glyphs" / "images" / "val").glob("*.jpg"))[:2]
     images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64))) for file in files])
     out, sizes = tmp_path / "detector.onnx", np.array(SIZES, np.int32)

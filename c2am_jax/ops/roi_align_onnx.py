@@ -1,7 +1,7 @@
 """RoIAlign as the operator that ONNX has for it: a JAX operation that only `to_onnx` lowers."""
 
-import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jaxtyping import Array, Float
 
@@ -11,7 +11,7 @@ ROI_ALIGN = Primitive("roi_align")
 @ROI_ALIGN.def_abstract_eval
 def _result(feature, boxes, *, stride, out):
     del stride
-    return jax.core.ShapedArray((*boxes.shape[:2], out, out, feature.shape[-1]), feature.dtype)
+    return ShapedArray((*boxes.shape[:2], out, out, feature.shape[-1]), feature.dtype)
 
 
 def align_level(

@@ -69,12 +69,13 @@ class Graph:
         self, inputs: Sequence[tuple[str, Any, Sequence[int]]], outputs: Sequence[tuple[str, Any, Sequence[int]]]
     ) -> onnx.GraphProto:
         """The graph as ONNX's message; inputs and outputs are (name, type, shape)."""
-        described = [
+        read, written = (
             [onnx.helper.make_tensor_value_info(name, onnx_type(dtype), shape) for name, dtype, shape in values]
             for values in (inputs, outputs)
-        ]
-        constants = list(self._constants.values()) if self is self._root else []
-        return onnx.helper.make_graph(self.nodes, "detector" if constants else "body", *described, constants)
+        )
+        outermost = self is self._root
+        constants = list(self._constants.values()) if outermost else []
+        return onnx.helper.make_graph(self.nodes, "detector" if outermost else "body", read, written, constants)
 
 
 def model(graph: onnx.GraphProto) -> onnx.ModelProto:

@@ -41,7 +41,8 @@ def _lower(graph: Graph, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[
 
     def read(variable: Any) -> Value:
         if isinstance(variable, core.Literal):
-            return np.asarray(variable.val, variable.aval.dtype)
+            aval: Any = variable.aval
+            return np.asarray(variable.val, aval.dtype)
         return values[variable]
 
     for equation in _needed(jaxpr):
