@@ -1,22 +1,32 @@
 """python -m c2am_jax.export: a file that runs without the package, and finds what the package finds."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxpr_as_fun
+from PIL import Image
 from untrained import CATEGORIES
 
+from c2am_jax.config import load_experiment
+from c2am_jax.data import glyphs
+from c2am_jax.data.lvis import category_table
 from c2am_jax.data.sampler import target_size
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.detect import PictureDetector
 from c2am_jax.export import main
+from c2am_jax.interop.golden import filled
+from c2am_jax.interop.recording import Recording
 from c2am_jax.mesh import data_mesh
-from c2am_jax.training.exported import ExportShape, export_detector, export_shape
-from c2am_jax.training.restore import load_detector
+from c2am_jax.ops.platforms import traced_for
+from c2am_jax.training.exported import ExportShape, export_detector, export_shape, predict_function
+from c2am_jax.training.restore import TrainedDetector, load_detector
 
 BARE = """
 import sys
@@ -36,6 +46,30 @@ assert not {"c2am_jax", "flax"} & set(sys.modules)
 np.savez(folder + "/out.npz", **{name: np.asarray(value) for name, value in found.items()})
 """
 SIZES = [(64, 64), (40, 60)]
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture
+def onnxruntime():
+    """Of ONNX: the module, where what writes files is there too."""
+    pytest.importorskip("onnx", reason='needs the extra "onnx"')
+    return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+
+
+def run_onnx(onnxruntime, content, images, sizes):
+    """What an ONNX file (its name or its bytes) finds."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": images, "sizes": sizes}), strict=True))
+
+
+def same_detections(found, expected):
+    """Labels equal, boxes within 0.01 px."""
+    assert found.keys() == expected.keys() and expected["valid"].any(1).all()
+    for name in ("valid", "labels"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    for name, tolerance in (("boxes", 1e-2), ("scores", 1e-4), ("masks", 1e-3)):
+        np.testing.assert_allclose(found[name], expected[name], atol=tolerance, rtol=0)
 
 
 def test_a_file_for_all_platforms_runs_without_this_package_and_finds_the_same(workdir, tmp_path, monkeypatch):
@@ -101,6 +135,56 @@ def test_images_that_do_not_fit_become_smaller():
     assert shape.target_hw(jnp.array([[480, 640], [640, 480], [480, 480]])).tolist() == [[800, 1067], [800, 600]] + [
         [800, 800]
     ]
+
+
+def test_onnxruntime_finds_what_the_package_finds(onnxruntime, workdir, tmp_path):
+    glyphs.generate(
+        tmp_path / "glyphs", glyphs.GlyphSettings(train_images=2, val_images=2, val_per_category=1, head=1, least=1)
+    )
+    files = sorted((tmp_path / "glyphs" / "images" / "val").glob("*.jpg"))[:2]
+    images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64))) for file in files])
+    out, sizes = tmp_path / "detector.onnx", np.array(SIZES, np.int32)
+    arguments = [f"--workdir={workdir}", f"--out={out}", "--format=onnx", "--batch=2", "--size", "64", "64"]
+    assert main(arguments) == 0
+    found = run_onnx(onnxruntime, out, images, sizes)
+    trained = load_detector(workdir)
+    function = predict_function(trained, export_shape(trained.experiment.data, (64, 64), 2), 0.0)
+    with traced_for("cpu"):  # one way of each operation compiles in half the time
+        program = jax.make_jaxpr(function)(images, sizes)
+    expected = map(np.asarray, jax.jit(jaxpr_as_fun(program))(images, sizes))
+    same_detections(found, dict(zip(sorted(found), expected, strict=True)))
+
+    described = json.loads((tmp_path / "detector.onnx.json").read_text())
+    assert (described["format"], described["opset"]) == ("onnx", 18)
+    for name, value in found.items():
+        assert described["outputs"][name]["shape"] == list(value.shape)
+        assert described["outputs"][name]["dtype"] == str(value.dtype)
+
+
+@pytest.mark.slow  # two minutes on two CPU cores
+def test_onnxruntime_finds_what_a_resnet_50_finds(onnxruntime):
+    """1203 classes, and weights that tell them apart (those of the golden recording)."""
+    from c2am_jax.training.exported_onnx import export_onnx
+
+    recording = Recording(GOLDEN / "mask_rcnn_r50_c2am.npz")
+    table = category_table([{"id": k + 1, "name": f"class {k}"} for k in range(recording.meta["num_classes"])])
+    trained = TrainedDetector(load_experiment("maskrcnn_r50_c2am"), filled(recording)[0].value, table, 0)
+    image, shape = recording["image_0"][None], ExportShape(1, (256, 320), (256, 320), 256, 320)
+    content, _ = export_onnx(trained, shape, threshold=0.0)
+    sizes = np.array([[256, 320]], np.int32)
+    expected = jax.tree.map(np.asarray, jax.jit(predict_function(trained, shape, 0.0))(image, sizes))
+    assert expected["valid"].sum() == 300 and len(np.unique(expected["labels"])) > 10
+    same_detections(run_onnx(onnxruntime, content, image, sizes), expected)
+
+
+def test_onnx_without_its_package_and_with_platforms_is_one_line(workdir, tmp_path, capsys, monkeypatch):
+    arguments = [f"--workdir={workdir}", f"--out={tmp_path / 'x'}", "--format=onnx"]
+    assert main([*arguments, "--platforms=cpu"]) == 2
+    assert "error: --platforms is for --format stablehlo" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(arguments) == 2
+    assert 'pip install "c2am_jax[onnx]"' in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_wrong_input_is_one_line(workdir, tmp_path, capsys):

@@ -10,7 +10,7 @@ import c2am_jax
 ORDER = (
     ("errors", "frequency", "processes", "progress", "structures"),
     ("files",),
-    ("ahead", "checks", "config_files", "downloads", "environment", "storage"),
+    ("ahead", "checks", "config_files", "downloads", "environment", "storage", "to_onnx"),
     ("data", "ops", "visualization"),
     ("losses", "mesh"),
     ("models",),

@@ -104,7 +104,7 @@ def multiclass_nms(
     score_threshold: float,
     iou_threshold: float,
     max_output: int,
-    block: int = 4096,
+    block: int | None = None,
 ) -> tuple[Float[Array, "d 4"], Float[Array, " d"], Int[Array, " d"], Int[Array, " d"], Bool[Array, " d"]]:
     """Per-class greedy NMS over every (RoI, class), then the best `max_output` of all classes; exact.
 
@@ -118,14 +118,27 @@ def multiclass_nms(
       score_threshold: candidates score strictly above it.
       iou_threshold: overlaps strictly above it suppress.
       max_output: D.
-      block: candidates settled at a time.
+      block: candidates settled at a time; None takes what suits the platform.
 
     Returns:
       boxes, scores, labels, RoI index and validity of the detections, in score order (ties: the lower RoI,
       then the lower class first); padded rows are 0.
     """
-    num_classes = scores.shape[1]
     remaining = jnp.where(roi_valid[:, None] & (scores > score_threshold), scores, -jnp.inf).reshape(-1)
+    settle = functools.partial(
+        _in_blocks, box_fn=box_fn, num_classes=scores.shape[1], iou_threshold=iou_threshold, max_output=max_output
+    )
+    if block is not None:
+        return settle(remaining, block=block)
+    return by_platform(
+        remaining,
+        onnx=functools.partial(settle, block=512),  # each pair of a block is compared, on one core
+        default=functools.partial(settle, block=4096),
+    )
+
+
+def _in_blocks(remaining, *, box_fn, num_classes, iou_threshold, max_output, block):
+    """`multiclass_nms` of the scores of every (RoI, class) [r * k], -inf for those that take no part."""
     block = min(block, remaining.shape[0])
     position = jnp.arange(remaining.shape[0])
     empty = {

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from c2am_jax.ops.platforms import by_platform
 from c2am_jax.ops.roi_align_atlas import Grids, by_atlas
+from c2am_jax.ops.roi_align_onnx import align_level
 from c2am_jax.ops.sampling_matrix import sampling_matrix
 from c2am_jax.ops.varying import vary_like
 
@@ -195,7 +196,8 @@ def _pool(features, boxes, levels, grids, strides, backend):
     if backend != "auto":
         return backends[backend](features, boxes, levels)
     platforms = {"cpu": backends["window"], "tpu": backends["atlas"], "default": backends["matmul"]}
-    return by_platform(features, boxes, levels, **platforms)
+    onnx = functools.partial(_by_onnx, strides=strides, grids=grids)
+    return by_platform(features, boxes, levels, onnx=onnx, **platforms)
 
 
 def _by_matmul(features, boxes, levels, *, strides, grids):
@@ -218,6 +220,17 @@ def _by_window(features, boxes, levels, *, strides, grids):
     def one(boxes, levels, out):
         aligned = _windows(flat, _window_plan(boxes, levels, shapes, strides, out), out)
         return aligned.reshape(*boxes.shape[:2], *aligned.shape[1:]).astype(features[0].dtype)
+
+    return _each(one, boxes, levels, grids)
+
+
+def _by_onnx(features, boxes, levels, *, strides, grids):
+    def one(boxes, levels, out):
+        # A box without area gives zeros, so each level sees the others' boxes as such.
+        return sum(
+            align_level(feature, jnp.where((levels == index)[..., None], boxes, 0), stride=strides[index], out=out)
+            for index, feature in enumerate(features)
+        )
 
     return _each(one, boxes, levels, grids)
 

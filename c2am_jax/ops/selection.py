@@ -30,8 +30,16 @@ def first_true(mask: Bool[Array, " n"], count: int) -> tuple[Int[Array, " {count
     return by_platform(
         mask,
         tpu=lambda mask: first_true_by_counting(mask, count),
+        onnx=lambda mask: first_true_by_sorting(mask, count),
         default=lambda mask: (jnp.nonzero(mask, size=count, fill_value=len(mask))[0].astype(jnp.int32), _total(mask)),
     )
+
+
+def first_true_by_sorting(mask: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """`first_true` on any platform, without the scatter of `jnp.nonzero`."""
+    length = len(mask)
+    index = jnp.sort(jnp.where(mask, jnp.arange(length, dtype=jnp.int32), length))[:count]
+    return jnp.pad(index, (0, count - len(index)), constant_values=length), _total(mask)
 
 
 def _total(mask: jax.Array) -> jax.Array:

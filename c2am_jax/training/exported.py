@@ -1,7 +1,7 @@
 """A trained detector as one StableHLO program with the weights inside, by `jax.export`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -103,8 +103,30 @@ def predict_function(
     return predict
 
 
-def describe(trained: TrainedDetector, shape: ExportShape, threshold: float, exported: Any) -> dict[str, Any]:
-    """What the file beside the exported one says."""
+def inputs_of(shape: ExportShape) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arguments of `predict_function`, in order."""
+    return {
+        "images": jax.ShapeDtypeStruct((shape.batch, *shape.image_hw, 3), jnp.uint8),
+        "sizes": jax.ShapeDtypeStruct((shape.batch, 2), jnp.int32),
+    }
+
+
+def describe(
+    trained: TrainedDetector,
+    shape: ExportShape,
+    threshold: float,
+    outputs: Mapping[str, Any],
+    file_format: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the file beside the exported one says.
+
+    Args:
+      trained: the detector.
+      shape: of the images.
+      threshold: lowest score.
+      outputs: shape and dtype of each.
+      file_format: how the file is read.
+    """
     meaning = {
         "boxes": "x1, y1, x2, y2 in pixels of the image; 0 where not valid",
         "scores": "best first",
@@ -112,23 +134,21 @@ def describe(trained: TrainedDetector, shape: ExportShape, threshold: float, exp
         "masks": "probabilities in the frame of the box: resize to the box, inside from 0.5 on",
         "valid": f"which rows are detections (scores from {threshold:g} on)",
     }
-    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    inputs = {
+        "images": "RGB, each image in the upper left corner; what lies beyond its size is not looked at",
+        "sizes": "height and width of each image",
+    }
     table = trained.categories
     return {
         "experiment": trained.experiment.name,
         "step": trained.step,
-        "platforms": list(exported.platforms),
+        **file_format,
         "jax": jax.__version__,
-        "calling_convention": exported.calling_convention_version,
         "threshold": threshold,
         "network_input": list(shape.bucket),
         "inputs": {
-            "images": {
-                "dtype": "uint8",
-                "shape": [shape.batch, *shape.image_hw, 3],
-                "meaning": "RGB, each image in the upper left corner; what lies beyond its size is not looked at",
-            },
-            "sizes": {"dtype": "int32", "shape": [shape.batch, 2], "meaning": "height and width of each image"},
+            name: {"dtype": str(aval.dtype), "shape": list(aval.shape), "meaning": inputs[name]}
+            for name, aval in inputs_of(shape).items()
         },
         "outputs": {
             name: {"dtype": str(aval.dtype), "shape": list(aval.shape), "meaning": meaning[name]}
@@ -146,9 +166,12 @@ def export_detector(
     What depends on the platform inside (RoIAlign, NMS, resizing) is chosen by the platform that the file runs on, not
     by the one that writes it.
     """
-    shapes = (
-        jax.ShapeDtypeStruct((shape.batch, *shape.image_hw, 3), jnp.uint8),
-        jax.ShapeDtypeStruct((shape.batch, 2), jnp.int32),
-    )
-    exported = jax_export.export(jax.jit(predict_function(trained, shape, threshold)), platforms=platforms)(*shapes)
-    return bytes(exported.serialize()), describe(trained, shape, threshold, exported)
+    function = jax.jit(predict_function(trained, shape, threshold))
+    exported = jax_export.export(function, platforms=platforms)(*inputs_of(shape).values())
+    file_format = {
+        "format": "stablehlo",
+        "platforms": list(exported.platforms),
+        "calling_convention": exported.calling_convention_version,
+    }
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    return bytes(exported.serialize()), describe(trained, shape, threshold, outputs, file_format)

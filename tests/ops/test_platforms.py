@@ -7,7 +7,7 @@ from jax import export
 from jax.sharding import PartitionSpec
 
 from c2am_jax.mesh import data_mesh
-from c2am_jax.ops.platforms import by_platform
+from c2am_jax.ops.platforms import by_platform, traced_for
 
 
 @pytest.fixture
@@ -49,3 +49,13 @@ def test_a_function_alone_is_traced_for_all_and_an_export_holds_them(function, t
     assert set(traced) == {"default", "cpu", "tpu"}
     text = export.export(jax.jit(function), platforms=["cpu", "tpu", "cuda"])(jnp.ones(1)).mlir_module()
     assert text.count("stablehlo.multiply") >= 2 and "stablehlo.case" in text
+
+
+def test_onnx_is_a_platform_that_only_its_own_trace_knows(traced):
+    def function(x):
+        return by_platform(x, default=lambda x: x, onnx=lambda x: traced.append("onnx") or -x)
+
+    assert jax.jit(function)(jnp.ones(1)) == 1 and not traced
+    with traced_for("onnx"):
+        jax.make_jaxpr(function)(jnp.ones(1))
+    assert traced == ["onnx"]

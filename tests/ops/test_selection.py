@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 
 from c2am_jax.ops import selection
-from c2am_jax.ops.selection import LANES, first_true, first_true_by_counting, largest_by_counting, largest_by_sorting
+from c2am_jax.ops.selection import (
+    LANES,
+    first_true,
+    first_true_by_counting,
+    first_true_by_sorting,
+    largest_by_counting,
+    largest_by_sorting,
+)
 
 SIZES = (5, LANES, LANES + 1, 20_000)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("way", [first_true, first_true_by_counting])
+@pytest.mark.parametrize("way", [first_true, first_true_by_counting, first_true_by_sorting])
 @pytest.mark.parametrize("count", [1, 300])
 def test_the_first_true_ones_ascend_and_the_rest_is_the_length(way, size, count):
     find = jax.jit(functools.partial(way, count=count))
