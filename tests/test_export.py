@@ -163,13 +163,16 @@ def test_onnxruntime_finds_what_the_package_finds(onnxruntime, workdir, tmp_path
 
 @pytest.mark.slow  # two minutes on two CPU cores
 def test_onnxruntime_finds_what_a_resnet_50_finds(onnxruntime):
-    """1203 classes, and weights that tell them apart (those of the golden recording)."""
+    """1203 classes, and weights that tell them apart (those of the golden recording).
+
+    Of image_1: in image_0 one of 300 detections hangs on rounding. Weights that differ by 1e-6 change it in JAX too.
+    """
     from c2am_jax.training.exported_onnx import export_onnx
 
     recording = Recording(GOLDEN / "mask_rcnn_r50_c2am.npz")
     table = category_table([{"id": k + 1, "name": f"class {k}"} for k in range(recording.meta["num_classes"])])
     trained = TrainedDetector(load_experiment("maskrcnn_r50_c2am"), filled(recording)[0].value, table, 0)
-    image, shape = recording["image_0"][None], ExportShape(1, (256, 320), (256, 320), 256, 320)
+    image, shape = recording["image_1"][None], ExportShape(1, (256, 320), (256, 320), 256, 320)
     content, _ = export_onnx(trained, shape, threshold=0.0)
     sizes = np.array([[256, 320]], np.int32)
     expected = jax.tree.map(np.asarray, jax.jit(predict_function(trained, shape, 0.0))(image, sizes))
