@@ -91,7 +91,7 @@ def test_metadata_has_the_requirements_the_extras_and_absolute_links(wheel):
     plain = [line for line in header.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert {re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0].lower() for line in plain} == needed
     extras = set(re.findall(r"^Provides-Extra: (.+)$", header, re.M))
-    assert extras == {"cuda12", "cuda13", "tpu", "torch", "gcs", "experiments", "docs", "dev"}
+    assert extras == {"cuda12", "cuda13", "tpu", "torch", "gcs", "onnx", "experiments", "docs", "dev"}
     assert len(re.findall(r"^Project-URL: ", header, re.M)) >= 3 and "Author: " in header
     links = re.findall(r"\]\(([^)]+)\)", readme)
     assert len(links) > 20 and all(link.startswith(("https://", "#")) for link in links)

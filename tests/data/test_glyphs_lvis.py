@@ -175,7 +175,7 @@ def test_a_killed_drawing_goes_on_and_gives_the_bytes_of_any_number_of_workers(f
     partial = tmp_path / "set.partial"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "set")], cwd=ROOT)
     until = time.monotonic() + 300
-    while not (done := list(partial.glob("blocks/train_*.json"))) and time.monotonic() < until:
+    while not (done := list(partial.glob("blocks/train_????????.json"))) and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
