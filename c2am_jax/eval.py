@@ -102,9 +102,16 @@ def score(annotations: str, predictions: str) -> None:
         from c2am_jax.evaluation.caps import capped, metrics_of
         from c2am_jax.evaluation.lvis_ap import evaluate_file
 
-        images, looked_at = chosen_images(annotations, _SUBSET.value or "all"), bool(_REPORT.value)
-        asked = {"fixed": _FIXED.value, "evidence": looked_at, "classes": classes, "images": images, "show": print}
-        scored = evaluate_file(annotations, predictions, kind, **asked)
+        scored = evaluate_file(
+            annotations,
+            predictions,
+            kind,
+            fixed=_FIXED.value,
+            evidence=bool(_REPORT.value),
+            classes=classes,
+            images=chosen_images(annotations, _SUBSET.value or "all"),
+            show=print,
+        )
         rows = capped(scored, caps)
         found = scored.metrics() | (scored.pooled() if _FIXED.value else {}) | metrics_of(rows)
         if _CATEGORIES.value:
@@ -242,8 +249,15 @@ def main(_) -> None:
     if against:
         from c2am_jax.report.comparison.runs import compare_runs
 
-        parts = {"step": _STEP.value, "subset": _SUBSET.value, "folder": _IMAGES.value}
-        return compare_runs(report, workdir, against, given=experiment, **parts)
+        return compare_runs(
+            report,
+            workdir,
+            against,
+            given=experiment,
+            step=_STEP.value,
+            subset=_SUBSET.value,
+            folder=_IMAGES.value,
+        )
     command_line.check_environment()
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 

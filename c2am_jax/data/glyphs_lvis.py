@@ -161,8 +161,14 @@ def _draw_block(block: _Block) -> int:
     for number, image in enumerate(block.images, block.first):
         rng = np.random.default_rng((block.settings.seed, SPLITS.index(block.split), number))
         scene = _drawn(image, block.names, block.settings, rng)
-        told = {"negatives": image.negatives, "not_exhaustive": image.not_exhaustive}
-        entry = write_image(block.folder, block.split, number, scene.picture(), **told)
+        entry = write_image(
+            block.folder,
+            block.split,
+            number,
+            scene.picture(),
+            negatives=image.negatives,
+            not_exhaustive=image.not_exhaustive,
+        )
         annotated = [(k, mask) for k, mask in scene.visible() if k >= 0]
         drawn.append((entry, [annotation_entry(0, block.split, entry["id"], k, mask) for k, mask in annotated]))
     replace_text(block.entries, json.dumps(drawn))

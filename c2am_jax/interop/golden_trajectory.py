@@ -19,9 +19,10 @@ from c2am_jax.weights.names import torch_name
 
 DRIFT = 5.0  # times the reference's own difference between float32 and float64
 LIVE_STEPS = 4  # until which live proposals are held tightly: later a discrete choice flips, in the reference too
-# Measured on the recorded run: the reference differs by 2.2e-2 between one and two threads; ours is 1.5e-2 to 3.2e-2
-# from the recording when start weights differ by at most 1e-6, jax 0.12.0 (four starts), and 1.5e-2 with jax 0.10.1.
-LIVE_LATER = 4e-2
+# Measured on the recorded run: the reference differs by 2.2e-2 between one and two threads. Ours is 1.5e-2 from the
+# recording with jax 0.10.1, and 3.16e-2, above the bound, with jax 0.12.0, where four starts whose weights differ by at
+# most 1e-6 gave 1.5e-2 to 3.2e-2: from step 4 on a discrete choice decides.
+LIVE_LATER = 3e-2
 TRUTH = "f64"  # the recorded run to compare with
 METRICS = ("roi/positive", "roi/sampled")
 

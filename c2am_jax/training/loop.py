@@ -112,9 +112,15 @@ def train(
         stop, watchdog = stack.enter_context(StopRequest()), stack.enter_context(Watchdog())
 
         def batches(from_step: int) -> Iterator[tuple[tuple[int, int], Batch]]:
-            process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-            given = {"batch_size": settings.batch_size, "seed": settings.seed, **process}
-            return train_batches(dataset, experiment.data, start_step=from_step + schedule.offset, **given)
+            return train_batches(
+                dataset,
+                experiment.data,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                start_step=from_step + schedule.offset,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
 
         def score(done: int) -> dict[str, float]:
             asked = f"asked to stop: step {done} is saved in {checkpoints.folder}; {AGAIN}"

@@ -11,5 +11,9 @@ def make_optimizer(train: TrainSettings, rate: optax.Schedule) -> optax.Gradient
     Every trained array decays, norms and biases too (reference rule). `grad_clip` > 0 clips the global norm first.
     """
     chain = [optax.clip_by_global_norm(train.grad_clip)] if train.grad_clip > 0 else []
-    chain += [optax.add_decayed_weights(train.weight_decay), optax.trace(decay=train.momentum)]
-    return optax.chain(*chain, optax.scale_by_learning_rate(rate))
+    chain += [
+        optax.add_decayed_weights(train.weight_decay),
+        optax.trace(decay=train.momentum),
+        optax.scale_by_learning_rate(rate),
+    ]
+    return optax.chain(*chain)

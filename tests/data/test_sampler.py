@@ -297,6 +297,9 @@ def test_an_epoch_of_lvis_size_is_ordered_in_a_moment():
     augmentation = Augmentation((640, 672, 704, 736, 768, 800), 1333, 0.5, buckets)
     for name in ("repeat_factor", "class_aware"):
         sampler = Sampler(dataset, name)
-        began = time.process_time()
-        assert len(epoch_steps(dataset, sampler, augmentation, seed=0, epoch=7, batch_size=16)) >= images // 16
-        assert time.process_time() - began < 4  # 1.1 s on a machine with more processes than cores
+        taken = []
+        for _ in range(3):  # what else runs on the machine only adds to a time
+            began = time.process_time()
+            assert len(epoch_steps(dataset, sampler, augmentation, seed=0, epoch=7, batch_size=16)) >= images // 16
+            taken.append(time.process_time() - began)
+        assert min(taken) < 1

@@ -184,8 +184,13 @@ def test_no_array_of_a_state_is_there_twice(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_leaves_every_state_alone(name):
+    with jax.enable_x64(True):  # in float32, products of two and of four rows round differently on some processors
+        _compare_with_padding(name)
+
+
+def _compare_with_padding(name):
     method, head = made(name)
-    features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5])
+    features, labels = jax.random.normal(jax.random.key(3), (4, 8)), jnp.array([0, 2, 4, 5], jnp.int32)
     weights = jnp.array([1.0, 1.0, 0.0, 0.0])
 
     def run(n):
@@ -194,4 +199,4 @@ def test_padding_leaves_every_state_alone(name):
     (all_losses, padded), (own_losses, expected) = run(4), run(2)
     np.testing.assert_allclose(all_losses[:2], own_losses, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(padded), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-6)
