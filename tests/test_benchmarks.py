@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import gpu, gpu_check, methods, predict, topologies, train_step
+from benchmarks import drift, gpu, gpu_check, methods, predict, topologies, train_step
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.roi_head import RoIHead
 from c2am_jax.models.rpn import RPNHead
@@ -123,3 +123,31 @@ def test_rows_of_topologies_go_on_where_they_stopped_and_become_a_table(monkeypa
         f"| maskrcnn_r50_c2am, bfloat16, 2 | {numbers_of_row} |" in text
         and "| cascade_r50_c2am, bfloat16, 2 | error: too large |" in text
     )
+
+
+def write_log(folder, factor):
+    folder.mkdir(parents=True)
+    steps = [{"step": step, **dict.fromkeys(drift.QUANTITIES, 2.0 * factor)} for step in range(1, 21)]
+    steps[-1]["loss"] *= 1.5
+    lines = [*steps, {"step": 20, "segm/AP": 0.1}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_drift_is_relative_to_float32_on_one_device(tmp_path, monkeypatch, capsys):
+    write_log(tmp_path / drift.REFERENCE, 1)
+    write_log(tmp_path / drift.REORDERED, 1)
+    write_log(tmp_path / drift.BFLOAT16, 1.25)
+    *told, last = lines(monkeypatch, capsys, drift.main, "--folder", str(tmp_path), "--steps", "20")
+    spans = {(line["run"], line["quantity"]): line["relative_difference_median_worst"] for line in told}
+    assert spans[drift.REORDERED, "grad_norm"] == {"1-2": [0, 0], "3-10": [0, 0], "11-20": [0, 0]}
+    assert spans[drift.BFLOAT16, "loss"] == {"1-2": [0.25, 0.25], "3-10": [0.25, 0.25], "11-20": [0.25, 0.25]}
+    expected = {drift.REFERENCE: 2.25, drift.REORDERED: 2.25, drift.BFLOAT16: 2.8125}  # mean of 2, 2, 2, 3
+    assert last["means_at_the_end"]["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_drift_trains_what_is_missing_and_says_where_it_failed(tmp_path, monkeypatch, capsys):
+    write_log(tmp_path / drift.REFERENCE, 1)
+    started = []
+    monkeypatch.setattr(drift, "train", lambda workdir, options, dtype, devices: started.append((dtype, devices)))
+    assert drift.main(["--folder", str(tmp_path), "--steps", "20"]) == 1
+    assert started == [("float32", 8)] and "float32_other_order.log" in capsys.readouterr().err
