@@ -2,7 +2,8 @@
 
     python tools/tables.py [--check]
 
-Published numbers come from `c2am_jax.experiments.published`, comparisons with MMDetection from tests/golden/errors.md.
+Published numbers come from `c2am_jax.experiments.published`, comparisons with MMDetection from tests/golden/errors.md,
+plans of pods from `benchmarks.pods`.
 With --check nothing is written, and the exit status is 1 if a page is out of date.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import pods  # noqa: E402
 from c2am_jax.experiments.published import METHODS, PAPER  # noqa: E402
 from c2am_jax.experiments.rows import TABLES  # noqa: E402
 
@@ -131,6 +133,7 @@ TABLES_OF_DOCS: dict[str, Callable[[], str]] = {
     "methods": of_methods,
     "parity": of_parity,
     "trajectories": of_trajectories,
+    "pods": lambda: pods.table(pods.plans()),
 }
 
 

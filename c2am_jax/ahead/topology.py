@@ -115,7 +115,7 @@ def topology_devices(name: str, slices: int = 1) -> Sequence[Any]:
     Raises:
       UserError: a topology that does not exist, or a compiler that is not installed.
     """
-    generation, sides = _checked(name)
+    generation, sides = kind_and_sides(name)
     if slices > 1 and CHIPS[generation].sides == 0:
         raise UserError(f"--slices {slices}: {name} is one host; only TPUs have slices")
     jax.config.update("jax_platforms", "cpu")  # the devices of this machine stay free for others
@@ -124,7 +124,8 @@ def topology_devices(name: str, slices: int = 1) -> Sequence[Any]:
     return _tpus(name, generation, sides, slices)
 
 
-def _checked(name: str) -> tuple[str, tuple[int, ...]]:
+def kind_and_sides(name: str) -> tuple[str, tuple[int, ...]]:
+    """("v5e", (4, 4)) of "v5e:4x4", ("h100", (8,)) of "h100:8". Raises UserError for a topology that does not exist."""
     generation, _, rest = name.partition(":")
     chip, sides = CHIPS.get(generation), tuple(int(side) for side in rest.split("x") if side.isdigit())
     if chip is not None and "x".join(map(str, sides)) == rest:
