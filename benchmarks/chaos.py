@@ -55,11 +55,12 @@ def command(workdir: Path, steps: int, data: Path) -> list[str]:
 
 def losses(workdir: Path) -> dict[int, float]:
     """Loss of each step that is logged; of a workdir in a bucket those that are there."""
-    file = workdir / "metrics.jsonl"
-    if not file.is_file():
+    try:
+        text = (workdir / "metrics.jsonl").read_text()
+    except FileNotFoundError:  # a run that resumes in a bucket removes it here, and takes the bucket's
         return {}
     found = {}
-    for line in file.read_text().splitlines():
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
@@ -88,9 +89,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", required=True, help="on this machine")
     parser.add_argument("--workdir", help="of both runs, such as gs://BUCKET/chaos; default: the folder")
     options = parser.parse_args()
+    if is_remote(options.folder):
+        parser.error(f"--folder {options.folder}: it is on this machine; --workdir takes a bucket")
+    options.folder = Path(options.folder)
     options.folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(options.folder / "compiled")}
     log = (options.folder / "train.log").open("a")
