@@ -194,7 +194,7 @@ def _step(text: str) -> int | str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="c2am_jax.predict", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR", help="picture files, and folders with all below")
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR", help="pictures, and folders with their subfolders")
     parser.add_argument(
         "--annotations", metavar="FILE", help="json (LVIS or COCO layout) of the pictures to take from the one DIR"
     )

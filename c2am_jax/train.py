@@ -17,7 +17,7 @@ from c2am_jax.errors import UserError
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "Compile the training step and tell its memory, FLOPs, estimated time, collectives: JSON on stdout, a summary on "
+    "Compile the training step and report its memory, FLOPs, estimated time, collectives: JSON on stdout, a summary on "
     "stderr.",
 )
 _TOPOLOGY = flags.DEFINE_string(

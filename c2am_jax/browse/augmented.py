@@ -48,7 +48,7 @@ def augmented_drawings(survey: Survey, places: Sequence[int], settings: DataSett
         dataset = load(NAME, folder)
         if not len(trainable(dataset.image_hw, dataset.label_offset)):
             shown = f"{survey.scan.name}: not one of the {len(places)} shown pictures can train"
-            raise UserError(f"{shown}; the page without --augmented tells why")
+            raise UserError(f"{shown}; the page without --augmented says why")
         own = dataclasses.replace(settings, sampler="random", held_out=0.0)
         batches = train_batches(dataset, own, batch_size=1, seed=0)
         seen = itertools.islice(batches, epoch_length(dataset, own, 1))

@@ -255,7 +255,7 @@ def _link(own: Path, pictures: Path) -> None:
         own.symlink_to(os.path.relpath(target, above) if beside else target, target_is_directory=True)
     except OSError as error:
         raise UserError(f"{own}: no link can be made ({error}); train with --config.data.images={target}") from None
-    print(f"{own} leads to {target}")
+    print(f"{own} links to {target}")
 
 
 def _what_now(

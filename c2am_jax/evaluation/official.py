@@ -67,7 +67,7 @@ def official_metrics(
     annotations lack is completed as for our numbers, and masks are checked: the package would not come back from some.
 
     Raises:
-      UserError: the package is missing, has no such iou_type, or does not get through the files.
+      UserError: the package is missing, has no such iou_type, or fails on the files.
     """
     if iou_type not in IOU_TYPES:
         raise UserError(f"the lvis package scores {' or '.join(IOU_TYPES)}, not {iou_type!r}")
@@ -100,7 +100,7 @@ def _run(package: types.ModuleType, annotations: str, predictions: str, iou_type
         scored.run()
     except Exception as error:  # it checks little, so anything can come out of it
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"the lvis package does not get through {predictions} and {annotations}: {reason}") from error
+        raise UserError(f"the lvis package fails on {predictions} and {annotations}: {reason}") from error
     return {name: float(value) for name, value in scored.results.items()}
 
 

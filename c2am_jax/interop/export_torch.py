@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if experiment_of(options.workdir).model.box_head.class_agnostic_branch:
         print(
             "box regression: the class-agnostic branch is merged into the weights of each class, which give the same "
-            "boxes; training that goes on from the file in PyTorch has no branch"
+            "boxes; if you train on from the file in PyTorch, the branch is missing"
         )
     return 0
 

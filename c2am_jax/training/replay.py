@@ -37,7 +37,7 @@ def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np
     at, bucket, first, batch = read_batch(path)
     workdir = path.parent.parent
     if not (workdir / "config.json").is_file():
-        raise UserError(f"{path}: has to lie in the folder nonfinite of its workdir, but {workdir} has no config.json")
+        raise UserError(f"{path}: must be in the folder nonfinite of its workdir, but {workdir} has no config.json")
     experiment = experiment_of(workdir)
     schedule = settings_of(experiment)
     dataset = open_dataset(experiment.data, "train")

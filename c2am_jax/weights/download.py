@@ -84,7 +84,7 @@ def _download(source: Source, file: RemoteFile, folder: Path) -> Path:
     replace_text(folder / f"{file.cached}.sha256", found)
     partial.replace(path)
     if not expected:
-        _LOG.info("%s: nobody says its checksum; add #sha256=%s to the address to have it verified", file.url, found)
+        _LOG.info("%s: its checksum is not known; add #sha256=%s to the address to verify it", file.url, found)
     return path
 
 

@@ -107,7 +107,7 @@ def _http(url: str) -> str:
 
 def _checksum(digits: str, url: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{8,64}|", digits):
-        raise UserError(f"{url}: sha256 {digits!r} is no row of 8 to 64 hexadecimal digits")
+        raise UserError(f"{url}: sha256 {digits!r} is not 8 to 64 hexadecimal digits")
     return digits
 
 

@@ -84,7 +84,7 @@ def test_what_the_package_cannot_score_is_one_line(files, other):
 
 def test_a_file_that_stops_the_package_is_one_line(files):
     files[1].write_text("[]")  # it looks at the first detection
-    with pytest.raises(UserError, match="lvis package does not get through .*dt.json .*IndexError"):
+    with pytest.raises(UserError, match="lvis package fails on .*dt.json .*IndexError"):
         official_metrics(*files, "bbox")
 
 

@@ -352,7 +352,7 @@ x = len([1])
         ("_base_ = 'gone.py'", "gone.py: no such file, the _base_ of "),
         ("_base_ = 'a.py'", "is its own base file"),
         ("_base_ = ['base.py', 'base.py']", "x is in two of its base files"),
-        ("_base_ = 'mmdet::x.py'", "lies in an installed package"),
+        ("_base_ = 'mmdet::x.py'", "is in an installed package"),
         ("_base_ = [name]", "_base_ is not a list of file names"),
         ("_base_ = 'base.py'\nx = dict(y=1)", "x is a dict, but 1 in its base file"),
         ("with read_base():\n    from .b import *", "a config of imports (read_base)"),

@@ -89,7 +89,7 @@ class _File:
             raise UserError(f"{self.path}:{statement.lineno}: {BASE} is not a list of file names") from None
         for file in [files] if isinstance(files, str) else files:
             if "::" in file:
-                raise UserError(f"{self.path}: {BASE} {file!r} lies in an installed package: write the file's path")
+                raise UserError(f"{self.path}: {BASE} {file!r} is in an installed package: write the file's path")
             found = _read(self.path.parent / file, self.chain)
             twice = [name for name in found if name in self.base]
             if twice:
