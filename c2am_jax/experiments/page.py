@@ -1,6 +1,7 @@
 """The page of a table: more than AP of each row, with curves and pictures.
 
 DIR/PAGE/README.md       tables: mask AP by group at LVIS's share of detections, AP-fixed, AP-pool, background
+DIR/PAGE/numbers.json    what the tables are made of: `experiments.ranking.ranking` of each finished seed, by row
 DIR/PAGE/caps.png        mask AP when only so many of the best detections of each image count
 DIR/PAGE/norms.png       weight norms of the groups and of background over training, and background's margins
 DIR/PAGE/KEY.jpg         annotations beside detections of the row's first seed
@@ -36,12 +37,16 @@ def mean_and_deviation(values: Sequence[float | None], scale: float = 100, digit
     return f"{np.mean(known):.{digits}f}{spread}"
 
 
-def write_page(planned: Plan, folder: Path, title: str) -> Path:
-    """Write the page of what is finished; returns its README.md. Scores are kept beside each run's evaluation."""
+def write_page(planned: Plan, folder: Path, title: str, command: str) -> Path:
+    """Write the page of what is finished; returns its README.md. Scores are kept beside each run's evaluation.
+
+    The page names the `command` that makes it, and how long a run trained.
+    """
     found = {row.key: [r for r in (ranking(run) for run in runs) if r is not None] for row, runs in planned}
     rows = [(row, runs) for row, runs in planned if found[row.key]]
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {title}", _tables(rows, found)]
+    parts = [f"# {title}", f"This page was made by `{command}`.{_training_time(rows)}", _tables(rows, found)]
+    (folder / "numbers.json").write_text(json.dumps(found))
     if rows:
         _draw_caps(folder / "caps.png", rows, found)
         parts += ["Mask AP when only the best k detections of each image count:", "![AP under caps](caps.png)"]
@@ -54,6 +59,14 @@ def write_page(planned: Plan, folder: Path, title: str) -> Path:
     page = folder / "README.md"
     page.write_text("\n\n".join(parts) + "\n")
     return page
+
+
+def _training_time(rows: Plan) -> str:
+    rates = [(run, run.seconds_per_step()) for _, runs in rows for run in runs if run.metrics() is not None]
+    minutes = [run.last_step() * rate / 60 for run, rate in rates if rate]
+    if not minutes:
+        return ""
+    return f" Training took {np.median(minutes):.1f} minutes a run (median), without start and evaluation."
 
 
 def _tables(rows: Plan, found: Found) -> str:

@@ -204,7 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file.write_text(text + "\n")
     print(f"{text}\n\n{file}")
     if options.page:
-        print(write_page(planned, file.with_suffix(""), f"{TABLES[options.number][0]}, {options.data}"))
+        title = f"{TABLES[options.number][0]}, {options.data}"
+        words = sys.argv[1:] if arguments is None else arguments
+        command = shlex.join(["python", "-m", "c2am_jax.experiments.table", *words])
+        print(write_page(planned, file.with_suffix(""), title, command))
     return 1 if failed else 0
 
 

@@ -50,7 +50,8 @@ def finished(run, on_background=0):
     (run.workdir / "config.json").write_text(json.dumps(experiment.as_json()))
     write_categories(run.workdir, dataset.categories)
     norms = {"norm/background": 4.0, **{f"norm/{name}/p50": 1.0 for name in ("rare", "common", "frequent")}}
-    lines = [json.dumps({"step": step, **norms}) for step in (2, 4)]
+    steps = [{"step": step, "images_per_sec": experiment.train.batch_size / 3, **norms} for step in (2, 4)]
+    lines = [json.dumps(line) for line in steps]
     (run.workdir / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4, "segm/AP": 1.0}']) + "\n")
     verified = {a["image_id"] for a in truths["annotations"] if a["category_id"] == rare}
     verified |= {image["id"] for image in truths["images"] if rare in image["neg_category_ids"]}
@@ -64,9 +65,9 @@ def test_a_page_has_each_measure_of_each_finished_row(data, tmp_path):
     for run in planned[0][1]:
         finished(run)
     verified = finished(planned[1][1][0], on_background=2)
-    page = write_page(planned, tmp_path / "page", "a title")
+    page = write_page(planned, tmp_path / "page", "a title", "a command")
     text = page.read_text()
-    assert text.startswith("# a title\n")
+    assert text.startswith("# a title\n\nThis page was made by `a command`. Training took 0.2 minutes a run (median)")
     assert "| α = 0 (cosine) | 2 | 100.0 ± 0.0 | 100.0 ± 0.0 |" in text and "no margins for background" not in text
     tables = text.split("## ")[1:]
     assert [table.splitlines()[0][:12] for table in tables] == [
@@ -84,20 +85,26 @@ def test_a_page_has_each_measure_of_each_finished_row(data, tmp_path):
     )
     assert {file.name for file in page.parent.iterdir()} == {
         "README.md",
+        "numbers.json",
         "caps.png",
         "norms.png",
         "cosine.jpg",
         "all=0.5.jpg",
     }
+    numbers = json.loads((page.parent / "numbers.json").read_text())
+    assert [len(seeds) for seeds in numbers.values()] == [2, 1, 0]
+    assert numbers["cosine"][0]["caps"][-1]["AP"] == pytest.approx(1)
     kept = planned[0][1][0].workdir / "eval/4" / FILE
     kept.write_text(kept.read_text().replace("1.0", "0.5"))  # scored once: what is kept is what the page shows
-    assert "| α = 0 (cosine) | 2 | 75.0 ± 35.4 |" in write_page(planned, tmp_path / "page", "again").read_text()
+    again = write_page(planned, tmp_path / "page", "again", "a command")
+    assert "| α = 0 (cosine) | 2 | 75.0 ± 35.4 |" in again.read_text()
 
 
 def test_a_page_without_a_finished_run_says_so(data, tmp_path):
     (row,) = rows_of("background", "glyphs", ["cosine"])
     planned = [(row, [planned_run("background", row, "glyphs", 0, tmp_path, {}, {})])]
-    assert write_page(planned, tmp_path / "page", "a title").read_text() == "# a title\n\nNo run is finished.\n"
+    page = write_page(planned, tmp_path / "page", "a title", "a command")
+    assert page.read_text() == "# a title\n\nThis page was made by `a command`.\n\nNo run is finished.\n"
 
 
 def test_values_that_do_not_exist_are_left_out_of_a_mean():
