@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,10 @@ from c2am_jax import experiment as module
 from c2am_jax.checks import WrongSetting
 from c2am_jax.config import glyphs, load_experiment, lvis, parse
 from c2am_jax.data.settings import DataSettings
-from c2am_jax.experiment import Experiment, LossSettings, TrainSettings
+from c2am_jax.experiment import Experiment, LossSettings, TrainSettings, read_experiment
 from c2am_jax.models.architecture import MaskRCNNSettings
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 # Key, value as the flag gives it, and the words that say what is allowed.
 WRONG = [
@@ -179,3 +182,12 @@ def test_what_an_older_version_did_not_write_has_its_default_and_what_is_obsolet
     monkeypatch.setattr(module, "OBSOLETE", {"train.optimizer", "loss.features", "loss.scale"})
     old["loss"] |= {"features": 1024, "scale": 20.0}
     assert Experiment.from_dict(old) == experiment.changed({"loss.scale": 20.0})  # which the method does have
+
+
+@pytest.mark.parametrize("config", [*sorted(path.stem for path in CONFIGS.glob("*_c2am.py")), "methods/c2am:glyphs"])
+def test_c2am_gives_background_no_margins_and_an_older_run_keeps_its_rule(config, tmp_path):
+    experiment = load_experiment(config)
+    assert experiment.loss.parameters["background"] == "foreground_only"
+    old = experiment.changed({"loss.background": "all"})
+    (tmp_path / "config.json").write_text(json.dumps(old.as_json()))
+    assert read_experiment(tmp_path / "config.json") == old != experiment

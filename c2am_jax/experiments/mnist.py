@@ -75,9 +75,13 @@ class Network(nnx.Module):
 
 
 def method(name: str, recipe: Recipe) -> Classification:
-    """The loss by its name in `losses.methods`; softmax has neither scale nor margin, cosine no margin."""
+    """The loss by its name in `losses.methods`; softmax has neither scale nor margin, cosine no margin.
+
+    The last class is a digit here, not background, so C2AM's margins are for all classes.
+    """
     wanted = {"softmax": (), "cosine": ("scale",), "c2am": ("scale", "alpha")}[name]
-    return make_classification(name, **{key: getattr(recipe, key) for key in wanted})
+    rule = {"background": "all"} if name == "c2am" else {}
+    return make_classification(name, **{key: getattr(recipe, key) for key in wanted}, **rule)
 
 
 @dataclasses.dataclass(frozen=True)

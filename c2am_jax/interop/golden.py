@@ -59,7 +59,8 @@ def build(recording: Recording) -> tuple[Detector, list[Any]]:
             max_detections=meta.get("max_per_img", test.max_detections),
         ),
     )
-    model = build_model(settings, {"name": method or "softmax"})
+    loss = {"name": "c2am", "background": "all"} if method == "c2am" else {"name": method or "softmax"}  # to the letter
+    model = build_model(settings, loss)
     return Detector.of(model), model.roi_head.init_loss_state()
 
 

@@ -5,8 +5,9 @@ Plain modules, and where MMDetection is installed also a box head for its config
     custom_imports = dict(imports=["c2am_jax.interop.torch_c2am"])
     model = dict(roi_head=dict(bbox_head=dict(type="C2AMBBoxHead")))
 
-The formulas and decisions are those of `losses.angles`: background is the last class and takes part in the margins,
-norms carry no gradient, no arccosine, float32 inside.
+The formulas and decisions are those of `losses.angles`: background is the last class, norms carry no gradient, no
+arccosine, float32 inside. The loss is Eq. 7 to the letter; the head's default gives samples of background no margins,
+as the method `c2am` does (``c2am=dict(background_margin=True)`` changes that).
 """
 
 import math
@@ -86,7 +87,7 @@ def _register() -> None:
 
         def __init__(self, *args, c2am: dict | None = None, **kwargs):
             super().__init__(*args, **kwargs)
-            self.c2am = C2AMLoss(**(c2am or {}))
+            self.c2am = C2AMLoss(**{"background_margin": False, **(c2am or {})})
             self.fc_cls = CosinePredictor(self.fc_cls.in_features, self.num_classes + 1, self.c2am.scale)
 
             def of_classifier(entry):

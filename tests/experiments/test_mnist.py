@@ -2,11 +2,13 @@
 
 import gzip
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from c2am_jax.experiments import digits
-from c2am_jax.experiments.mnist import Recipe, Result, Trainer, main, table
+from c2am_jax.experiments.mnist import Recipe, Result, Trainer, main, method, table
+from c2am_jax.losses import Head, Samples, c2am_loss
 
 
 def synthetic(size=8, each=60):
@@ -17,6 +19,15 @@ def synthetic(size=8, each=60):
     for image, label in zip(images, labels, strict=True):
         (image[label] if label < 5 else image[:, label - 5])[:] = 1
     return digits.Digits("synthetic", images, labels, images[:200], labels[:200], few=10)
+
+
+def test_the_last_digit_has_margins_as_all_have():
+    rng = np.random.default_rng(0)
+    features, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 3), (3, 10)))
+    kernel, labels = kernel.at[:, 9].multiply(50), jnp.full(4, 9)
+    loss, _ = method("c2am", Recipe(alpha=0.5)).loss(Samples(features, labels, jnp.ones(4)), Head(kernel), {})
+    np.testing.assert_allclose(loss, c2am_loss(features, kernel, labels, background="all"), rtol=1e-6)
+    assert (np.asarray(c2am_loss(features, kernel, labels, background="foreground_only")) != loss).any()
 
 
 def test_only_the_few_classes_are_cut():

@@ -137,11 +137,11 @@ def test_first_stages_are_rows_beside_what_starts_from_them(place):
 
 def test_data_and_model_are_those_of_the_first_stage_too():
     (row,) = rows_of("5", "glyphs", ["adaptive"])
-    user = {"data.workers": 1, "loss.background": "foreground_only", "train.steps": 9}
+    user = {"data.workers": 1, "loss.background": "all", "train.steps": 9}
     run = planned_run("5", row, "glyphs", 0, Path("runs"), user, {"train.init": "weights.npz"})
     first = run.first.experiment()
     assert (first.data.workers, first.train.steps, first.train.init) == (1, 0, "weights.npz")
-    assert run.experiment().loss.parameters["background"] == "foreground_only"
+    assert run.experiment().loss.parameters["background"] == "all"
     assert run.experiment().train.steps == 9
 
 

@@ -74,7 +74,8 @@ def test_zero_features_and_dead_classes_have_finite_gradients():
     assert torch.isfinite(features.grad).all() and torch.isfinite(predictor.weight.grad).all()
 
 
-def test_the_head_of_mmdetection_gets_predictor_and_loss(monkeypatch):
+@pytest.mark.parametrize("options, background", [({}, "foreground_only"), ({"background_margin": True}, "all")])
+def test_the_head_of_mmdetection_gets_predictor_and_loss(options, background, monkeypatch):
     """With a stand-in for the parts of MMDetection 3.3 that the head touches."""
 
     class Shared2FCBBoxHead(torch.nn.Module):
@@ -103,7 +104,7 @@ def test_the_head_of_mmdetection_gets_predictor_and_loss(monkeypatch):
     sys.modules["mmdet.registry"].MODELS = Registry()
     torch_c2am._register()
 
-    head = registered["C2AMBBoxHead"](num_classes=11, c2am={"alpha": 1.0})
+    head = registered["C2AMBBoxHead"](num_classes=11, c2am={"alpha": 1.0, **options})
     assert [entry["override"] for entry in head.init_cfg] == [
         {"name": "fc_reg"},
         [{"name": "shared_fcs"}, {"name": "cls_fcs"}],
@@ -115,8 +116,8 @@ def test_the_head_of_mmdetection_gets_predictor_and_loss(monkeypatch):
     weights = torch.ones(len(labels))
     weights[:5] = 0
     losses = head.loss(scores, None, None, torch.from_numpy(labels), weights)
-    expected = c2am_loss(
-        jnp.asarray(x, jnp.float32), jnp.asarray(weight.T, jnp.float32), jnp.asarray(labels), alpha=1.0
-    )
+    assert (labels[5:] == 11).any()  # background, the last class
+    arrays = jnp.asarray(x, jnp.float32), jnp.asarray(weight.T, jnp.float32), jnp.asarray(labels)
+    expected = c2am_loss(*arrays, alpha=1.0, background=background)
     assert float(losses["loss_cls"].detach()) == pytest.approx(float(expected[5:].mean()), rel=1e-4)
     assert float(losses["loss_bbox"]) == 2

@@ -158,6 +158,20 @@ def test_gradients_are_finite_at_the_singular_points(features):
         assert jnp.isfinite(dx).all() and jnp.isfinite(dw).all()
 
 
+def test_the_method_gives_background_no_margins_unless_it_is_told_to(problem):
+    features, kernel, labels = problem
+    kernel, labels = kernel[:, ::-1], labels.at[:3].set(kernel.shape[1] - 1)  # background, with the longest weights
+    samples, losses = Samples(features, labels, jnp.ones(len(labels))), {}
+    for rule in ("foreground_only", "all"):
+        losses[rule] = np.asarray(c2am_loss(features, kernel, labels, background=rule))
+        method = make_classification("c2am", background=rule)
+        np.testing.assert_array_equal(method.loss(samples, Head(kernel), {})[0], losses[rule])
+    assert (losses["all"][:3] != losses["foreground_only"][:3]).all()
+    default, letter = make_classification("c2am"), c2am_loss(features, kernel, labels)
+    np.testing.assert_array_equal(default.loss(samples, Head(kernel), {})[0], losses["foreground_only"])
+    np.testing.assert_array_equal(letter, losses["all"])  # the function is Eq. 7 to the letter
+
+
 def test_foreground_only_leaves_background_rows_without_margin(problem):
     features, kernel, _ = problem
     background = jnp.full(N, C - 1)
@@ -232,7 +246,7 @@ def test_scores_do_not_depend_on_alpha_and_sum_to_one(problem):
 
 def test_margin_statistics_ignore_padding(problem):
     features, kernel, labels = problem
-    method = make_classification("c2am")
+    method = make_classification("c2am", background="all")
     half = jnp.asarray([1.0] * 4 + [0.0] * 4)
     found = method.metrics(Samples(features, labels, half), Head(kernel))
     alone = method.metrics(Samples(features[:4], labels[:4], jnp.ones(4)), Head(kernel))
