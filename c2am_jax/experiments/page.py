@@ -8,12 +8,12 @@ DIR/PAGE/KEY.jpg         annotations beside detections of the row's first seed
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from c2am_jax.evaluation.caps import LVIS_SHARE
 from c2am_jax.experiments.figures import COLOURS, figure
@@ -26,6 +26,7 @@ Plan = Sequence[tuple[Row, Sequence[PlannedRun]]]
 Found = dict[str, list[dict[str, Any]]]  # what `ranking` says of the finished seeds, by the row's key
 LETTERS = ("", *GROUPS)
 STYLES = ("-", "--", ":", "-.")
+PICTURE_SIDE = 1200  # pixels of the longer side, at most
 
 
 def mean_and_deviation(values: Sequence[float | None], scale: float = 100, digits: int = 1) -> str:
@@ -121,8 +122,14 @@ def _line(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "ls": STYLES[number // len(COLOURS) % len(STYLES)]}
 
 
+def _legend(axes: np.ndarray) -> None:
+    """One for all panels, below them."""
+    panel = axes[0, 0]
+    panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+
+
 def _draw_caps(path: Path, rows: Plan, found: Found) -> None:
-    with figure(path, 1, len(LETTERS), (15, 4.2)) as axes:
+    with figure(path, 1, len(LETTERS), (15, 5)) as axes:
         for letter, panel in zip(LETTERS, axes[0], strict=True):
             for number, (row, _) in enumerate(rows):
                 curves = [[(c["share"], 100 * c[f"AP{letter}"]) for c in one["caps"]] for one in found[row.key]]
@@ -131,7 +138,7 @@ def _draw_caps(path: Path, rows: Plan, found: Found) -> None:
             panel.axvline(LVIS_SHARE, color="0.7", lw=1)
             panel.set(title=GROUPS.get(letter, "all"), xlabel="k / classes", xscale="log", ylim=(0, None))
         axes[0, 0].set_ylabel("mask AP (%)")
-        axes[0, 0].legend(frameon=False, fontsize=7)
+        _legend(axes)
 
 
 def _logged(run: PlannedRun) -> list[Mapping[str, Any]]:
@@ -148,20 +155,22 @@ def _draw_norms(path: Path, rows: Plan) -> bool:
     if not logs:
         return False
     groups = ["background", *(name for name in GROUPS.values() if f"norm/{name}/p50" in logs[0][2][0])]
-    with figure(path, 1, len(groups) + 1, (3.8 * (len(groups) + 1), 4.2)) as axes:
+    with figure(path, 1, len(groups) + 1, (3.8 * (len(groups) + 1), 5)) as axes:
         for number, (row, run, lines) in enumerate(logs):
             steps = [line["step"] for line in lines]
             key = {name: "norm/background" if name == "background" else f"norm/{name}/p50" for name in groups}
             norms = {name: np.array([line[key[name]] for line in lines]) for name in groups}
             for name, panel in zip(groups, axes[0], strict=False):
                 panel.plot(steps, norms[name], label=row.title, **_line(number))
-                panel.set(title=f"norm, {name}", xlabel="step", ylim=(0, None))
+                panel.set(title=f"norm, {name}", xlabel="step")
             loss = run.experiment().loss.parameters
             if loss.get("background") == "all":
                 margin = loss["alpha"] / np.pi * np.log(norms["background"] / norms[groups[1]])
                 axes[0, -1].plot(steps, np.maximum(margin, 0), label=row.title, **_line(number))
+        for panel in axes[0]:  # of all rows, so last
+            panel.set_ylim(0, None)
         axes[0, -1].set(title=f"margin of background against {groups[1]}", xlabel="step", ylabel="radians")
-        axes[0, 0].legend(frameon=False, fontsize=7)
+        _legend(axes)
     return True
 
 
@@ -171,6 +180,8 @@ def _pictures(folder: Path, rows: Plan) -> list[str]:
         source = runs[0].workdir / "eval" / str(runs[0].last_step()) / "pictures.jpg"
         if source.is_file():
             name = "".join(letter if letter.isalnum() or letter in "_=." else "_" for letter in row.key) + ".jpg"
-            shutil.copyfile(source, folder / name)
+            with Image.open(source) as picture:
+                picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+                picture.save(folder / name, quality=80)
             parts.append(f"{row.title}, annotations beside detections:\n\n![{row.title}]({name})")
     return parts

@@ -78,7 +78,7 @@ TO_THE_LETTER = Row(
 )
 
 # The rules for margins of background samples, and the part of Table 4 that has margins.
-RULES = {"all": "margins for background too", "foreground_only": "no margins for background"}
+RULES = {"foreground_only": "no margins for background", "all": "margins for background too"}
 ALPHAS = (0.1, 0.3, 0.5, 0.7)
 
 BOX_REGRESSION = (

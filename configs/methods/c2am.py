@@ -6,7 +6,8 @@ python train.py --config configs/methods/c2am.py:uniform    the recipe of all me
 python train.py --config configs/methods/c2am.py:glyphs     the built-in data
 
 Wang et al., CVPR 2022, Eqs. 6-7: competitors of the label move away by an angle made of the weight norms.
-Recipe: s 30, alpha 0.5; the same experiment as configs/maskrcnn_r50_c2am.py.
+Recipe: s 30, alpha 0.5, no margins for background samples (docs/experiments.md says why); the same experiment as
+configs/maskrcnn_r50_c2am.py.
 Published numbers: docs/published_methods.md.
 """
 
