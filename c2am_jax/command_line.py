@@ -132,8 +132,13 @@ def _parse(arguments: Sequence[str], complete: Callable[[Sequence[str]], list[st
             if any(argument.startswith(f"--config.{old}") for argument in arguments):
                 sys.exit(say(f"config.{old}: no such setting any more; {now}"))
         sys.exit(say(f"no such key in the config (WORKDIR/config.json of a run lists all): {bare(error)}"))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(say(f"{error}; settings of the config are flags like --config.KEY=VALUE"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
-        sys.exit(say(_of_config_file(error) or error))
+        told = _of_config_file(error) or str(error)
+        if "get_config() takes 0 positional arguments" in told:
+            told = "this config takes no argument behind ':' in --config"
+        sys.exit(say(told))
 
 
 def _of_config_file(error: Exception) -> str:

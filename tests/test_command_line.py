@@ -55,6 +55,8 @@ def test_the_papers_settings():
         (("train.py", "--config=configs/glyphs_c2am.py", "--config.loss.alhpa=1"), "no such key in the config"),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py:v2"), "v2"),
         (("train.py", "--config=configs/glyphs_c2am.py", "loss.alpha=1"), "unexpected argument"),
+        (("train.py", "--config=configs/glyphs_c2am.py", "--train.steps=3"), "are flags like --config.KEY=VALUE"),
+        (("train.py", "--config=configs/glyphs_c2am.py:glyphs"), "takes no argument behind ':' in --config"),
         (
             ("train.py", "--dry_run", "--config=glyphs_c2am", "--config.train.batch_size=0"),
             "config.train.batch_size=0: must be a whole number of at least 1",

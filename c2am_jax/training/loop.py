@@ -77,9 +77,7 @@ def train(
         local = not is_remote(experiment.data.dir)  # of a bucket, each machine has a copy of its own
         opened = functools.partial(preconditions.open_splits, experiment)
         dataset, notes = _first_then_others(opened) if local else opened()
-        check_config(workdir, experiment, write=is_first)
-        if is_first:
-            write_categories(workdir, dataset.categories)
+        check_config(workdir, experiment, write=False)
         schedule = Schedule(settings, epoch_length(dataset, experiment.data, settings.batch_size))
 
         # Detector, and its state: first or resumed
@@ -97,6 +95,9 @@ def train(
             weights = f"resumed from step {int(state.step)}"
             schedule = preconditions.resumed(schedule, checkpoints, int(state.step), dataset, experiment)
         preconditions.check_space(workdir, state, schedule)
+        if is_first:  # all that can be refused is behind us: a refused start leaves the run's files as they were
+            check_config(workdir, experiment)
+            write_categories(workdir, dataset.categories)
         start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
         step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:

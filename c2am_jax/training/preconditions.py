@@ -120,7 +120,7 @@ def resumed(
     Progress is counted in images: the run resumes at the same place of its schedule and ends after the same epochs.
 
     Raises:
-      UserError: another batch size in a run whose length is given in steps.
+      UserError: another batch size in a run whose length is given in steps, or a length that the run has passed.
     """
     saved = checkpoints.metadata(step)
     before = saved["config"]["train"]["batch_size"]
@@ -137,4 +137,11 @@ def resumed(
         )
     if train.steps > 0:
         progress["steps_per_epoch"] = schedule.steps_per_epoch
-    return schedule.resumed(step, progress["position"], progress["steps_per_epoch"])
+    resumed = schedule.resumed(step, progress["position"], progress["steps_per_epoch"])
+    if step > resumed.last_step:
+        raise UserError(
+            f"the run in {checkpoints.folder.parent} is at step {step} already, past the end at step "
+            f"{resumed.last_step} that is asked for: give a longer run (config.train.steps, config.train.epochs) or "
+            "another --workdir; eval.py --workdir scores it as it is"
+        )
+    return resumed

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages
 from c2am_jax.models.functional import Arrays, rest_of
@@ -47,6 +48,7 @@ def make_train_step(
             def total_loss(params):
                 model = dataclasses.replace(state.detector, params=params, rest=rest).module()
                 losses, metrics, new_loss_state = model.loss(inputs, keys, loss_state, axis_name=AXIS)
+                _check_same_everywhere({"metric": metrics, "state": new_loss_state})
                 metrics |= {f"loss/{name}": value for name, value in losses.items()}
                 total = sum(losses.values())
                 return total, (metrics | {"loss": total}, rest_of(model), new_loss_state)
@@ -87,3 +89,18 @@ def configured_step(experiment: Experiment, optimizer: optax.GradientTransformat
     return make_train_step(
         optimizer, mesh, **pixels, seed=run.seed, accumulate=run.accumulate, compute_dtype=run.compute_dtype
     )
+
+
+def _check_same_everywhere(found: dict[str, Any]) -> None:
+    """Metrics and states of a loss are those of the whole batch.
+
+    Raises:
+      UserError: one that each device has made of its own images only; the text names it.
+    """
+    for path, value in jax.tree.leaves_with_path(found):
+        if AXIS in jax.typeof(value).manual_axis_type.varying:
+            kind, *names = (str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+            raise UserError(
+                f"{kind} {'/'.join(names)} of the loss is of one device's images only: make it one value of all "
+                "devices with samples.sum or samples.max (docs/adding_a_loss.md)"
+            )

@@ -193,3 +193,30 @@ def test_wrong_settings_are_one_clear_error(glyph_folder, tmp_path, change, name
 def test_a_run_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(UserError, match="no run there"):
         evaluate_checkpoint(tiny_config(), tmp_path / "nothing")
+
+
+OF_ONE_DEVICE = """
+import dataclasses
+import jax.numpy as jnp
+from c2am_jax.losses import make_classification
+
+plain = make_classification("cosine")
+
+def metric():
+    return dataclasses.replace(plain, metrics=lambda samples, head: {"kernel_norm": jnp.linalg.norm(head.kernel)})
+
+def state():
+    def loss(samples, head, state):
+        return plain.loss(samples, head, {})[0], {"seen": state["seen"] + samples.weights.sum()}
+    return dataclasses.replace(plain, init_state=lambda *_: {"seen": jnp.zeros(())}, loss=loss)
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [("metric", "kernel_norm"), ("state", "0/seen")])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_a_loss_makes_of_one_devices_images_is_named(kind, name, accumulate, glyph_folder, tmp_path, monkeypatch):
+    (tmp_path / "of_one_device.py").write_text(OF_ONE_DEVICE)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = configured(glyph_folder, 1, method=f"of_one_device:{kind}", batch_size=16, accumulate=accumulate)
+    with pytest.raises(UserError, match=rf"^{kind} {name} of the loss is of one device's images only"):
+        train(config, tmp_path / "run")

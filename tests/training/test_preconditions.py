@@ -50,14 +50,18 @@ def test_another_batch_size_ends_after_the_same_epochs(
     assert f"{last} steps" in shown[0] and f"resumed from step {stopped + 1}" in shown[0]
 
 
-def test_another_batch_size_is_refused_where_the_length_is_in_steps(glyph_folder, tmp_path, monkeypatch):
+def test_a_refused_length_or_batch_size_leaves_the_run_as_it_was(glyph_folder, tmp_path, monkeypatch):
     stop_at(monkeypatch, 2)
     with pytest.raises(Stopped):
         train(configured(glyph_folder, steps=4), tmp_path)
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"batch_size=16, but this run trained with 8 up to step 2 .* keep 8, or give"):
         train(configured(glyph_folder, steps=4, batch_size=16), tmp_path)
+    with pytest.raises(UserError, match=r"is at step 2 already, past the end at step 1 that is asked for: give"):
+        train(configured(glyph_folder, steps=1), tmp_path)
     assert steps_logged(tmp_path) == [1, 2]
+    kept = json.loads((tmp_path / "config.json").read_text())["train"]
+    assert (kept["batch_size"], kept["steps"]) == (8, 4)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(glyph_folder, tmp_path):

@@ -181,7 +181,7 @@ def c2am(
     By default samples of background get no margins. The paper speaks of categories and never of background; Eq. 7 to
     the letter includes it. Measured (docs/experiments.md): mask AP of 0, 0.1, 0.3, 0.5, 0.7 as `alpha` is 37.5, 37.7,
     38.2, 38.5, 39.6 without background's margins, which rises up to 0.5 as the paper's Table 4 does, and 37.5, 37.9,
-    35.1, 35.4, 34.1 with them (``background="all"``).
+    35.1, 35.4, 34.1 with them (``background="all"``); with LVIS's 1203 classes the cosine has 36.7, C2AM 38.1 and 34.4.
     """
     margin = {"alpha": alpha, "background": background, "max_margin": max_margin}
 
