@@ -20,6 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from c2am_jax.config import parse_overrides
+from c2am_jax.errors import guarded
+
 DEVICES = 8
 REFERENCE, REORDERED, BFLOAT16 = "float32", "float32_other_order", "bfloat16"
 QUANTITIES = ("loss", "loss/cls", "loss/box", "loss/mask", "grad_norm")
@@ -27,11 +30,7 @@ SPANS = (0, 0.1, 0.5, 1)  # as shares of the steps
 
 
 def train(workdir: Path, options: argparse.Namespace, dtype: str, devices: int) -> None:
-    """One run with every step in its log; its output goes to ``train.log`` beside it.
-
-    Raises:
-      subprocess.CalledProcessError: the run failed.
-    """
+    """One run with every step in its log; its output goes to ``WORKDIR.log``. A run that failed lacks steps."""
     settings = {
         "train.steps": str(options.steps),
         "train.log_every": "1",
@@ -39,13 +38,13 @@ def train(workdir: Path, options: argparse.Namespace, dtype: str, devices: int) 
         "train.checkpoint_every": str(options.steps),
         "train.compute_dtype": dtype,
         "data.dir": str(options.folder / "data"),
-        **dict(text.split("=", 1) for text in options.override),
+        **parse_overrides(options.override),
     }
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     line = [sys.executable, "train.py", f"--config={options.config}", f"--workdir={workdir}", *flags]
     with workdir.with_suffix(".log").open("w") as log:
-        subprocess.run(line, env=environment, stdout=log, stderr=log, check=True)
+        subprocess.run(line, env=environment, stdout=log, stderr=log, check=False)
 
 
 def read(workdir: Path, steps: int) -> dict[str, np.ndarray] | None:
@@ -77,6 +76,7 @@ def at_the_end(values: np.ndarray) -> float:
     return round(float(values[-max(len(values) // 5, 1) :].mean()), 4)
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
