@@ -1,6 +1,8 @@
 """Programs over the mesh of devices: the only shard_map, placement of arrays, and the images that each device sees."""
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,12 @@ from c2am_jax.ops.preprocess import preprocess
 from c2am_jax.structures import Batch, Inputs
 
 AXIS = "data"
+# For the compiler of each platform. A TPU's would cut the maps of a convolution into pieces, lay these side by side as
+# more images, and put them together again; with a few images per chip that costs more than the convolutions do
+# (docs/scaling.md has the numbers).
+COMPILER_OPTIONS = {
+    "tpu": {"xla_tpu_run_space_to_batch": "false", "xla_tpu_run_space_to_batch_on_new_platforms": "false"},
+}
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -28,6 +36,22 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
         return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     row = mesh_utils.create_hybrid_device_mesh((len(devices) // slices,), (slices,), devices)  # make_mesh refuses
     return Mesh(row, (AXIS,), axis_types=(AxisType.Auto,))
+
+
+@functools.cache
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """`COMPILER_OPTIONS` of the mesh's platform; none, with a warning, where its compiler does not know them."""
+    device = mesh.devices.flat[0]
+    options = COMPILER_OPTIONS.get(device.platform, {})
+    if options:
+        number = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+        try:
+            jax.jit(lambda x: x + 1, compiler_options=options).lower(number).compile()
+        except jax.errors.JaxRuntimeError as error:
+            text = str(error).splitlines()[0][:200]
+            logging.warning("%s: its compiler runs without our options, more slowly: %s", device.device_kind, text)
+            return {}
+    return options
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -126,7 +150,12 @@ class ImageProgram:
             )(value, batch, seed)
 
         program.__name__ = local.__name__  # that profiles show, and part of what compilation caches look up
-        self._program = jax.jit(program, static_argnums=3, donate_argnums=(0,) if donate else ())
+        self._program = jax.jit(
+            program,
+            static_argnums=3,
+            donate_argnums=(0,) if donate else (),
+            compiler_options=compiler_options(mesh),
+        )
 
     def __call__(self, value: Any, batch: Batch, bucket: tuple[int, int]) -> Any:
         """What `local` returns of a global batch, whose images are padded to `bucket` (H, W)."""
