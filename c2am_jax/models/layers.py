@@ -49,6 +49,31 @@ def constant(value: float, *shape: int) -> jax.Array:
     return jnp.asarray(np.full(shape, value, np.float32))
 
 
+@jax.custom_vjp
+def plus_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """[..., C] plus [C].
+
+    A TPU takes the bias's gradient as a product with ones: in the layout that convolutions have there, a sum over
+    positions costs as much as half a convolution.
+    """
+    return x + bias
+
+
+def sum_by_product(x: jax.Array) -> jax.Array:
+    """[..., C] -> [C]."""
+    ones = jax.lax.optimization_barrier(jnp.ones(x.shape[:-1], x.dtype))  # else the compiler makes a sum of it again
+    axes = tuple(range(x.ndim - 1))
+    return jax.lax.dot_general(ones, x, ((axes, axes), ((), ())), preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _bias_gradient(_, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    axes = tuple(range(gradient.ndim - 1))
+    return gradient, by_platform(gradient, tpu=sum_by_product, default=lambda g: g.sum(axes))
+
+
+plus_bias.defvjp(lambda x, bias: (x + bias, None), _bias_gradient)
+
+
 class Conv(nnx.Module):
     """A square convolution with symmetric padding ``size // 2``.
 
@@ -81,21 +106,51 @@ class Conv(nnx.Module):
         self.bias = variable(constant(0, features_out)) if bias else None
         self.size, self.stride = size, stride
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C']."""
-        kernel = self.kernel[...].astype(x.dtype)
+    def __call__(self, x: jax.Array, factor: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C'], times a `factor` [C'] that its kernel takes."""
+        kernel = self.scaled(factor).astype(x.dtype)
         if self.size == 1 and self.stride == 1:
             y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
         elif self.size == 1:
-            y = by_platform(x, kernel, cpu=self._by_slicing, default=self._by_window)
+            y = by_platform(x, kernel, cpu=self._by_slicing, tpu=self._of_columns, default=self._by_window)
         elif self.size == 3 and self.stride == 1:
             y = convolve(x, kernel)
+        elif self.size == 3 and self.stride == 2:
+            y = by_platform(x, kernel, tpu=self._of_phases, default=self._by_window)
         else:
             y = self._by_window(x, kernel)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return y if self.bias is None else plus_bias(y, self.bias[...].astype(x.dtype))
+
+    def scaled(self, factor: jax.Array | None) -> jax.Array:
+        """The kernel, whose output channels a factor [C'] multiplies."""
+        kernel = self.kernel[...]
+        return kernel if factor is None else kernel * factor
 
     def _by_slicing(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum("bhwc,cd->bhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+
+    def _of_columns(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,cd->bhwd", every_other_column(x[:, :: self.stride], 0), kernel[0, 0])
+
+    def _of_phases(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """With stride 2, as 2x2 with stride 1 on the odd and even rows and columns.
+
+        The input's gradient is then no convolution of a map that is three quarters zeros.
+        """
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            return self._by_window(x, kernel)
+        phases = [every_other_column(x[:, row::2], column) for row in (1, 0) for column in (1, 0)]
+        none = jnp.zeros_like(kernel[0])
+        rows = [jnp.stack([kernel[0], kernel[2]]), jnp.stack([none, kernel[1]])]  # of odd, of even rows [2, 3, C, C']
+        none = jnp.zeros_like(rows[0][:, 0])
+        taps = [[jnp.stack([r[:, 0], r[:, 2]], 1), jnp.stack([none, r[:, 1]], 1)] for r in rows]
+        return jax.lax.conv_general_dilated(
+            jnp.concatenate(phases, -1),
+            jnp.concatenate([tap for row in taps for tap in row], 2),
+            (1, 1),
+            ((1, 0), (1, 0)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
     def _by_window(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         # Strided 1x1 ones too: a slice before a product moves columns on a TPU, and CUDA's compiler fails (jax 0.10.1).
@@ -108,6 +163,13 @@ class Conv(nnx.Module):
         )
 
 
+def every_other_column(x: jax.Array, first: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H, ceil((W - first) / 2), C], by a matrix of 0 and 1: a TPU moves columns slowly."""
+    width = x.shape[2]
+    chosen = jnp.arange(first, width, 2)[:, None] == jnp.arange(width)
+    return jnp.einsum("vw,bhwc->bhvc", chosen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
+
+
 class StemConv(Conv):
     """The 7x7 convolution with stride 2 of images of even size, run as 4x4 with stride 1 on 2x2 blocks of pixels.
 
@@ -115,11 +177,11 @@ class StemConv(Conv):
     stems, equal for 64 channels).
     """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, 3] -> [B, H / 2, W / 2, C']."""
+    def __call__(self, x: jax.Array, factor: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, 3] -> [B, H / 2, W / 2, C'], times a `factor` [C']."""
         channels = x.shape[-1]
         # Padding by 4 instead of 3 in front, with a kernel of 8 whose first row and column are zero.
-        kernel = jnp.pad(self.kernel[...].astype(x.dtype), ((1, 0), (1, 0), (0, 0), (0, 0)))
+        kernel = jnp.pad(self.scaled(factor).astype(x.dtype), ((1, 0), (1, 0), (0, 0), (0, 0)))
         kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
         x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
         blocks = by_platform(x, cpu=blocks_by_reshaping, default=blocks_by_slicing)
@@ -130,6 +192,37 @@ class StemConv(Conv):
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+
+
+    def pooled(self, x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+        """``max_pool(relu(conv(x) * factor + shift))`` [B, H / 4, W / 4, C'] of images [B, H, W, 3], as a TPU takes it.
+
+        Four pixels of the convolution become one of the result. All four are products of the 12x12 pixels around them,
+        side by side for the maximum to compare. H and W are multiples of 4.
+        """
+        (batch, height, width, channels), features = x.shape, self.kernel.shape[-1]
+        rows, columns = height // 4, width // 4
+        # The 12 columns around each block, zero beyond the image.
+        order = 4 * jnp.arange(columns) - 4 + jnp.arange(12)[:, None]
+        chosen = (order.reshape(-1, 1) == jnp.arange(width)).astype(x.dtype)
+        x = jnp.einsum("vw,bhwc->bhvc", chosen, x, precision=jax.lax.Precision.HIGHEST)
+        x = x.reshape(batch, rows, 4, 12, columns, channels).transpose(0, 1, 4, 2, 3, 5)
+        x = jnp.pad(x.reshape(batch, rows, columns, -1), ((0, 0), (1, 1), (0, 0), (0, 0)))
+        kernel = self.scaled(factor).astype(x.dtype)
+        # The 7 taps of the convolution's pixels 0 and 1 of a block begin at the pixels 1 and 3 of these 12.
+        places = [[jnp.pad(kernel, ((i, 5 - i), (j, 5 - j), (0, 0), (0, 0))) for j in (1, 3)] for i in (1, 3)]
+        kernel = jnp.stack([jnp.stack(row, -2) for row in places], -3)  # [12, 12, 3, 2, 2, C']
+        kernel = kernel.reshape(3, 48 * channels, -1)
+        y = sum(jnp.einsum("bhwc,cd->bhwd", x[:, i : i + rows], kernel[i]) for i in range(3))
+
+        def with_last(first, second, axis):  # of both, and of the second one of the block before
+            least = jnp.full_like(jax.lax.slice_in_dim(second, 0, 1, axis=axis), -jnp.inf)
+            before = jnp.concatenate([least, jax.lax.slice_in_dim(second, 0, second.shape[axis] - 1, axis=axis)], axis)
+            return jnp.maximum(jnp.maximum(first, second), before)
+
+        y = with_last(y[..., : 2 * features], y[..., 2 * features :], 1)
+        y = with_last(y[..., :features], y[..., features:], 2)
+        return jax.nn.relu(y + shift.astype(x.dtype))
 
 
 def blocks_by_reshaping(x: jax.Array) -> jax.Array:
@@ -172,11 +265,20 @@ class FrozenBatchNorm(nnx.Module):
         self.mean = Frozen(constant(0, features))
         self.var = Frozen(constant(1, features))
 
-    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
-        """[..., C] -> [..., C]; the mode makes no difference."""
-        del train, axis_name
+    @property
+    def affine(self) -> tuple[jax.Array, jax.Array]:
+        """Factor and shift [C]."""
         factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + 1e-5)
-        return x * factor.astype(x.dtype) + (self.bias[...] - self.mean[...] * factor).astype(x.dtype)
+        return factor, self.bias[...] - self.mean[...] * factor
+
+    def after(self, conv: Conv, x: jax.Array) -> jax.Array:
+        """The norm of ``conv(x)``.
+
+        The kernel takes the factor. So the scale's gradient is a sum over the kernel's numbers, not over all positions,
+        and the convolution's own result is not kept for it.
+        """
+        factor, shift = self.affine
+        return plus_bias(conv(x, factor), shift.astype(x.dtype))
 
 
 class SyncBatchNorm(nnx.Module):
@@ -230,6 +332,11 @@ class GroupNorm(nnx.Module):
         factor = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
         shift = self.bias[...] - mean * factor
         return (wide * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
+
+
+def normed(conv: Conv, norm: nnx.Module, x: jax.Array, **mode) -> jax.Array:
+    """A convolution and the norm behind it."""
+    return norm.after(conv, x) if isinstance(norm, FrozenBatchNorm) else norm(conv(x), **mode)
 
 
 NORMS = {"frozen_bn": FrozenBatchNorm, "sync_bn": SyncBatchNorm, "group_norm": GroupNorm}

@@ -7,7 +7,8 @@ import jax
 from flax import nnx
 
 from c2am_jax.models.architecture import BackboneSettings
-from c2am_jax.models.layers import NORMS, Conv, Frozen, StemConv, max_pool
+from c2am_jax.models.layers import NORMS, Conv, Frozen, FrozenBatchNorm, StemConv, max_pool, normed
+from c2am_jax.ops.platforms import by_platform
 
 
 class BasicBlock(nnx.Module):
@@ -26,8 +27,8 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, **mode) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
-        y = jax.nn.relu(self.bn1(self.conv1(x), **mode))
-        y = self.bn2(self.conv2(y), **mode)
+        y = jax.nn.relu(normed(self.conv1, self.bn1, x, **mode))
+        y = normed(self.conv2, self.bn2, y, **mode)
         return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
 
 
@@ -49,9 +50,9 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: jax.Array, **mode) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
-        y = jax.nn.relu(self.bn1(self.conv1(x), **mode))
-        y = jax.nn.relu(self.bn2(self.conv2(y), **mode))
-        y = self.bn3(self.conv3(y), **mode)
+        y = jax.nn.relu(normed(self.conv1, self.bn1, x, **mode))
+        y = jax.nn.relu(normed(self.conv2, self.bn2, y, **mode))
+        y = normed(self.conv3, self.bn3, y, **mode)
         return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
 
 
@@ -63,7 +64,7 @@ def _downsample(features_in, features_out, stride, norm, options):
 
 
 def _shortcut(downsample, x, mode):
-    return x if downsample is None else downsample[1](downsample[0](x), **mode)
+    return x if downsample is None else normed(*downsample, x, **mode)
 
 
 def _run(block, x, **mode):
@@ -110,7 +111,7 @@ class ResNet(nnx.Module):
     def __call__(self, image: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Sequence[jax.Array]:
         """[B, H, W, 3] -> C2..C5 with strides 4, 8, 16, 32."""
         mode = {"train": train, "axis_name": axis_name}
-        x = max_pool(jax.nn.relu(self.bn1(self.conv1(image), **mode)))
+        x = self._stem(image, **mode)
         if self.frozen_stages == 0:
             x = jax.lax.stop_gradient(x)
         outputs = []
@@ -122,3 +123,11 @@ class ResNet(nnx.Module):
                 x = jax.lax.stop_gradient(x)
             outputs.append(x)
         return outputs
+
+    def _stem(self, image: jax.Array, **mode) -> jax.Array:
+        def plain(image):
+            return max_pool(jax.nn.relu(normed(self.conv1, self.bn1, image, **mode)))
+
+        if not isinstance(self.bn1, FrozenBatchNorm) or image.shape[1] % 4 or image.shape[2] % 4:
+            return plain(image)
+        return by_platform(image, tpu=lambda image: self.conv1.pooled(image, *self.bn1.affine), default=plain)

@@ -18,7 +18,7 @@ from c2am_jax.ops.images import per_image
 from c2am_jax.ops.matching import MatchRule, match_boxes
 from c2am_jax.ops.nms import sorted_nms
 from c2am_jax.ops.sampling import Chosen, sample
-from c2am_jax.ops.selection import largest, largest_of_parts
+from c2am_jax.ops.selection import largest, largest_of_parts, rows_of_parts
 from c2am_jax.structures import Inputs, Proposals
 
 RPNOutput = list[tuple[jax.Array, jax.Array]]
@@ -65,9 +65,9 @@ class RPNHead(nnx.Module):
         y = offset // width + jnp.repeat(jnp.arange(-1, 2), 3)
         x = offset % width + jnp.tile(jnp.arange(-1, 2), 3)
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        near = jnp.where(inside, start + y * width + x, 0).reshape(batch, -1, 1)
-        cells = jnp.concatenate([feature.reshape(batch, -1, channels) for feature in features], 1)
-        patches = jnp.take_along_axis(cells, near, axis=1).reshape(*inside.shape, channels)
+        near = jnp.where(inside, start + y * width + x, 0).reshape(batch, -1)
+        levels = [feature.reshape(batch, -1, channels) for feature in features]
+        patches = rows_of_parts(levels, near).reshape(*inside.shape, channels)
         patches = jnp.where(inside[..., None], patches, 0)
         kernel = self.rpn_conv.kernel[...].astype(patches.dtype)
         hidden = jnp.einsum("bsnc,ncd->bsd", patches, kernel.reshape(9, channels, -1))

@@ -11,7 +11,7 @@ from c2am_jax.ops.boxes import pairwise_iou
 from c2am_jax.ops.varying import vary_like
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
-BLOCK = 32  # ground truths that are matched at a time: most images have fewer
+BLOCK = 8  # ground truths that are matched at a time, the rows of a TPU's tile: an image of LVIS has 12 on average
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ A TPU sorts by comparing in log^2 rounds and gathers single numbers slowly. What
 rows of it are fetched by products with matrices of 0 and 1, which are exact.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c2am_jax.ops.platforms import by_platform
+from c2am_jax.ops.varying import vary_like
 
 LANES = 512  # of a row, in which long arrays are laid out
 MOST_SORTED = 8192  # values that are sorted at once
@@ -166,3 +168,59 @@ def _ordered_bits(values: jax.Array) -> jax.Array:
     """Unsigned integers in the order of float32 values."""
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def rows_of_parts(parts: Sequence[Float[Array, "b _ c"]], index: Int[Array, "b k"]) -> Float[Array, "b k c"]:
+    """Rows of arrays [B, N, C] that lie behind one another, by their number in all of them.
+
+    A TPU reads every part, instead of joining them first. The gradient's way to a part is a product with a matrix of 0
+    and 1 there.
+    """
+    starts = tuple(itertools.accumulate((part.shape[1] for part in parts), initial=0))
+    return _rows_of(starts, list(parts), index)
+
+
+def rows_of_joined(parts: Sequence[jax.Array], index: jax.Array) -> jax.Array:
+    """`rows_of_parts` of one array."""
+    return jnp.take_along_axis(jnp.concatenate(parts, 1), index[..., None], axis=1)
+
+
+def rows_of_each(parts: Sequence[jax.Array], index: jax.Array) -> jax.Array:
+    """`rows_of_parts` on any platform, by the way for TPUs."""
+    found, first = None, 0
+    for part in parts:
+        own = index[..., None] - first
+        rows = jnp.take_along_axis(part, jnp.clip(own, 0, part.shape[1] - 1), axis=1)
+        found = rows if found is None else jnp.where(own >= 0, rows, found)
+        first += part.shape[1]
+    assert found is not None
+    return found
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rows_of(_: tuple[int, ...], parts: list[jax.Array], index: jax.Array) -> jax.Array:
+    return by_platform(parts, index, tpu=rows_of_each, default=rows_of_joined)
+
+
+def _spread(starts: tuple[int, ...], index: jax.Array, rows: jax.Array) -> tuple[list[jax.Array], None]:
+    by_product, by_adding = (functools.partial(way, starts=starts) for way in (spread_by_product, spread_by_adding))
+    return by_platform(index, rows, tpu=by_product, default=by_adding), None
+
+
+_rows_of.defvjp(lambda starts, parts, index: (_rows_of(starts, parts, index), index), _spread)
+
+
+def spread_by_adding(index: jax.Array, rows: jax.Array, starts: Sequence[int]) -> list[jax.Array]:
+    """Sums of rows [B, K, C] at each place of the parts; `starts` as for `largest_of_parts`."""
+    total = jnp.zeros((rows.shape[0], starts[-1], rows.shape[2]), rows.dtype)
+    total = jax.vmap(lambda total, index, rows: total.at[index].add(rows))(vary_like(total, rows), index, rows)
+    return [total[:, first:end] for first, end in itertools.pairwise(starts)]
+
+
+def spread_by_product(index: jax.Array, rows: jax.Array, starts: Sequence[int]) -> list[jax.Array]:
+    """`spread_by_adding` on any platform, by the way for TPUs."""
+    found = []
+    for first, end in itertools.pairwise(starts):
+        here = (index[:, None] == jnp.arange(first, end)[:, None]).astype(rows.dtype)
+        found.append(jnp.einsum("bnk,bkc->bnc", here, rows, preferred_element_type=jnp.float32).astype(rows.dtype))
+    return found
