@@ -42,23 +42,17 @@ class Atlas:
         return max(ROWS, *(y for y, _ in ends)), max(COLUMNS, *(x for _, x in ends))
 
     def join(self, features: Sequence[jax.Array]) -> jax.Array:
-        """Levels [B, H, W, C] -> [B * rows, columns / ALIGNED, ALIGNED, C]."""
+        """Levels [H, W, C] of an image -> [rows, columns / ALIGNED, ALIGNED, C]."""
         rows, columns = self.size
-        top = self.shapes[0][0] if len(features) > 1 else rows
-        heights = [top] + [rows - top] * (len(features) - 1)
-        parts = [_padded(f, height, _aligned(f.shape[2])) for f, height in zip(features, heights, strict=True)]
-        bands = [parts[0], jnp.concatenate(parts[1:], 2)] if len(parts) > 1 else parts
-        atlas = jnp.concatenate([_padded(band, band.shape[1], columns) for band in bands], 1)
-        return atlas.reshape(-1, columns // ALIGNED, ALIGNED, atlas.shape[-1])
+        atlas = vary_like(jnp.zeros((rows, columns, features[0].shape[-1]), features[0].dtype), features[0])
+        for (y, x), feature in zip(self.offsets, features, strict=True):
+            atlas = jax.lax.dynamic_update_slice(atlas, feature, (y, x, 0))
+        return atlas.reshape(rows, columns // ALIGNED, ALIGNED, -1)
 
-    def split(self, atlas: jax.Array, batch: int) -> list[jax.Array]:
+    def split(self, atlas: jax.Array) -> list[jax.Array]:
         """The levels again."""
-        flat = atlas.reshape(batch, *self.size, -1)
-        return [flat[:, y : y + h, x : x + w] for (y, x), (h, w) in zip(self.offsets, self.shapes, strict=True)]
-
-
-def _padded(a: jax.Array, rows: int, columns: int) -> jax.Array:
-    return jnp.pad(a, ((0, 0), (0, rows - a.shape[1]), (0, columns - a.shape[2]), (0, 0)))
+        flat = atlas.reshape(*self.size, -1)
+        return [flat[y : y + h, x : x + w] for (y, x), (h, w) in zip(self.offsets, self.shapes, strict=True)]
 
 
 def _aligned(columns: int) -> int:
@@ -66,9 +60,8 @@ def _aligned(columns: int) -> int:
 
 
 class _RoIs(NamedTuple):
-    """N RoIs of all images: image, corners in cells, size of the level and its place, and their windows."""
+    """N RoIs of an image: corners in cells, size of the level and its place, and their windows."""
 
-    image: jax.Array
     low: jax.Array  # y, x [N, 2]
     high: jax.Array
     size: jax.Array
@@ -81,8 +74,7 @@ class _Windows(NamedTuple):
     """Windows: their places, and the weights of their rows and columns in each of P bins.
 
     Attributes:
-      place: int32 [n], first row in the atlases of all images times `_PITCH`, plus first column over `ALIGNED`: one
-        number, since each one that a loop reads costs a program of its own.
+      place: int32 [n], first row times `_PITCH`, plus first column over `ALIGNED`: one number, since each one that a loop reads costs a program of its own.
       wy: [n, ROWS, P].
       wx: [n, COLUMNS, P].
     """
@@ -93,15 +85,14 @@ class _Windows(NamedTuple):
 
 
 def _rois(boxes, levels, atlas: Atlas, strides) -> _RoIs:
-    image = jnp.broadcast_to(jnp.arange(boxes.shape[0])[:, None], levels.shape).reshape(-1)
-    levels = levels.reshape(-1)
-    corners = boxes.reshape(-1, 4) / jnp.asarray(strides[: len(atlas.shapes)], jnp.float32)[levels][:, None] - 0.5
-    low, high = corners[:, 1::-1], corners[:, :1:-1]
+    """Of boxes [*N, 4]."""
+    corners = boxes / jnp.asarray(strides[: len(atlas.shapes)], jnp.float32)[levels][..., None] - 0.5
+    low, high = corners[..., 1::-1], corners[..., :1:-1]
     size = jnp.asarray(atlas.shapes, jnp.int32)[levels]
     first, last = (jnp.clip(end, 0, size - 1).astype(jnp.int32) for end in (jnp.floor(low), jnp.ceil(high)))
     first = first - first % jnp.asarray([1, ALIGNED])
     windows = jnp.maximum(last - first, 0) // jnp.asarray([ROWS, COLUMNS]) + 1
-    return _RoIs(image, low, high, size, jnp.asarray(atlas.offsets, jnp.int32)[levels], first, windows)
+    return _RoIs(low, high, size, jnp.asarray(atlas.offsets, jnp.int32)[levels], first, windows)
 
 
 def _windows(rois: _RoIs, number: jax.Array, atlas: Atlas, grids: Grids, dtype) -> _Windows:
@@ -121,7 +112,7 @@ def _windows(rois: _RoIs, number: jax.Array, atlas: Atlas, grids: Grids, dtype) 
 
     wy = [jnp.repeat(weights(0, ROWS, out), out, 2) for out in grids]
     wx = [jnp.tile(weights(1, COLUMNS, out), (1, 1, out)) for out in grids]
-    place = (rois.image * atlas.size[0] + y) * _PITCH + x // ALIGNED
+    place = y * _PITCH + x // ALIGNED
     return _Windows(place, jnp.concatenate(wy, 2), jnp.concatenate(wx, 2))
 
 
@@ -132,7 +123,7 @@ def _weights(wy: jax.Array, wx: jax.Array) -> jax.Array:
 
 
 def _window(atlas: jax.Array, place: jax.Array) -> tuple[tuple, tuple]:
-    """Place and size of a window in the atlas [B * rows, columns / ALIGNED, ALIGNED, C]."""
+    """Place and size of a window in the atlas [rows, columns / ALIGNED, ALIGNED, C]."""
     return (place // _PITCH, place % _PITCH, 0, 0), (ROWS, COLUMNS // ALIGNED, ALIGNED, atlas.shape[-1])
 
 
@@ -188,12 +179,17 @@ def _in_steps(tree, count: int):
 def _forward(
     features: Sequence[jax.Array], rois: Sequence[_RoIs], atlas: Atlas, grids: Sequence[Grids]
 ) -> list[jax.Array]:
-    joined = atlas.join(features)
-    return [_pooled(joined, *own, atlas) for own in zip(rois, grids, strict=True)]
+    def one_image(image):
+        features, rois = image
+        joined = atlas.join(features)
+        return [_pooled(joined, *own, atlas) for own in zip(rois, grids, strict=True)]
+
+    # One image after the other: an atlas, in float32 in the backward pass, fits in a TPU's vector memory.
+    return jax.lax.map(one_image, (features, rois))
 
 
 def _pooled(joined: jax.Array, rois: _RoIs, grids: Grids, atlas: Atlas) -> jax.Array:
-    count, dtype = rois.image.shape[0], joined.dtype
+    count, dtype = rois.low.shape[0], joined.dtype
     first = _in_steps(_windows(rois, jnp.zeros(count, jnp.int32), atlas, grids, dtype), count)
     result = jax.lax.scan(lambda _, windows: (None, jnp.stack(_read(joined, windows))), None, first)[1]
     result = result.reshape(-1, *result.shape[2:])
@@ -211,20 +207,24 @@ def _pooled(joined: jax.Array, rois: _RoIs, grids: Grids, atlas: Atlas) -> jax.A
 
 
 def _backward(
-    atlas: Atlas, grids: Sequence[Grids], residuals: tuple, gradients: Sequence[jax.Array]
+    atlas: Atlas, grids: Sequence[Grids], rois: Sequence[_RoIs], gradients: Sequence[jax.Array]
 ) -> tuple[list[jax.Array], None]:
-    like, rois = residuals
-    (batch, _, _, channels), dtype = like[0].shape, like[0].dtype
+    channels, dtype = gradients[0].shape[-1], gradients[0].dtype
     rows, columns = atlas.size
-    total = jnp.zeros((batch * rows, columns // ALIGNED, ALIGNED, channels), jnp.float32)
-    total = vary_like(vary_like(total, gradients[0]), rois[0].low)
-    for gradient, *own in zip(gradients, rois, grids, strict=True):
-        total = _spread(total, gradient.astype(dtype), *own, atlas)
-    return [level.astype(dtype) for level in atlas.split(total, batch)], None
+
+    def one_image(image):
+        rois, gradients = image
+        total = jnp.zeros((rows, columns // ALIGNED, ALIGNED, channels), jnp.float32)
+        total = vary_like(vary_like(total, gradients[0]), rois[0].low)
+        for gradient, *own in zip(gradients, rois, grids, strict=True):
+            total = _spread(total, gradient, *own, atlas)
+        return [level.astype(dtype) for level in atlas.split(total)]
+
+    return jax.lax.map(one_image, (rois, gradients)), None
 
 
 def _spread(total: jax.Array, gradient: jax.Array, rois: _RoIs, grids: Grids, atlas: Atlas) -> jax.Array:
-    count, dtype = rois.image.shape[0], gradient.dtype
+    count, dtype = rois.low.shape[0], gradient.dtype
     parts = _in_steps((_windows(rois, jnp.zeros(count, jnp.int32), atlas, grids, dtype), gradient), count)
     total = jax.lax.scan(lambda total, part: (_add(total, *part), None), total, parts)[0]
     ends, steps = _more(rois)
@@ -238,19 +238,19 @@ def _spread(total: jax.Array, gradient: jax.Array, rois: _RoIs, grids: Grids, at
 
 
 _align = jax.custom_vjp(_forward, nondiff_argnums=(2, 3))
-_align.defvjp(lambda f, rois, atlas, grids: (_forward(f, rois, atlas, grids), (f, rois)), _backward)
+_align.defvjp(lambda features, rois, atlas, grids: (_forward(features, rois, atlas, grids), rois), _backward)
 
 
 def by_atlas(features, boxes, levels, *, strides, grids) -> list[list[jax.Array]]:
     """`roi_align.pool`."""
     atlas = Atlas(tuple(feature.shape[1:3] for feature in features))
     rois = [_rois(*own, atlas, strides) for own in zip(boxes, levels, strict=True)]
-    aligned = _align(list(features), rois, atlas, grids)
-    return [_bins(a, own, b.shape[:2]) for a, own, b in zip(aligned, grids, boxes, strict=True)]
+    aligned = _align(list(features), rois, atlas, tuple(grids))
+    return [_bins(*own) for own in zip(aligned, grids, strict=True)]
 
 
-def _bins(aligned: jax.Array, grids: Grids, shape: tuple[int, ...]) -> list[jax.Array]:
-    """[B * R, P, C] -> [B, R, side, side, C] of each grid."""
+def _bins(aligned: jax.Array, grids: Grids) -> list[jax.Array]:
+    """[B, R, P, C] -> [B, R, side, side, C] of each grid."""
     ends = [sum(side**2 for side in grids[:i]) for i in range(len(grids) + 1)]
-    parts = [aligned[:, first:end] for first, end in zip(ends[:-1], ends[1:], strict=True)]
-    return [part.reshape(*shape, side, side, -1) for part, side in zip(parts, grids, strict=True)]
+    parts = [aligned[:, :, first:end] for first, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [part.reshape(*part.shape[:2], side, side, -1) for part, side in zip(parts, grids, strict=True)]
