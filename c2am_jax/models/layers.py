@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from c2am_jax.losses.detection import global_sum
-from c2am_jax.models.convolution import convolve
+from c2am_jax.models.convolution import convolve, every_nth_column, halved_by_phases, plus_bias, stem_by_products
 from c2am_jax.ops.platforms import by_platform
 
 
@@ -47,31 +47,6 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out:
 def constant(value: float, *shape: int) -> jax.Array:
     """An array with one value everywhere."""
     return jnp.asarray(np.full(shape, value, np.float32))
-
-
-@jax.custom_vjp
-def plus_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """[..., C] plus [C].
-
-    A TPU takes the bias's gradient as a product with ones: in the layout that convolutions have there, a sum over
-    positions costs as much as half a convolution.
-    """
-    return x + bias
-
-
-def sum_by_product(x: jax.Array) -> jax.Array:
-    """[..., C] -> [C]."""
-    ones = jax.lax.optimization_barrier(jnp.ones(x.shape[:-1], x.dtype))  # else the compiler makes a sum of it again
-    axes = tuple(range(x.ndim - 1))
-    return jax.lax.dot_general(ones, x, ((axes, axes), ((), ())), preferred_element_type=jnp.float32).astype(x.dtype)
-
-
-def _bias_gradient(_, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(gradient.ndim - 1))
-    return gradient, by_platform(gradient, tpu=sum_by_product, default=lambda g: g.sum(axes))
-
-
-plus_bias.defvjp(lambda x, bias: (x + bias, None), _bias_gradient)
 
 
 class Conv(nnx.Module):
@@ -112,11 +87,11 @@ class Conv(nnx.Module):
         if self.size == 1 and self.stride == 1:
             y = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
         elif self.size == 1:
-            y = by_platform(x, kernel, cpu=self._by_slicing, tpu=self._of_columns, default=self._by_window)
+            y = by_platform(x, kernel, cpu=self._by_slicing, tpu=self._by_columns, default=self._by_window)
         elif self.size == 3 and self.stride == 1:
             y = convolve(x, kernel)
         elif self.size == 3 and self.stride == 2:
-            y = by_platform(x, kernel, tpu=self._of_phases, default=self._by_window)
+            y = by_platform(x, kernel, tpu=self._by_phases, default=self._by_window)
         else:
             y = self._by_window(x, kernel)
         return y if self.bias is None else plus_bias(y, self.bias[...].astype(x.dtype))
@@ -129,28 +104,12 @@ class Conv(nnx.Module):
     def _by_slicing(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum("bhwc,cd->bhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
 
-    def _of_columns(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.einsum("bhwc,cd->bhwd", every_other_column(x[:, :: self.stride], 0), kernel[0, 0])
+    def _by_columns(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,cd->bhwd", every_nth_column(x[:, :: self.stride], 0, self.stride), kernel[0, 0])
 
-    def _of_phases(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """With stride 2, as 2x2 with stride 1 on the odd and even rows and columns.
-
-        The input's gradient is then no convolution of a map that is three quarters zeros.
-        """
-        if x.shape[1] % 2 or x.shape[2] % 2:
-            return self._by_window(x, kernel)
-        phases = [every_other_column(x[:, row::2], column) for row in (1, 0) for column in (1, 0)]
-        none = jnp.zeros_like(kernel[0])
-        rows = [jnp.stack([kernel[0], kernel[2]]), jnp.stack([none, kernel[1]])]  # of odd, of even rows [2, 3, C, C']
-        none = jnp.zeros_like(rows[0][:, 0])
-        taps = [[jnp.stack([r[:, 0], r[:, 2]], 1), jnp.stack([none, r[:, 1]], 1)] for r in rows]
-        return jax.lax.conv_general_dilated(
-            jnp.concatenate(phases, -1),
-            jnp.concatenate([tap for row in taps for tap in row], 2),
-            (1, 1),
-            ((1, 0), (1, 0)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+    def _by_phases(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+        return halved_by_phases(x, kernel) if even else self._by_window(x, kernel)
 
     def _by_window(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         # Strided 1x1 ones too: a slice before a product moves columns on a TPU, and CUDA's compiler fails (jax 0.10.1).
@@ -161,13 +120,6 @@ class Conv(nnx.Module):
             ((self.size // 2,) * 2,) * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-
-
-def every_other_column(x: jax.Array, first: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H, ceil((W - first) / 2), C], by a matrix of 0 and 1: a TPU moves columns slowly."""
-    width = x.shape[2]
-    chosen = jnp.arange(first, width, 2)[:, None] == jnp.arange(width)
-    return jnp.einsum("vw,bhwc->bhvc", chosen.astype(x.dtype), x, precision=jax.lax.Precision.HIGHEST)
 
 
 class StemConv(Conv):
@@ -193,36 +145,12 @@ class StemConv(Conv):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-
     def pooled(self, x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
         """``max_pool(relu(conv(x) * factor + shift))`` [B, H / 4, W / 4, C'] of images [B, H, W, 3], as a TPU takes it.
 
-        Four pixels of the convolution become one of the result. All four are products of the 12x12 pixels around them,
-        side by side for the maximum to compare. H and W are multiples of 4.
+        H and W are multiples of 4.
         """
-        (batch, height, width, channels), features = x.shape, self.kernel.shape[-1]
-        rows, columns = height // 4, width // 4
-        # The 12 columns around each block, zero beyond the image.
-        order = 4 * jnp.arange(columns) - 4 + jnp.arange(12)[:, None]
-        chosen = (order.reshape(-1, 1) == jnp.arange(width)).astype(x.dtype)
-        x = jnp.einsum("vw,bhwc->bhvc", chosen, x, precision=jax.lax.Precision.HIGHEST)
-        x = x.reshape(batch, rows, 4, 12, columns, channels).transpose(0, 1, 4, 2, 3, 5)
-        x = jnp.pad(x.reshape(batch, rows, columns, -1), ((0, 0), (1, 1), (0, 0), (0, 0)))
-        kernel = self.scaled(factor).astype(x.dtype)
-        # The 7 taps of the convolution's pixels 0 and 1 of a block begin at the pixels 1 and 3 of these 12.
-        places = [[jnp.pad(kernel, ((i, 5 - i), (j, 5 - j), (0, 0), (0, 0))) for j in (1, 3)] for i in (1, 3)]
-        kernel = jnp.stack([jnp.stack(row, -2) for row in places], -3)  # [12, 12, 3, 2, 2, C']
-        kernel = kernel.reshape(3, 48 * channels, -1)
-        y = sum(jnp.einsum("bhwc,cd->bhwd", x[:, i : i + rows], kernel[i]) for i in range(3))
-
-        def with_last(first, second, axis):  # of both, and of the second one of the block before
-            least = jnp.full_like(jax.lax.slice_in_dim(second, 0, 1, axis=axis), -jnp.inf)
-            before = jnp.concatenate([least, jax.lax.slice_in_dim(second, 0, second.shape[axis] - 1, axis=axis)], axis)
-            return jnp.maximum(jnp.maximum(first, second), before)
-
-        y = with_last(y[..., : 2 * features], y[..., 2 * features :], 1)
-        y = with_last(y[..., :features], y[..., features:], 2)
-        return jax.nn.relu(y + shift.astype(x.dtype))
+        return stem_by_products(x, self.scaled(factor).astype(x.dtype), shift.astype(x.dtype))
 
 
 def blocks_by_reshaping(x: jax.Array) -> jax.Array:

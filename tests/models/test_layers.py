@@ -21,6 +21,7 @@ from c2am_jax.models.layers import (
     interleaved,
     kaiming_normal,
     max_pool,
+    normed,
     xavier_uniform,
 )
 
@@ -77,8 +78,43 @@ def test_frozen_batch_norm_uses_the_running_statistics():
     norm.scale[...], norm.bias[...] = random(3), random(3)
     x = random(2, 4, 4, 3)
     expected = (x - norm.mean[...]) / jnp.sqrt(norm.var[...] + 1e-5) * norm.scale[...] + norm.bias[...]
-    np.testing.assert_allclose(norm(x, train=True, axis_name=None), expected, atol=1e-5)
+    identity = Conv(3, 3, 1, bias=False, rngs=nnx.Rngs(0))
+    identity.kernel[...] = jnp.eye(3)[None, None]
+    np.testing.assert_allclose(normed(identity, norm, x, train=True, axis_name=None), expected, atol=1e-5)
     assert isinstance(norm.mean, Frozen) and isinstance(norm.scale, nnx.Param)
+
+
+@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_a_frozen_norm_behind_a_convolution_has_the_values_and_gradients_of_its_definition(size, stride):
+    conv = Conv(3, 5, size, stride=stride, bias=False, rngs=nnx.Rngs(0))
+    norm = FrozenBatchNorm(5, zero=False, variable=nnx.Param)
+    norm.mean[...], norm.var[...] = random(5), 0.5 + jnp.abs(random(5))
+    norm.scale[...], norm.bias[...] = random(5), random(5)
+    x = random(2, 8, 6, 3)
+    weight = random(*conv(x).shape)
+    graph, state = nnx.split((conv, norm))
+
+    def plain(state, x):
+        conv, norm = nnx.merge(graph, state)
+        factor = norm.scale[...] / jnp.sqrt(norm.var[...] + 1e-5)
+        return (weight * ((conv(x) - norm.mean[...]) * factor + norm.bias[...])).sum()
+
+    def folded(state, x):
+        return (weight * normed(*nnx.merge(graph, state), x)).sum()
+
+    expected, found = (jax.value_and_grad(f, argnums=(0, 1))(state, x) for f in (plain, folded))
+    for ours, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_stem_of_a_tpu_is_convolution_norm_relu_and_maximum():
+    stem = StemConv(3, 5, 7, stride=2, bias=False, rngs=nnx.Rngs(0))
+    norm = FrozenBatchNorm(5, zero=False, variable=nnx.Param)
+    norm.mean[...], norm.scale[...], norm.bias[...] = random(5), random(5), random(5) - 1
+    for hw in ((16, 24), (4, 4)):
+        x = random(2, *hw, 3)
+        expected = max_pool(jax.nn.relu(normed(stem, norm, x)))
+        np.testing.assert_allclose(stem.pooled(x, *norm.affine), expected, atol=1e-5)
 
 
 def test_group_norm_normalises_each_group_of_an_image():

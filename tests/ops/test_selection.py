@@ -16,6 +16,11 @@ from c2am_jax.ops.selection import (
     first_true_by_sorting,
     largest_by_counting,
     largest_by_sorting,
+    rows_of_each,
+    rows_of_joined,
+    rows_of_parts,
+    spread_by_adding,
+    spread_by_product,
 )
 
 SIZES = (5, LANES, LANES + 1, 20_000)
@@ -70,3 +75,20 @@ def test_images_are_independent_under_vmap(monkeypatch):
     found = jax.jit(jax.vmap(functools.partial(largest_by_counting, starts=(0, 2000), count=50)))(values)
     for ours, expected in zip(found, jax.lax.top_k(values, 50), strict=True):
         np.testing.assert_array_equal(ours[:, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_parts_and_their_gradients_are_those_of_one_array(dtype):
+    rng = np.random.default_rng(0)
+    parts = [jnp.asarray(rng.integers(-8, 9, (2, length, 3)), dtype) for length in (40, 10, 3)]
+    index = jnp.asarray(rng.integers(0, 53, (2, 30)))  # some more than once
+    rows = jnp.asarray(rng.integers(-8, 9, (2, 30, 3)), dtype)
+    joined, back = jax.vjp(lambda parts: jnp.take_along_axis(jnp.concatenate(parts, 1), index[..., None], 1), parts)
+    for way in (rows_of_each, rows_of_joined):
+        np.testing.assert_array_equal(way(parts, index), joined)
+    expected = back(rows)[0]
+    found = jax.vjp(lambda parts: rows_of_parts(parts, index), parts)[1](rows)[0]
+    starts = (0, 40, 50, 53)
+    for ours in (found, spread_by_adding(index, rows, starts), spread_by_product(index, rows, starts)):
+        for own, other in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(own, other)
