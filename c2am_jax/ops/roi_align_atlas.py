@@ -74,7 +74,7 @@ class _Windows(NamedTuple):
     """Windows: their places, and the weights of their rows and columns in each of P bins.
 
     Attributes:
-      place: int32 [n], first row times `_PITCH`, plus first column over `ALIGNED`: one number, since each one that a loop
+      place: int32 [n], first row times `_PITCH`, plus first column over `ALIGNED`: one number, since each that a loop
         reads costs a program of its own.
       wy: [n, ROWS, P].
       wx: [n, COLUMNS, P].
