@@ -11,10 +11,35 @@ from c2am_jax.models.layers import NORMS, Conv, Frozen, FrozenBatchNorm, StemCon
 from c2am_jax.ops.platforms import by_platform
 
 
-class BasicBlock(nnx.Module):
-    """The residual block of the shallow depths: two 3x3 convolutions."""
+class ResidualBlock(nnx.Module):
+    """Convolutions, a norm behind each, and the shortcut around them."""
 
     expansion = 1
+
+    def __init__(self, features_in: int, features_out: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
+        """`variable` is the kind of the block's parameters."""
+        if stride == 1 and features_in == features_out:
+            self.downsample = None
+        else:
+            conv = Conv(features_in, features_out, 1, stride=stride, bias=False, variable=variable, rngs=rngs)
+            self.downsample = nnx.List([conv, norm(features_out, zero=False, variable=variable)])
+
+    @property
+    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
+        """Each with its norm, in order."""
+        raise NotImplementedError
+
+    def __call__(self, x: jax.Array, **mode) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
+        shortcut = x if self.downsample is None else normed(*self.downsample, x, **mode)
+        *inner, last = self.convolutions
+        for conv, norm in inner:
+            x = jax.nn.relu(normed(conv, norm, x, **mode))
+        return jax.nn.relu(normed(*last, x, **mode) + shortcut)
+
+
+class BasicBlock(ResidualBlock):
+    """The residual block of the shallow depths: two 3x3 convolutions."""
 
     def __init__(self, features_in: int, width: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
         """`variable` is the kind of the block's parameters."""
@@ -23,16 +48,15 @@ class BasicBlock(nnx.Module):
         self.bn1 = norm(width, zero=False, variable=variable)
         self.conv2 = Conv(width, width, 3, **options)
         self.bn2 = norm(width, zero=True, variable=variable)
-        self.downsample = _downsample(features_in, width, stride, norm, options)
+        super().__init__(features_in, width, stride, norm, variable, rngs=rngs)
 
-    def __call__(self, x: jax.Array, **mode) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
-        y = jax.nn.relu(normed(self.conv1, self.bn1, x, **mode))
-        y = normed(self.conv2, self.bn2, y, **mode)
-        return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
+    @property
+    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
+        """Each with its norm, in order."""
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3 (which has the stride), 1x1 with four times the channels."""
 
     expansion = 4
@@ -46,25 +70,12 @@ class Bottleneck(nnx.Module):
         self.bn2 = norm(width, zero=False, variable=variable)
         self.conv3 = Conv(width, 4 * width, 1, **options)
         self.bn3 = norm(4 * width, zero=True, variable=variable)
-        self.downsample = _downsample(features_in, 4 * width, stride, norm, options)
+        super().__init__(features_in, 4 * width, stride, norm, variable, rngs=rngs)
 
-    def __call__(self, x: jax.Array, **mode) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
-        y = jax.nn.relu(normed(self.conv1, self.bn1, x, **mode))
-        y = jax.nn.relu(normed(self.conv2, self.bn2, y, **mode))
-        y = normed(self.conv3, self.bn3, y, **mode)
-        return jax.nn.relu(y + _shortcut(self.downsample, x, mode))
-
-
-def _downsample(features_in, features_out, stride, norm, options):
-    if stride == 1 and features_in == features_out:
-        return None
-    conv = Conv(features_in, features_out, 1, stride=stride, **options)
-    return nnx.List([conv, norm(features_out, zero=False, variable=options["variable"])])
-
-
-def _shortcut(downsample, x, mode):
-    return x if downsample is None else normed(*downsample, x, **mode)
+    @property
+    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
+        """Each with its norm, in order."""
+        return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
 
 
 def _run(block, x, **mode):
