@@ -7,6 +7,7 @@ import numpy as np
 from c2am_jax.data.class_names import match
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.environment import made_with
+from c2am_jax.evaluation.caps import usual_caps
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.experiment import Experiment
 from c2am_jax.report.collect import best_threshold, numbers
@@ -23,7 +24,7 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
     loss = experiment.loss.as_dict()
     kernels = {stage: _columns_of(kernel, evaluated) for stage, kernel in evaluated.kernels.items()}
-    caps = experiment.eval.caps
+    caps = sorted({*experiment.eval.caps, *usual_caps(len(boxes.results))})  # a curve, whatever training's tables count
     data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=kernels, caps=caps)
     if loss["name"] == "c2am":
         margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}

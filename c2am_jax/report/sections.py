@@ -155,18 +155,18 @@ def caps(data: Mapping[str, Any]) -> tuple[str, str]:
         f"categories. LVIS scores 300 for 1203 categories, {LVIS_SHARE:g} of them (the dashed line). Where <i>k</i> is "
         "small, categories compete by their scores: a curve that falls early belongs to a group whose scores are too "
         "low beside those of others.</p>",
-        legend(("all", *GROUPS.values())),
-        '<div class="pair">',
     ]
     letters = {"all": "AP", **{name: f"AP{letter}" for letter, name in GROUPS.items()}}
-    for kind, rows in data["caps"].items():
+    curved = {kind: rows for kind, rows in data["caps"].items() if len(rows) > 1}  # one cap is no curve
+    parts += [legend(("all", *GROUPS.values())), '<div class="pair">'] if curved else []
+    for kind, rows in curved.items():
         curves = {
             name: [(row["share"], 100 * row[key]) for row in rows if row[key] is not None]
             for name, key in letters.items()
         }
         title = f"{NAMES[kind]} AP by detections of each image over categories"
         parts.append(scroll(charts.by_share(curves, mark=LVIS_SHARE, title=title, y_name=f"{NAMES[kind]} AP"), title))
-    parts.append("</div>")
+    parts += ["</div>"] if curved else []
     for kind, rows in data["caps"].items():
         body = [
             [f"{row['cap']}", number(row["share"], digits=2), *(percent(row[key]) for key in letters.values())]
