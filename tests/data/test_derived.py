@@ -12,7 +12,7 @@ from cases import base, write_cases
 from PIL import Image
 
 from c2am_jax.checks import WrongSetting
-from c2am_jax.config import load_experiment, own_data, parse
+from c2am_jax.config import load_experiment, own_data, own_data_variant, parse
 from c2am_jax.data.derived import shapes
 from c2am_jax.data.folders import find_splits
 from c2am_jax.errors import UserError
@@ -81,15 +81,37 @@ def test_without_an_object_to_train_on_the_reason_is_told_before_any_work(folder
         parse(config_of(folder))
 
 
-def test_an_unknown_variant_of_the_config_is_named():
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("tiny", "own_data:tiny: 'tiny' is neither a size nor a loss: behind the colon stands small, a loss, or both"),
+        ("small+softmx", "own_data:small+softmx: 'softmx' is neither a size nor a loss"),
+        ("small+seesaw+softmax", "own_data:small+seesaw+softmax: two losses, seesaw and softmax: behind the colon"),
+        ("nowhere.losses:mine", "loss 'nowhere.losses:mine': cannot import 'nowhere.losses'"),
+    ],
+)
+def test_a_wrong_word_behind_the_colon_is_named_with_what_is_allowed(argument, named):
     done = subprocess.run(
-        [sys.executable, "train.py", "--config=configs/own_data.py:smal"],
+        [sys.executable, "train.py", f"--config=configs/own_data.py:{argument}"],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
     )
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and "unknown loss 'smal'" in last and "Traceback" not in last, done.stderr
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ") and named in lines[0], (
+        done.stderr
+    )
+    if "neither" in named:
+        assert "losses are softmax, cosine, c2am" in lines[0] and "MODULE:FUNCTION" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "loss", "size"),
+    [("", "c2am", 50), ("small", "c2am", 10), ("seesaw", "seesaw", 50), ("softmax+small", "softmax", 10)],
+)
+def test_the_word_behind_the_colon_chooses_loss_and_size(argument, loss, size):
+    config = own_data_variant(argument)
+    assert (config.loss.name, config.model.backbone.depth) == (loss, size)
 
 
 def test_photos_get_the_papers_sizes():
