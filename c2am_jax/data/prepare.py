@@ -11,6 +11,7 @@ from typing import Any
 
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.wording import counted
 
 
 @guarded
@@ -83,12 +84,14 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
 
 
 def _lines(name: str, report: dict[str, Any]) -> list[str]:
-    lines = [f"{name}: {report['images']:,} images, {report['instances']:,} instances ({report['layout']} layout)"]
+    images, instances = counted(report["images"], "image"), counted(report["instances"], "instance")
+    lines = [f"{name}: {images}, {instances} ({report['layout']} layout)"]
     if report["images_without_annotations"]:
-        lines.append(f"without annotations, for evaluation only: {report['images_without_annotations']:,} images")
-    groups, instances = report["categories"], report["instances_of_group"]
+        without = counted(report["images_without_annotations"], "image")
+        lines.append(f"without annotations, for evaluation only: {without}")
+    groups, of_group = report["categories"], report["instances_of_group"]
     lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in GROUPS.items()))
-    lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in GROUPS.items()))
+    lines.append("instances: " + ", ".join(f"{of_group[group]:,} {word}" for group, word in GROUPS.items()))
     lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
     lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
     lines += [f"suspicious: {what}" for what in report["suspicious"]]

@@ -15,6 +15,7 @@ from c2am_jax.report.gallery import ImageReader, make_gallery
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.margins import margin_summary
 from c2am_jax.report.render import render, write
+from c2am_jax.wording import counted
 
 
 def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) -> None:
@@ -40,7 +41,8 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
         lambda wanted: record_images(evaluated.dataset),
     )
     title = f"{experiment.name}, step {evaluated.step:,}"
-    subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
+    categories = counted(len(boxes.categories), "category")
+    subtitle = f"{counted(len(evaluated.dataset), 'image')} of {evaluated.dataset.name}, {categories}"
     write(path, render(title, subtitle, data, pictures, experiment.as_dict(), made_with(devices=True)))
 
 

@@ -39,6 +39,7 @@ from c2am_jax.training.state import build_detector, class_statistics, init_state
 from c2am_jax.training.step import configured_step
 from c2am_jax.training.step_progress import Progress
 from c2am_jax.training.stopping import StopRequest, Watchdog
+from c2am_jax.wording import noun
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -101,7 +102,9 @@ def train(
         start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
         step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:
-            length = f"{len(dataset.categories)} classes, {len(dataset)} images, {schedule.text()}"
+            classes, images = len(dataset.categories), len(dataset)
+            sizes = f"{classes} {noun(classes, 'class')}, {images} {noun(images, 'image')}"
+            length = f"{sizes}, {schedule.text()}"
             for line in (f"{length}, {weights}, workdir {workdir}", *notes):
                 (show or _LOG.info)(line)
 
@@ -210,7 +213,8 @@ def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
     if schedule.batch_size % (mesh.size * schedule.accumulate):
         parts = f" in {schedule.accumulate} parts each" if schedule.accumulate > 1 else ""
         raise UserError(
-            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} devices{parts}"
+            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} "
+            f"{noun(mesh.size, 'device')}{parts}"
         )
 
 

@@ -403,7 +403,7 @@ def test_boxes_that_do_not_fit_their_masks_and_reach_outside_are_told(tiny, tmp_
     tiny[0]["annotations"][1]["bbox"] = [30.0, 10.0, 10.0, 60.0]
     report, _ = prepare_tiny(tiny, tmp_path)
     assert report["noted_entries"]["box that does not fit its mask"] == ["annotation 1 of image 1"]
-    assert report["suspicious"] == ["1 of 4 boxes reach outside their picture: they are cut off at its border"]
+    assert report["suspicious"] == ["1 of 4 boxes reaches outside its picture: it is cut off at its border"]
 
 
 def test_a_record_of_an_older_version_has_no_orientation_and_is_read(tiny, tmp_path):

@@ -23,7 +23,9 @@ def test_the_command_reports_and_names_wrong_input(tiny, tmp_path, capsys):
     assert prepare.main(options) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("t: 4 images, 4 instances (lvis layout)")  # nothing of TFDS's own
-    assert "without annotations, for evaluation only: 1 images" in printed and "1 rare, 1 common, 1 frequent" in printed
+    assert (
+        "without annotations, for evaluation only: 1 image\n" in printed and "1 rare, 1 common, 1 frequent" in printed
+    )
     assert "instances: 1 rare, 1 common, 2 frequent" in printed
     options[1] = str(tmp_path / "none.json")
     assert prepare.main(options) == 2
@@ -41,7 +43,7 @@ def test_the_command_prints_what_was_skipped(tiny, tmp_path, capsys):
         "skipped, annotation of an unknown category: 1",
         "skipped, crowd region, evaluation ignores it: 1",
         "skipped, image file missing: 1",
-        "added for evaluation: not_exhaustive_category_ids and ignore of 1 crowd regions",
+        "added for evaluation: not_exhaustive_category_ids and ignore of 1 crowd region",
     ):
         assert line in printed
 
