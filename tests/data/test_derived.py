@@ -41,8 +41,23 @@ def test_three_flags_make_an_experiment(folder):
     assert data.buckets == ((160, 224),)  # all pictures are 96x128
     assert train.init == "coco:mask_rcnn_r50_fpn" and train.reset_classifier
     assert train.batch_size == 16 and train.epochs == 1500  # 8 devices; one step an epoch
-    assert f"derived from {folder}/val.json (4 pictures, 8 objects)" in lines[0]
+    file = f"{folder}/val.json"
+    told = f"derived from {file} (4 pictures, 8 objects), sizes also from {file} (4 pictures); --config.KEY=VALUE sets"
+    assert lines[0].startswith(told)
     assert "  model.num_classes=3" in lines and "  data.buckets=((160,224),)" in lines
+
+
+def test_sizes_count_the_validation_pictures_too_and_say_so(folder):
+    content = json.loads((folder / "val.json").read_text())
+    larger = [image | {"height": 480, "width": 640} for image in content["images"]]
+    (folder / "large.json").write_text(json.dumps(content | {"images": [*larger, larger[0] | {"id": 99}]}))
+    lines = []
+    data = parse(config_of(folder, **{"data.val_annotations": f"{folder}/large.json"}), lines.append).data
+    assert (data.test_short_side, data.canvas) == (800, 640)  # 5 of the 9 pictures are photos, and the largest
+    assert f"sizes also from {folder}/large.json (5 pictures)" in lines[0]
+    alone = {"data.val_annotations": "", "train.eval_every": 0}
+    assert parse(config_of(folder, **alone), lines.append).data.canvas == 128
+    assert not any("sizes also" in line for line in lines[1:])
 
 
 def test_what_a_flag_sets_is_not_derived(folder):
