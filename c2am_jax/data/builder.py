@@ -23,7 +23,7 @@ from c2am_jax.data import published, shards
 from c2am_jax.data.boxes import BoxCounts
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis_scan import Scan, scan
-from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
+from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.frequency import GROUPS
@@ -51,6 +51,7 @@ def prepare(
     data_dir: str | os.PathLike,
     *,
     replace: bool = True,
+    replace_other: bool = False,
     workers: int | None = None,
     training: str | os.PathLike = "",
     beam: Sequence[str] | None = None,
@@ -60,7 +61,7 @@ def prepare(
     Images and annotations that can't be used are skipped, counted and listed in `report.json` (docs/data.md says which
     condition has which consequence). An interrupted preparation resumes with the shards that are missing and gives the
     same bytes. Unless `replace`, a finished one is left as it is, also one that another process finished while this one
-    waited for its turn.
+    waited for its turn. One of another json is never replaced unless `replace_other`.
 
     Args:
       annotations: the json, local or remote (gs://).
@@ -68,6 +69,7 @@ def prepare(
       name: of the data set, a folder name; checked against the published counts if it is e.g. "lvis_v1_train".
       data_dir: folder of prepared data sets, local or remote.
       replace: prepare again what is finished.
+      replace_other: also if it is of another json, one with another path and other bytes.
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
         does not tell.
@@ -76,7 +78,8 @@ def prepare(
 
     Raises:
       AnnotationError: the json is not usable.
-      PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name.
+      PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name, or a
+        finished set of another json.
       WorkerDied: a process was killed.
       StorageError: a disk is full, or a storage refuses or does not answer.
     """
@@ -95,6 +98,8 @@ def prepare(
             if is_prepared(name, data_dir) and not replace:
                 return json.loads((folder_of(name, data_dir) / "report.json").read_text())
             with local_file(annotations) as local:
+                if not replace_other:
+                    _refuse_other(folder_of(name, data_dir), annotations, local)
                 found = scan(local, annotations, training)
                 return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam)
 
@@ -107,6 +112,24 @@ def _prepare(
     parts = shards.parts_of(found, images, folder)
     summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
     return _finish(name, folder, found, parts, summaries)
+
+
+def _refuse_other(folder: epath.Path, annotations: str | os.PathLike, local: str | os.PathLike) -> None:
+    """Raises PreparationError if a finished set is of another json; one that was edited in its place is the same."""
+    if not (folder / "report.json").is_file():
+        return
+    report = json.loads((folder / "report.json").read_text())
+    source = _source(os.fspath(annotations))
+    if _source(report["annotations"]) != source and digest(local) != report["annotations_sha256"]:
+        raise PreparationError(
+            f"{folder} was prepared from {report['annotations']}, not from {source}: take another --name, or give "
+            "--replace to lose that set"
+        )
+
+
+def _source(annotations: str) -> str:
+    """Where a json lies, the same from every folder that a command is run in."""
+    return annotations if is_remote(annotations) else os.path.abspath(annotations)
 
 
 def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
@@ -204,7 +227,7 @@ def _report(
         **{name: categories[letter] for letter, name in GROUPS.items()},
     }
     return {
-        "annotations": found.name,
+        "annotations": _source(found.name),
         "annotations_sha256": found.sha256,
         "layout": found.layout,
         "image_folder": images,

@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--training", default="", help="json of the training split, for groups that --annotations lacks"
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="prepare NAME again though it was prepared from another json"
+    )
     parser.add_argument("--workers", type=int, help="processes; default: one per core")
     parser.add_argument(
         "--beam",
@@ -76,7 +79,7 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
     from c2am_jax.data import builder, prepared  # TFDS takes a second to import: not for --help
 
     beam = None if options.beam is None else shlex.split(options.beam)
-    how = {"workers": options.workers, "training": options.training, "beam": beam}
+    how = {"workers": options.workers, "training": options.training, "beam": beam, "replace_other": options.replace}
     report = builder.prepare(annotations, images, name, options.out, **how)
     for line in _lines(name, report):
         print(line)

@@ -14,6 +14,7 @@ from etils import epath
 
 from c2am_jax.data import lvis, shards
 from c2am_jax.data.cached import local_copy
+from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.data.shards import NO_MASKS
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
@@ -134,7 +135,7 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
         raise PreparationError(f"{place}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
     folder = local_copy(os.fspath(place), name) if is_remote(data_dir) else Path(place)
     report = json.loads((folder / "report.json").read_text())
-    if annotations and _digest(annotations) != report["annotations_sha256"]:
+    if annotations and digest(annotations) != report["annotations_sha256"]:
         raise lvis.AnnotationError(
             f"{folder} was prepared from another file than {annotations}: delete that folder to prepare it again, or "
             "choose another data.name"
@@ -144,6 +145,7 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
         return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})
 
 
-def _digest(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
+def digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a json's bytes, as a report has it. Raises AnnotationError if it is not there."""
+    with open_json(os.fspath(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -92,3 +92,37 @@ def test_masks_that_lie_beside_their_box_are_kept_and_told(tiny, tmp_path, capsy
     assert prepare.main(options_of(*write(), tmp_path / "d")) == 0
     assert "kept, mask beside its box: 1" in capsys.readouterr().out
     assert len(prepared.load("t", tmp_path / "d").label) == 4
+
+
+def test_a_set_of_another_json_is_replaced_only_on_request(tiny, tmp_path, capsys, monkeypatch):
+    content, write = tiny
+    annotations, images = write()
+    monkeypatch.chdir(tmp_path)
+    options = options_of("annotations.json", images, "d")  # relative: the report names the file from every folder
+    assert prepare.main(options) == 0
+    folder = prepared.folder_of("t", "d")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content | {"annotations": content["annotations"][:2]}))
+    capsys.readouterr()
+    assert prepare.main(options_of(other, images, "d")) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        f"error: {folder} was prepared from {annotations}, not from {other}: take another --name, or give --replace to "
+        "lose that set\n"
+    )
+    assert said.out == "" and len(prepared.load("t", "d", annotations=annotations).label) == 4
+    assert prepare.main([*options_of(other, images, "d"), "--replace"]) == 0
+    assert len(prepared.load("t", "d", annotations=other).label) == 2
+
+
+def test_the_same_json_is_prepared_again_also_edited_in_its_place_or_moved(tiny, tmp_path, capsys):
+    content, write = tiny
+    annotations, images = write()
+    assert prepare.main(options_of(annotations, images, tmp_path / "d")) == 0
+    assert prepare.main([*options_of(annotations, images, tmp_path / "d"), "--workers", "1"]) == 0
+    moved = annotations.rename(tmp_path / "moved.json")
+    assert prepare.main(options_of(moved, images, tmp_path / "d")) == 0
+    content["annotations"].pop()
+    moved.write_text(json.dumps(content))
+    assert prepare.main(options_of(moved, images, tmp_path / "d")) == 0
+    assert len(prepared.load("t", tmp_path / "d", annotations=moved).label) == 3
