@@ -58,7 +58,7 @@ def augmented_drawings(survey: Survey, places: Sequence[int], settings: DataSett
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What preparation leaves out stands in the page."""
+    """No warnings of the data's way: what is left out stands in the page."""
     logger = logging.getLogger("c2am_jax.data")
     before = logger.level
     logger.setLevel(logging.ERROR)

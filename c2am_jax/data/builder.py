@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import io
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +27,6 @@ from c2am_jax.data.skipped import Skipped
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.frequency import GROUPS
 from c2am_jax.storage import check_reachable, local_file, storage_errors
-
-_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -169,13 +166,19 @@ def _finish(
     write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
     report = _report(name, found, parts[0].images, index, skipped, noted) | {"suspicious": boxes.suspicions()}
-    skipped.log(f"{name}: skipped")
-    noted.log(f"{name}: kept")
-    for what in report["suspicious"]:
-        _LOG.warning("%s, suspicious: %s", name, what)
     replace_text(folder / "report.json", json.dumps(report, indent=1))
     (folder / "parts").rmtree()
     return report
+
+
+def faults(report: Mapping[str, Any]) -> list[str]:
+    """What a report says of faulty entries, in lines: left out, kept, suspicious; each reason with an example."""
+    skipped, noted = (
+        Skipped(report["skipped"], report["skipped_entries"]),
+        Skipped(report["noted"], report["noted_entries"]),
+    )
+    lines = [f"skipped, {line}" for line in skipped.lines()] + [f"kept, {line}" for line in noted.lines()]
+    return lines + [f"suspicious: {what}" for what in report["suspicious"]]
 
 
 def _note_shared_files(summaries: list[shards.Summary], noted: Skipped) -> None:

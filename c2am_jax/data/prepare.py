@@ -81,12 +81,12 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
     beam = None if options.beam is None else shlex.split(options.beam)
     how = {"workers": options.workers, "training": options.training, "beam": beam, "replace_other": options.replace}
     report = builder.prepare(annotations, images, name, options.out, **how)
-    for line in _lines(name, report):
+    for line in _lines(name, report, builder.faults(report)):
         print(line)
     print(f"written to {prepared.folder_of(name, options.out)} (report.json lists what was skipped)")
 
 
-def _lines(name: str, report: dict[str, Any]) -> list[str]:
+def _lines(name: str, report: dict[str, Any], faults: list[str]) -> list[str]:
     images, instances = counted(report["images"], "image"), counted(report["instances"], "instance")
     lines = [f"{name}: {images}, {instances} ({report['layout']} layout)"]
     if report["images_without_annotations"]:
@@ -95,9 +95,7 @@ def _lines(name: str, report: dict[str, Any]) -> list[str]:
     groups, of_group = report["categories"], report["instances_of_group"]
     lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in GROUPS.items()))
     lines.append("instances: " + ", ".join(f"{of_group[group]:,} {word}" for group, word in GROUPS.items()))
-    lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
-    lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
-    lines += [f"suspicious: {what}" for what in report["suspicious"]]
+    lines += faults
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
     if report["unlike_published"]:
         lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]

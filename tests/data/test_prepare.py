@@ -3,6 +3,9 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +49,27 @@ def test_the_command_prints_what_was_skipped(tiny, tmp_path, capsys):
         "added for evaluation: not_exhaustive_category_ids and ignore of 1 crowd region",
     ):
         assert line in printed
+
+
+def test_each_fault_is_told_once_with_an_example(tiny, tmp_path):
+    content, write = tiny
+    content["annotations"][0]["category_id"] = 99
+    content["annotations"][1]["bbox"] = [40.0, 30.0, 40.0, 10.0]  # outside, and beside its mask
+    options = options_of(*write(), tmp_path / "d")
+    done = subprocess.run(
+        [sys.executable, "-m", "c2am_jax.data.prepare", *options],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    faults = [line for line in done.stdout.splitlines() if line.startswith(("skipped", "kept", "suspicious"))]
+    assert faults == [
+        "skipped, annotation of an unknown category: 1, for example annotation 1: category id 99 is not known",
+        "kept, mask beside its box: 1, for example annotation 2 of image 1",
+        "suspicious: 1 of 3 boxes reaches outside its picture: it is cut off at its border",
+    ]
+    assert done.stderr == ""
 
 
 def test_a_published_set_is_found_in_its_standard_place_and_checked(tiny, tmp_path, capsys, monkeypatch):
