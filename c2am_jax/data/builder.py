@@ -21,8 +21,10 @@ from etils import epath
 from c2am_jax.data import published, shards
 from c2am_jax.data.boxes import BoxCounts
 from c2am_jax.data.evaluation_json import write_evaluation_json
+from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.data.lvis_scan import Scan, scan
-from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared
+from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared, nothing_trains
+from c2am_jax.data.sampler import trainable
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.frequency import GROUPS
@@ -49,6 +51,7 @@ def prepare(
     *,
     replace: bool = True,
     replace_other: bool = False,
+    trains: bool = False,
     workers: int | None = None,
     training: str | os.PathLike = "",
     beam: Sequence[str] | None = None,
@@ -67,6 +70,7 @@ def prepare(
       data_dir: folder of prepared data sets, local or remote.
       replace: prepare again what is finished.
       replace_other: also if it is of another json, one with another path and other bytes.
+      trains: it is for training, and a json that nothing can train on is an error; without masks one still evaluates.
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
         does not tell.
@@ -74,7 +78,7 @@ def prepare(
         `annotations`, `images` and `data_dir`.
 
     Raises:
-      AnnotationError: the json is not usable.
+      AnnotationError: the json is not usable; with `trains`, nothing in it can train.
       PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name, or a
         finished set of another json.
       WorkerDied: a process was killed.
@@ -98,17 +102,25 @@ def prepare(
                 if not replace_other:
                     _refuse_other(folder_of(name, data_dir), annotations, local)
                 found = scan(local, annotations, training)
-                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam)
+                found.require_images()
+                if trains:
+                    found.require_objects()
+                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam, trains)
 
 
 def _prepare(
-    found: Scan, images: str, name: str, folder: epath.Path, workers: int | None, beam: Sequence[str] | None
+    found: Scan,
+    images: str,
+    name: str,
+    folder: epath.Path,
+    workers: int | None,
+    beam: Sequence[str] | None,
+    trains: bool,
 ) -> dict[str, Any]:
-    found.require_images()
     _make_folder(folder, found, images)
     parts = shards.parts_of(found, images, folder)
     summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
-    return _finish(name, folder, found, parts, summaries)
+    return _finish(name, folder, found, parts, summaries, trains)
 
 
 def _refuse_other(folder: epath.Path, annotations: str | os.PathLike, local: str | os.PathLike) -> None:
@@ -145,7 +157,7 @@ def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
 
 
 def _finish(
-    name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary]
+    name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary], trains: bool
 ) -> dict[str, Any]:
     """What stands beside the records; the report last and at once, because it says that all is there."""
     skipped, noted = Skipped(), Skipped()
@@ -158,8 +170,11 @@ def _finish(
         folder.rmtree()
         first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
         raise PreparationError(f"{found.name}: not one of its images is usable in {parts[0].images}: {first}")
-    _write_metadata(folder, summaries)
     index = _index(summaries)
+    if trains and not len(trainable(index["image_hw"], index["label_offset"])):
+        folder.rmtree()
+        raise AnnotationError(nothing_trains(found.name, skipped))
+    _write_metadata(folder, summaries)
     stream = io.BytesIO()
     np.savez(stream, **index)  # pyright: ignore[reportArgumentType]
     (folder / "index.npz").write_bytes(stream.getvalue())

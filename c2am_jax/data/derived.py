@@ -20,7 +20,6 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.data.folders import find_splits
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import fitting_bucket, target_size
-from c2am_jax.errors import UserError
 from c2am_jax.files import is_remote
 from c2am_jax.wording import counted
 
@@ -130,12 +129,7 @@ def _scanned(data: Mapping[str, Any], evaluates: bool) -> _Files:
         )
     training = scan(data["annotations"])
     training.require_images()
-    if not len(training.label):
-        why, skipped = "the list 'annotations' is empty", training.skipped
-        if skipped.counts:
-            left_out = "; ".join(f"{count} x {reason}" for reason, count in skipped.counts.items())
-            why = f"left out: {left_out}, for example {next(iter(skipped.entries.values()))[0]}"
-        raise UserError(f"{training.name}: no object to train on: {why}")
+    training.require_objects()
     validation = scan(data["val_annotations"]) if evaluates else None
     if validation is not None:
         validation.require_images()

@@ -9,6 +9,7 @@ exhaustively annotated in their image. Memory holds some 50 bytes of an annotati
 
 import array
 import itertools
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from c2am_jax.data.entries import LARGEST_ID, annotation_fault, id_fault, image_fault, stated_area
+from c2am_jax.data.entries import LARGEST_ID, annotation_fault, has_mask, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
@@ -102,6 +103,28 @@ class Scan:
         first = self.skipped.entries["image entry unusable"][0]
         images = counted(self.listed["images"], "image")
         raise AnnotationError(f"{self.name}: none of its {images} is usable; the first: {first}")
+
+    def require_objects(self) -> None:
+        """Raises AnnotationError, with the reason, if there is nothing to train on: no object, or none with a mask."""
+        told = f"{self.name}: no object to train on"
+        if not len(self.label):
+            why = "the list 'annotations' is empty"
+            if self.skipped.counts:
+                left_out = "; ".join(f"{count} x {reason}" for reason, count in self.skipped.counts.items())
+                why = f"left out: {left_out}, for example {next(iter(self.skipped.entries.values()))[0]}"
+            raise AnnotationError(f"{told}: {why}")
+        with open_json(self.path) as file:
+            for offset, length in zip(self.offset, self.length, strict=True):
+                file.seek(offset)
+                try:
+                    if has_mask(json.loads(file.read(length))):
+                        return
+                except ValueError:
+                    raise AnnotationError(f"{self.name}: the file was changed while it was read") from None
+        raise AnnotationError(
+            f"{told}: none of its annotations ({len(self.label):,}) has a mask, and the detector trains on masks: give "
+            "each a polygon or run lengths as segmentation"
+        )
 
 
 # What an annotation is as a crowd.

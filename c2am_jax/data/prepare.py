@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val"), help="of the published set; default: both")
     parser.add_argument("--annotations", help="json in the LVIS or COCO layout, local or gs://")
     parser.add_argument("--images", help="folder of its pictures (searched by file_name or coco_url), local or gs://")
-    parser.add_argument("--name", help="data.name with _train or _val, for example birds_train")
+    parser.add_argument("--name", help="data.name with _train, _val or _test, for example birds_train")
     parser.add_argument("--out", required=True, help="folder of prepared data sets, config.data.dir")
     parser.add_argument(
         "--training", default="", help="json of the training split, for groups that --annotations lacks"
@@ -79,8 +79,17 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
     from c2am_jax.data import builder, prepared  # TFDS takes a second to import: not for --help
 
     beam = None if options.beam is None else shlex.split(options.beam)
-    how = {"workers": options.workers, "training": options.training, "beam": beam, "replace_other": options.replace}
-    report = builder.prepare(annotations, images, name, options.out, **how)
+    report = builder.prepare(
+        annotations,
+        images,
+        name,
+        options.out,
+        replace_other=options.replace,
+        trains=not name.endswith(("_val", "_test")),
+        workers=options.workers,
+        training=options.training,
+        beam=beam,
+    )
     for line in _lines(name, report, builder.faults(report)):
         print(line)
     print(f"written to {prepared.folder_of(name, options.out)} (report.json lists what was skipped)")

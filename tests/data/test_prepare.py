@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from c2am_jax.data import prepare, prepared, published
 
@@ -150,3 +151,62 @@ def test_the_same_json_is_prepared_again_also_edited_in_its_place_or_moved(tiny,
     moved.write_text(json.dumps(content))
     assert prepare.main(options_of(moved, images, tmp_path / "d")) == 0
     assert len(prepared.load("t", tmp_path / "d", annotations=moved).label) == 3
+
+
+def changed(content, what):
+    """The json with a change after which nothing can train."""
+    for annotation in content["annotations"]:
+        if what == "no masks":
+            del annotation["segmentation"]
+        elif what == "no boxes":
+            del annotation["bbox"]
+        elif what == "broken masks":
+            annotation["segmentation"] = [[1.0, 2.0, 3.0, 4.0]]
+        elif what == "crowds":
+            annotation["iscrowd"] = 1
+    if what == "no annotations":
+        content["annotations"] = []
+    if what in ("no categories", "no images"):
+        content[what.split()[1]] = []
+
+
+NOTHING = {
+    "no masks": "no object to train on: none of its annotations (4) has a mask, and the detector trains on masks: give",
+    "no boxes": "no object to train on: left out: 4 x annotation unusable, for example annotation 1 at byte ",
+    "broken masks": "has an annotation to train on; left out: 4 x mask unusable, for example annotation 1 of image 1: ",
+    "crowds": "no object to train on: left out: 4 x crowd region, evaluation ignores it, for example annotation 1 of",
+    "no annotations": "no object to train on: the list 'annotations' is empty",
+    "no categories": "the list 'categories' is empty",
+    "no images": "the list 'images' is empty",
+    "no pictures": "not one of its images is usable in ",
+}
+
+
+@pytest.mark.parametrize("what", NOTHING)
+def test_a_json_that_nothing_can_train_on_is_one_error_and_leaves_no_set(tiny, tmp_path, capsys, what):
+    content, write = tiny
+    changed(content, what)
+    annotations, images = write()
+    if what == "no pictures":
+        shutil.rmtree(images / "train2017")
+    assert prepare.main(options_of(annotations, images, tmp_path / "d", "t_train")) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {annotations}: ") and NOTHING[what] in said.err and said.out == ""
+    assert len(said.err.splitlines()) == 1 and not prepared.folder_of("t_train", tmp_path / "d").exists()
+
+
+def test_boxes_without_masks_are_prepared_for_evaluation(tiny, tmp_path, capsys):
+    content, write = tiny
+    changed(content, "no masks")
+    assert prepare.main(options_of(*write(), tmp_path / "d", "t_val")) == 0
+    assert "skipped, annotation without a mask: 4" in capsys.readouterr().out
+
+
+def test_pictures_that_are_too_small_to_train_are_told(tiny, tmp_path, capsys):
+    content, write = tiny
+    for image in content["images"]:
+        image.update(width=24, height=24)
+        Image.new("RGB", (24, 24)).save(tmp_path / "images" / "train2017" / f"{image['id']:012d}.jpg")
+    annotations, images = write()
+    assert prepare.main(options_of(annotations, images, tmp_path / "d", "t_train")) == 2
+    assert f"error: {annotations}: no image is 32 pixels wide and high and has" in capsys.readouterr().err
