@@ -6,12 +6,12 @@ it the folder is unfinished, and the next preparation from the same files resume
 """
 
 import contextlib
-import fcntl
 import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared, nothing_trains
 from c2am_jax.data.sampler import trainable
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.files import as_path, is_remote, replace_text
+from c2am_jax.files import as_path, is_remote, locked, replace_text
 from c2am_jax.frequency import GROUPS
 from c2am_jax.storage import check_reachable, local_file, storage_errors
 
@@ -38,8 +38,7 @@ def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
     if is_remote(data_dir):
         yield
         return
-    with open(os.path.join(data_dir, f".{name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(Path(data_dir, f".{name}.lock")):
         yield
 
 
