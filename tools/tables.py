@@ -103,12 +103,16 @@ def of_parity() -> str:
 
 
 _TRAJECTORIES = (
-    ("losses, first steps", r"loss total, steps .*"),
-    ("losses", r"loss .*"),
-    ("classifier weight norms", r"classifier weight norms, .*"),
-    ("gradient norm", r"gradient norm, .*"),
-    ("momentum norms", r"momentum norms, .*"),
-    ("sampled RoIs", r"sampled RoIs, .*"),
+    ("losses", r"loss .*, float64, .*"),
+    ("classifier weight norms", r"classifier weight norms, float64, .*"),
+    ("gradient norm", r"gradient norm, float64, .*"),
+    ("momentum norms", r"momentum norms, float64, .*"),
+    ("sampled RoIs", r"sampled RoIs, float64, .*"),
+    ("losses, float32, first steps", r"loss .*, float32, .*"),
+    ("classifier weight norms, float32, first steps", r"classifier weight norms, float32, .*"),
+    ("gradient norm, float32, first steps", r"gradient norm, float32, .*"),
+    ("momentum norms, float32, first step", r"momentum norms, float32, .*"),
+    ("sampled RoIs, float32, first steps", r"sampled RoIs, float32, .*"),
 )
 
 

@@ -20,10 +20,8 @@ def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of arrays, compiled, with float64 where it has float32; results are float64 too, and may go in again.
 
     The function itself is traced in float32, so choices that it makes by type are those of float32 (a floor of 1e-6,
-    say). Not for programs over a mesh.
-
-    Raises (when called):
-      NotImplementedError: an operation of JAX that hides what it computes.
+    say). Large arrays are handed over: those that the function closes over become decimals one by one. Not for
+    programs over a mesh, and not to be differentiated.
     """
 
     @jax.jit
@@ -46,7 +44,7 @@ def _other(dtype: Any, own: np.dtype, instead: np.dtype) -> Any:
 
 
 def _widened(array: Any) -> Any:
-    return jnp.asarray(array, _other(array.dtype, NARROW, WIDE))
+    return jnp.asarray(array, WIDE) if array.dtype == NARROW else array
 
 
 def _constant(value: Any, dtype: Any) -> Any:
