@@ -61,7 +61,10 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) ->
     values |= {v: _constant(value, v.aval.dtype) for v, value in zip(jaxpr.constvars, constants, strict=True)}
 
     def read(variable: Any) -> Any:
-        return _constant(variable.val, variable.aval.dtype) if isinstance(variable, core.Literal) else values[variable]
+        if isinstance(variable, core.Literal):
+            aval: Any = variable.aval
+            return _constant(variable.val, aval.dtype)
+        return values[variable]
 
     for equation in jaxpr.eqns:
         found = _results(equation, [read(variable) for variable in equation.invars])

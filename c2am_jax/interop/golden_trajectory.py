@@ -162,7 +162,7 @@ def _rows(
     if limits.losses:
         for name, recorded in recorded_names(detector.stages).items():
             parts = [recording[f"{TRUTH}.loss.{r}"] for r in recorded if f"{TRUTH}.loss.{r}" in recording]
-            rows.append(check(f"loss {name}", [found[name] for found in losses], sum(parts), limits.losses))
+            rows.append(check(f"loss {name}", [found[name] for found in losses], np.sum(parts, 0), limits.losses))
     for stage in run.norms[0]:
         name = "classifier weight norms" + (f", stage {stage[1:]}" if stage else "")
         before = run.norms[: end + (end == len(run.history))]

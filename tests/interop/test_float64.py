@@ -1,15 +1,11 @@
 """A float32 function in float64: its arithmetic, its numbers, its integers; and a training step of a detector."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from tiny import tiny_config
 
 from c2am_jax.interop.float64 import in_float64
