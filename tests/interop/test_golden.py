@@ -98,7 +98,7 @@ def test_rows_of_a_trajectory_are_those_of_their_steps():
             if not row.ok
         }
 
-    strict = golden_trajectory._Limits(1e-9, 1e-9, losses=1e-9, gradient=1e-9, momenta={"step1": (1e-9, 1e-9)})
+    strict = golden_trajectory._Limits(1e-9, 1e-9, losses=1e-9, gradient=1e-9, momenta={"step1": {"worst": 1e-9}})
     assert failing(strict) == set()
     recording["f64.loss.total"][2] += 0.1
     recording["f64.class_norms_s0"][4, 1] += 0.1  # after the last step
