@@ -147,6 +147,15 @@ def _of_config_file(error: Exception) -> str:
     return f"{told.removeprefix('flag ')}: {trace.strip().splitlines()[-1].partition(': ')[2]}" if trace else ""
 
 
+class _PlainLines(logging.Formatter):
+    """A log line as the commands print: the message, after "warning: " or "error: " if it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback if there is one."""
+        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return kind + super().format(record)
+
+
 def run(
     main: Callable[[Sequence[str]], None], usage: str, complete: Callable[[Sequence[str]], list[str]] = list
 ) -> None:
@@ -162,6 +171,7 @@ def run(
         if len(arguments) > 1:
             raise UserError(f"unexpected argument {arguments[1]!r}; overrides look like --config.KEY=VALUE")
         absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS log every step they take
+        absl_logging.get_absl_handler().setFormatter(_PlainLines())
         logging.getLogger("c2am_jax").setLevel(logging.INFO)
         main(arguments)
 

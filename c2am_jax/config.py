@@ -18,7 +18,7 @@ from c2am_jax.data.derived import FOLDER, KEYS, derived, is_open
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import IMAGENET, RANDOM, EvalSettings, Experiment, LossSettings, TrainSettings, read_experiment
-from c2am_jax.losses.methods import method_parameters
+from c2am_jax.losses.methods import METHODS, OWN, method_parameters
 from c2am_jax.models import architecture
 
 Tree = Any  # a ConfigDict, which types each value as a union of all that it can hold
@@ -141,6 +141,7 @@ def glyphs_lvis(name: str, method: str) -> Tree:
     return config
 
 
+SMALL = "small"  # the size that `own_data` has beside the usual one
 BUILT_IN: dict[str, Callable[[str, str], Tree]] = {"glyphs": glyphs, "glyphs_lvis": glyphs_lvis}
 
 
@@ -170,6 +171,29 @@ def own_data(name: str = "", method: str = "c2am", *, small: bool = False) -> Tr
     if name:
         config.name = name
     return config
+
+
+def own_data_variant(argument: str) -> Tree:
+    """`own_data` with the loss and the size that the argument behind the colon of ``--config=own_data:ARGUMENT`` names.
+
+    Args:
+      argument: "" (C2AM), "small", a loss as `method` in `lvis`, or both joined by "+": "small+softmax".
+
+    Raises:
+      UserError: a word that is neither, or more than one loss.
+    """
+    parts = [part for part in argument.split("+") if part]
+    losses = [part for part in dict.fromkeys(parts) if part != SMALL]
+    allowed = f"behind the colon stands {SMALL}, a loss, or both joined by + ({SMALL}+softmax)"
+    for part in losses:
+        if part not in METHODS and ":" not in part:
+            raise UserError(
+                f"own_data:{argument}: {part!r} is neither a size nor a loss: {allowed}; losses are "
+                f"{', '.join(METHODS)}, or your own: {OWN}"
+            )
+    if len(losses) > 1:
+        raise UserError(f"own_data:{argument}: two losses, {losses[0]} and {losses[1]}: {allowed}")
+    return own_data(method=losses[0] if losses else "c2am", small=SMALL in parts)
 
 
 COCO_DETECTOR = "coco:mask_rcnn_r50_fpn"

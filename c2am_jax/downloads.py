@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from c2am_jax.files import replace_text
+from c2am_jax.files import locked, replace_text
 from c2am_jax.progress import Counter
 
 _LOG = logging.getLogger(__name__)
@@ -249,11 +248,6 @@ def _size(path: Path) -> int:
 
 @contextlib.contextmanager
 def lock(path: Path, name: str) -> Iterator[None]:
-    """Held by one process of this machine at a time; a killed one lets go."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _LOG.warning("%s: another process downloads it; waiting", name)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """As `files.locked`; who waits is told for the download of what."""
+    with locked(path, lambda: _LOG.warning("%s: another process downloads it; waiting", name)):
         yield

@@ -1,9 +1,10 @@
 """Paths on a disk and in buckets alike, and files that are whole or not there, whenever the process is killed."""
 
 import contextlib
+import fcntl
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -88,3 +89,42 @@ def cache_folder(name: str) -> Path:
     if not given:
         given = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "c2am_jax"
     return Path(given).expanduser() / name
+
+
+@contextlib.contextmanager
+def locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Held by one process of this machine at a time, as far as the file system can say so; a killed one lets go.
+
+    The file goes when it is let go. Whoever waited for it then holds a file without a name, and takes the lock anew.
+
+    Args:
+      path: of the lock, in a folder that is there.
+      waits: called once if another process holds it.
+    """
+    told = False
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waits()
+                told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+            if not _has_name(file.fileno(), path):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _has_name(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that `path` names now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

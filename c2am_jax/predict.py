@@ -26,6 +26,7 @@ from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pict
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import is_remote
 from c2am_jax.progress import Counter
+from c2am_jax.wording import noun
 
 NAMED = 5  # faults named where none of the pictures could be used
 READABLE = 480  # pixels of the longer side, to which smaller pictures are enlarged as often as it goes
@@ -134,8 +135,8 @@ def predict(
         _write_video(Path(video), [folder / source.drawing for source in ordered], fps)
     kinds = len({entry["category_id"] for entry in entries})
     print(
-        f"step {trained.step}: {len(entries)} detections of {kinds} categories, scores from {threshold:g} on, "
-        f"in {len(done)} pictures: {folder}"
+        f"step {trained.step}: {len(entries)} {noun(len(entries), 'detection')} of {kinds} {noun(kinds, 'category')}, "
+        f"scores from {threshold:g} on, in {len(done)} {noun(len(done), 'picture')}: {folder}"
     )
     if not entries:
         print(_too_high(threshold, len(done), best, trained.categories.names))
@@ -157,7 +158,7 @@ def _nothing(faults: Sequence[str]) -> str:
 def _too_high(threshold: float, pictures: int, best: tuple[float, int, Path], names: Sequence[str]) -> str:
     """What to tell when no detection has a score of `threshold` or more."""
     score, label, path = best
-    where = "1 picture" if pictures == 1 else f"{pictures} pictures"
+    where = f"{pictures} {noun(pictures, 'picture')}"
     if score <= 0:
         return (
             f"no detection at all in {where}, whatever the threshold: train for longer, or on more pictures like these"

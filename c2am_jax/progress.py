@@ -27,8 +27,8 @@ def spoken(seconds: float) -> str:
 
 def per_second(rate: float, unit: str) -> str:
     """A rate in three digits or whole numbers: "0.412 images/s", "1234 images/s", "12 MB/s"."""
-    several = f"{unit}s" if unit.islower() else unit
-    return f"{rate:.0f} {several}/s" if rate >= 100 else f"{rate:.3g} {several}/s"
+    number = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{number} {unit}s/s" if unit.islower() and number != "1" else f"{number} {unit}/s"
 
 
 class Counter(contextlib.AbstractContextManager["Counter"]):

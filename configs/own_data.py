@@ -9,11 +9,9 @@ Another method: --config configs/own_data.py:softmax. A small detector from rand
 try things out: --config configs/own_data.py:small, or small+softmax.
 """
 
-from c2am_jax.config import own_data
+from c2am_jax.config import own_data_variant
 
 
 def get_config(argument: str = ""):
     """`argument`: "", a name of `losses.methods` (c2am if none), "small", or both joined by +."""
-    parts = [part for part in argument.split("+") if part]
-    method = next((part for part in parts if part != "small"), "c2am")
-    return own_data(method=method, small="small" in parts)
+    return own_data_variant(argument)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,56 @@ def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path, scoring_
     assert status == 0 and "100.0" in output
     assert "tensorflow" not in output and " jax" not in output
     assert json.loads((tmp_path / "m.json").read_text())["bbox/AP"] == pytest.approx(1.0)
+
+
+LOGS = """
+import logging, sys
+from c2am_jax import command_line
+
+def main(_):
+    log = logging.getLogger("c2am_jax.training.loop")
+    log.info("preparing %s", "glyphs_train")
+    log.warning("1 x image left out")
+    log.error("a checkpoint could not be saved")
+    logging.getLogger("orbax").warning("a step of another library")
+
+command_line.run(main, "")
+"""
+
+
+def test_log_lines_are_plain():
+    done = subprocess.run([sys.executable, "-c", LOGS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines() == [
+        "preparing glyphs_train",
+        "warning: 1 x image left out",
+        "error: a checkpoint could not be saved",
+    ]
+
+
+TENSORFLOW = """
+import os
+import jax
+before = os.environ["TF_CPP_MIN_LOG_LEVEL"]
+from c2am_jax.data.tensorflow_host import tf
+assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == before
+pixels = tf.zeros((4, 4, 3), tf.uint8)
+
+@tf.function
+def turned(x):
+    return tf.transpose(x, (1, 0, 2))
+
+assert turned(pixels).shape == (4, 4, 3)
+tf.io.decode_jpeg(b"no picture")
+"""
+
+
+@pytest.mark.parametrize("level", [None, "0"])
+def test_tensorflow_is_quiet_but_for_its_errors(level):
+    """Bytes that are turned made oneDNN log an error; with level "0" the C++ code may say all that it has to say."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")} | {"JAX_PLATFORMS": "cpu"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
+    done = subprocess.run(
+        [sys.executable, "-c", TENSORFLOW], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "oneDNN" not in done.stderr and "InvalidArgumentError" in done.stderr.splitlines()[-1]
+    assert done.stderr.startswith("Traceback") == (level is None)

@@ -144,4 +144,4 @@ def test_an_installed_package_trains_evaluates_and_predicts(installed):
     run("c2am-train", "--config=glyphs_c2am", "--config.train.steps=20")
     assert "step 20, 300 images of glyphs_val" in run("c2am-eval", "--config=glyphs_c2am")
     picture = next((empty / "data/glyphs/images/val").glob("*.jpg"))
-    assert "in 1 pictures" in run("c2am-predict", picture, "--workdir", "runs/glyphs_c2am", "--threshold", "0")
+    assert "in 1 picture:" in run("c2am-predict", picture, "--workdir", "runs/glyphs_c2am", "--threshold", "0")

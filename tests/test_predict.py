@@ -17,7 +17,7 @@ from c2am_jax.evaluation.result_classes import classes_of_results
 from c2am_jax.mesh import data_mesh
 from c2am_jax.predict import main
 from c2am_jax.training.categories import write_categories
-from c2am_jax.training.checkpoint import check_config
+from c2am_jax.training.checkpoint import write_config
 from c2am_jax.training.restore import load_detector
 
 
@@ -165,7 +165,7 @@ def test_wrong_input_is_one_line(workdir, pictures, tmp_path, capsys):
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "few.json").write_text(json.dumps([{"id": 1, "name": "one"}]))
     unsaved = tmp_path / "unsaved"
-    check_config(unsaved, tiny_config())
+    write_config(unsaved, tiny_config())
     write_categories(unsaved, CATEGORIES)
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -180,7 +180,7 @@ def test_wrong_input_is_one_line(workdir, pictures, tmp_path, capsys):
         ([str(pictures), f"--workdir={bare}"], "--categories"),
         ([*good, "--step=3"], "there are: 7"),
         ([*good, "--step=best"], "no checkpoint there"),
-        ([*good, f"--categories={tmp_path / 'few.json'}"], "has 1 categories"),
+        ([*good, f"--categories={tmp_path / 'few.json'}"], "has 1 category, the detector of"),
         ([*good, "--threshold=2"], "between 0 and 1"),
         ([*good, "--size", "50", "64"], "multiples of 32"),
         ([*good, "--batch=0"], "at least 1"),

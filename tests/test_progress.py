@@ -21,8 +21,9 @@ def test_durations_read_as_people_say_them(seconds, text):
 
 
 def test_rates_read_as_people_say_them():
-    assert [per_second(rate, "image") for rate in (0.0412, 12.345, 1234.5)] == [
+    assert [per_second(rate, "image") for rate in (0.0412, 1.0, 12.345, 1234.5)] == [
         "0.0412 images/s",
+        "1 image/s",
         "12.3 images/s",
         "1234 images/s",
     ]

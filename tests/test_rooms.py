@@ -8,7 +8,7 @@ import c2am_jax
 
 # A room imports rooms of lines above its own, never those of its own line or below.
 ORDER = (
-    ("errors", "frequency", "processes", "progress", "structures"),
+    ("errors", "frequency", "processes", "progress", "structures", "wording"),
     ("files",),
     ("ahead", "checks", "config_files", "downloads", "environment", "storage", "to_onnx"),
     ("data", "ops", "visualization"),

@@ -15,9 +15,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>([,.;:)]*)', re.DOTALL)
 _CODE = re.compile(r"<code>([^<>\n]+)</code>")  # not of a block, which ends with a line break
 _LINE = 43  # letters of code that a phone's line holds
+_SHORT = 20  # letters of code that stay on one line, spaces too
+_COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.DOTALL)
+_COMMAND = re.compile(r'(<span id="__span[^"]*">(?:<a [^>]*></a>)?)(.*?)(\n</span>)')
+_SPACE = '<span class="w"> </span>'
 _OUTPUTS = ("png", "jpeg")
 
 
@@ -30,16 +34,26 @@ def on_page_markdown(text: str, page: Page, config: MkDocsConfig, files: Files) 
 
 
 def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas become MathML; words of code get a class that keeps them on one line."""
+    """Formulas become MathML and keep the comma behind them; words of code stay whole, long ones break behind a dot."""
 
     def formula(found: re.Match[str]) -> str:
         display = "block" if found[1] == "div" else "inline"
-        return convert(html.unescape(found[2]).strip(), display=display)
+        math = convert(html.unescape(found[2]).strip(), display=display)
+        return f"<span class=whole>{math}{found[3]}</span>" if found[3] else math
 
     def code(found: re.Match[str]) -> str:
-        words = found[1].split(" ")
-        return f"<code>{' '.join(f'<span class=name>{w}</span>' if len(w) <= _LINE else w for w in words)}</code>"
+        words = [found[1]] if len(found[1]) <= _SHORT else found[1].split(" ")
+        return f"<code>{' '.join(map(whole, words))}</code>"
 
+    def whole(word: str) -> str:
+        parts = [word] if len(word) <= _LINE else re.split(r"(?<=[./=])", word)
+        return "<wbr>".join(f"<span class=whole>{part}</span>" for part in parts)
+
+    def command(line: re.Match[str]) -> str:
+        words = (f"<span class=word>{word}</span>" if word else "" for word in line[2].split(_SPACE))
+        return line[1] + _SPACE.join(words) + line[3]
+
+    text = _COMMANDS.sub(lambda block: _COMMAND.sub(command, block[0]), text)
     return _CODE.sub(code, _FORMULA.sub(formula, text))
 
 

@@ -103,12 +103,18 @@ def of_parity() -> str:
 
 
 _TRAJECTORIES = (
-    ("losses, first steps", r"loss total, steps .*"),
-    ("losses", r"loss .*"),
-    ("classifier weight norms", r"classifier weight norms, .*"),
-    ("gradient norm", r"gradient norm, .*"),
-    ("momentum norms", r"momentum norms, .*"),
-    ("sampled RoIs", r"sampled RoIs, .*"),
+    ("losses", r"loss .*, float64, (all steps|steps 4-11)"),
+    ("losses, steps 0-3", r"loss .*, float64, steps 0-3"),
+    ("classifier weight norms", r"classifier weight norms, float64, (all steps|steps 4-11)"),
+    ("classifier weight norms, steps 0-3", r"classifier weight norms, float64, steps 0-3"),
+    ("gradient norm (live: steps 0-3)", r"gradient norm, float64, .*"),
+    ("momentum norms (live: step 1)", r"momentum norms, float64, .*"),
+    ("sampled RoIs (live: steps 0-3)", r"sampled RoIs, float64, .*"),
+    ("float32, first steps: losses", r"loss .*, float32, .*"),
+    ("float32, first steps: classifier weight norms", r"classifier weight norms, float32, .*"),
+    ("float32, first steps: gradient norm", r"gradient norm, float32, .*"),
+    ("float32, first step: momentum norms", r"momentum norms, float32, .*"),
+    ("float32, first steps: sampled RoIs", r"sampled RoIs, float32, .*"),
 )
 
 

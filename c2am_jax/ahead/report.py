@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from c2am_jax.wording import noun
+
 ROWS = 12  # of each table
 
 
 def summary(numbers: Mapping[str, Any]) -> str:
     """What `training.program.describe` tells, with the most important lines of each table."""
-    height, width = numbers["bucket"]
+    (height, width), images = numbers["bucket"], numbers["images_per_device"]
     lines = [
-        f"{numbers['program']} on {numbers['devices']}, {numbers['images_per_device']} images of {height}x{width} per "
+        f"{numbers['program']} on {numbers['devices']}, {images} {noun(images, 'image')} of {height}x{width} per "
         f"device, {numbers['parameters'] / 1e6:.1f} M parameters train, jax {numbers['jax']}",
         f"compiled in {numbers['compile_seconds']} s; StableHLO {numbers['program_text']['stablehlo_mb']} MB, "
         f"{numbers['program_text']['constants_mb']} MB of it constants",

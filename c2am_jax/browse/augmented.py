@@ -18,6 +18,7 @@ from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.encoding import paste
 from c2am_jax.structures import Batch
+from c2am_jax.wording import noun
 
 NAME = "browse_train"
 
@@ -47,7 +48,7 @@ def augmented_drawings(survey: Survey, places: Sequence[int], settings: DataSett
         prepare(part, survey.folder, NAME, folder, workers=1)
         dataset = load(NAME, folder)
         if not len(trainable(dataset.image_hw, dataset.label_offset)):
-            shown = f"{survey.scan.name}: not one of the {len(places)} shown pictures can train"
+            shown = f"{survey.scan.name}: not one of the {len(places)} shown {noun(len(places), 'picture')} can train"
             raise UserError(f"{shown}; the page without --augmented says why")
         own = dataclasses.replace(settings, sampler="random", held_out=0.0)
         batches = train_batches(dataset, own, batch_size=1, seed=0)
@@ -57,7 +58,7 @@ def augmented_drawings(survey: Survey, places: Sequence[int], settings: DataSett
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What preparation leaves out stands in the page."""
+    """No warnings of the data's way: what is left out stands in the page."""
     logger = logging.getLogger("c2am_jax.data")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from c2am_jax.browse.page import BOXES_ONLY, TITLES, Shown, counted, page
+from c2am_jax.browse.page import BOXES_ONLY, TITLES, Shown, page
 from c2am_jax.browse.paint import Drawing, drawing_of
 from c2am_jax.browse.survey import Survey, chosen, survey
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.files import replace_text
+from c2am_jax.wording import counted
 
 if TYPE_CHECKING:
     from c2am_jax.experiment import Experiment
@@ -110,7 +111,7 @@ def _lines(found: Survey) -> list[str]:
     objects = len(found.truths.id) - found.crowds
     lines = [
         f"{found.scan.name}: {counted(len(found.scan.images), 'picture')}, {counted(objects, 'object')} of "
-        f"{counted(len(found.scan.categories), 'class', 'classes')} ({found.scan.layout} layout)"
+        f"{counted(len(found.scan.categories), 'class')} ({found.scan.layout} layout)"
     ]
     for reason, count in found.scan.skipped.counts.items():
         lines.append(f"left out: {reason}: {count:,}, for example {found.scan.skipped.entries[reason][0]}")

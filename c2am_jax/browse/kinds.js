@@ -9,7 +9,7 @@
       picture.hidden = Boolean(choice.value) && !picture.dataset.kinds.split(" ").includes(choice.value);
       shown += !picture.hidden;
     }
-    status.textContent = `${shown} of ${pictures.length} pictures`;
+    status.textContent = `${shown} of ${pictures.length} ${pictures.length === 1 ? "picture" : "pictures"}`;
   };
   choice.addEventListener("change", show);
   show();

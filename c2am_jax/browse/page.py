@@ -13,6 +13,7 @@ from c2am_jax.browse.suspects import KINDS, Finding, Thing
 from c2am_jax.frequency import GROUPS
 from c2am_jax.report.html import facts, scroll, table, tiles
 from c2am_jax.report.render import asset, framed
+from c2am_jax.wording import counted
 
 BOXES_ONLY = "No object has a mask: nothing of this json trains. Its boxes can be scored."
 TITLES = {kind.key: kind for kind in KINDS}
@@ -45,16 +46,12 @@ def page(survey: Survey, suspects: Sequence[Shown], ordinary: Sequence[Shown], *
         title = "Other pictures" if suspects else "Pictures"
         parts.append(("ordinary", title, f"<p>{_spread(survey)}</p>" + _list(ordinary, names)))
     parts.append(("classes", "Classes", _classes(survey)))
-    subtitle = f"{len(suspects) + len(ordinary):,} of {len(survey.scan.images):,} pictures, from {survey.folder}"
+    shown, pictures = len(suspects) + len(ordinary), counted(len(survey.scan.images), "picture")
+    subtitle = f"{shown:,} of {pictures}, from {survey.folder}"
     if augmented:
         subtitle += f". Below each picture: as the training of {augmented} sees it."
     script = f"<script>\n{asset('browse', 'kinds.js')}</script>"
     return framed(survey.scan.name, subtitle, parts, scripts=script, style=asset("browse", "style.css"))
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number with its noun: "1 picture", "2 pictures"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _overview(survey: Survey) -> str:
@@ -78,7 +75,7 @@ def _overview(survey: Survey) -> str:
         "Picture sizes, width x height": said,
         "Objects in a picture": f"{np.median(per_picture):g} in the middle, {per_picture.max()} at most; "
         f"{counted(int((per_picture == 0).sum()), 'picture')} without any",
-        "Masks": f"{survey.masks:,} of {objects + survey.crowds:,} objects",
+        "Masks": f"{survey.masks:,} of {counted(objects + survey.crowds, 'object')}",
     }
     if survey.crowds:
         rows["Crowd regions"] = f"{survey.crowds:,} ('iscrowd': 1); they do not train"

@@ -9,6 +9,7 @@ import numpy as np
 from c2am_jax.data.box_masks import BadMask, bounding_box, run_lengths
 from c2am_jax.data.boxes import FITS, MIN_SIDE, OUTSIDE, iou, trainable_box
 from c2am_jax.data.entries import has_mask
+from c2am_jax.wording import noun
 
 CORNERS_OUTSIDE = 0.05  # of the picture's side: so far outside, a box without a mask may be two corners
 CORNERS_FIT = 0.8  # IoU with the mask's box of a box that is read in the right way
@@ -186,8 +187,9 @@ def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
         return [*found, ("degenerate", text)]
     beyond = _beyond(thing.corners, hw)
     if beyond.max() > OUTSIDE:
+        most = round(float(beyond.max()))
         side = ("left", "top", "right", "bottom")[int(beyond.argmax())]
-        found.append(("outside", f"box reaches {beyond.max():.0f} pixels outside, {side}"))
+        found.append(("outside", f"box reaches {most} {noun(most, 'pixel')} outside, {side}"))
     if mask_box is not None:
         inside = np.clip(thing.corners, 0, [hw[1], hw[0]] * 2)
         overlap = iou(inside.tolist(), mask_box.tolist())

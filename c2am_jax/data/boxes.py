@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.box_masks import BadMask
+from c2am_jax.wording import counted, noun
 
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
 FITS = 0.5  # IoU with the box around the mask, from which a box fits it
@@ -70,8 +71,12 @@ class BoxCounts:
         """What is likely to be wrong with the boxes, in words."""
         if not self.outside:
             return []
-        told = f"{self.outside:,} of {self.boxes:,} boxes reach outside their picture"
+        one = self.outside == 1
+        told = f"{self.outside:,} of {counted(self.boxes, 'box')} "
+        told += "reaches outside its picture" if one else "reach outside their picture"
         if self.outside >= MANY * self.boxes and self.corners >= 0.9 * self.boxes:
-            corners = f"{self.corners:,} would be boxes if they were x1, y1, x2, y2"
-            return [f"{told}, and {corners}: bbox has to be x, y, width, height"]
-        return [f"{told}: they are cut off at its border"]
+            read = noun(self.corners, "a box if it", "boxes if they")
+            return [
+                f"{told}, and {self.corners:,} would be {read} were x1, y1, x2, y2: bbox has to be x, y, width, height"
+            ]
+        return [f"{told}: {'it is' if one else 'they are'} cut off at its border"]

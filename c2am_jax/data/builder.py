@@ -6,13 +6,12 @@ it the folder is unfinished, and the next preparation from the same files resume
 """
 
 import contextlib
-import fcntl
 import io
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ from etils import epath
 from c2am_jax.data import published, shards
 from c2am_jax.data.boxes import BoxCounts
 from c2am_jax.data.evaluation_json import write_evaluation_json
+from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.data.lvis_scan import Scan, scan
-from c2am_jax.data.prepared import VERSION, PreparationError, folder_of, is_prepared
+from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared, nothing_trains
+from c2am_jax.data.sampler import trainable
 from c2am_jax.data.skipped import Skipped
-from c2am_jax.files import as_path, is_remote, replace_text
+from c2am_jax.files import as_path, is_remote, locked, replace_text
 from c2am_jax.frequency import GROUPS
 from c2am_jax.storage import check_reachable, local_file, storage_errors
-
-_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -39,8 +38,7 @@ def turns(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
     if is_remote(data_dir):
         yield
         return
-    with open(os.path.join(data_dir, f".{name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(Path(data_dir, f".{name}.lock")):
         yield
 
 
@@ -51,6 +49,8 @@ def prepare(
     data_dir: str | os.PathLike,
     *,
     replace: bool = True,
+    replace_other: bool = False,
+    trains: bool = False,
     workers: int | None = None,
     training: str | os.PathLike = "",
     beam: Sequence[str] | None = None,
@@ -60,7 +60,7 @@ def prepare(
     Images and annotations that can't be used are skipped, counted and listed in `report.json` (docs/data.md says which
     condition has which consequence). An interrupted preparation resumes with the shards that are missing and gives the
     same bytes. Unless `replace`, a finished one is left as it is, also one that another process finished while this one
-    waited for its turn.
+    waited for its turn. One of another json is never replaced unless `replace_other`.
 
     Args:
       annotations: the json, local or remote (gs://).
@@ -68,6 +68,8 @@ def prepare(
       name: of the data set, a folder name; checked against the published counts if it is e.g. "lvis_v1_train".
       data_dir: folder of prepared data sets, local or remote.
       replace: prepare again what is finished.
+      replace_other: also if it is of another json, one with another path and other bytes.
+      trains: it is for training, and a json that nothing can train on is an error; without masks one still evaluates.
       workers: processes; None for one per core.
       training: local json of the training split, whose groups and counts stand in for those that a validation json
         does not tell.
@@ -75,8 +77,9 @@ def prepare(
         `annotations`, `images` and `data_dir`.
 
     Raises:
-      AnnotationError: the json is not usable.
-      PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name.
+      AnnotationError: the json is not usable; with `trains`, nothing in it can train.
+      PreparationError: no folder `images`, or not one of the images is usable, or a name that is no folder name, or a
+        finished set of another json.
       WorkerDied: a process was killed.
       StorageError: a disk is full, or a storage refuses or does not answer.
     """
@@ -95,18 +98,46 @@ def prepare(
             if is_prepared(name, data_dir) and not replace:
                 return json.loads((folder_of(name, data_dir) / "report.json").read_text())
             with local_file(annotations) as local:
+                if not replace_other:
+                    _refuse_other(folder_of(name, data_dir), annotations, local)
                 found = scan(local, annotations, training)
-                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam)
+                found.require_images()
+                if trains:
+                    found.require_objects()
+                return _prepare(found, os.fspath(images), name, folder_of(name, data_dir), workers, beam, trains)
 
 
 def _prepare(
-    found: Scan, images: str, name: str, folder: epath.Path, workers: int | None, beam: Sequence[str] | None
+    found: Scan,
+    images: str,
+    name: str,
+    folder: epath.Path,
+    workers: int | None,
+    beam: Sequence[str] | None,
+    trains: bool,
 ) -> dict[str, Any]:
-    found.require_images()
     _make_folder(folder, found, images)
     parts = shards.parts_of(found, images, folder)
     summaries = shards.write_shards(parts, workers=workers or os.cpu_count() or 1, name=name, beam=beam)
-    return _finish(name, folder, found, parts, summaries)
+    return _finish(name, folder, found, parts, summaries, trains)
+
+
+def _refuse_other(folder: epath.Path, annotations: str | os.PathLike, local: str | os.PathLike) -> None:
+    """Raises PreparationError if a finished set is of another json; one that was edited in its place is the same."""
+    if not (folder / "report.json").is_file():
+        return
+    report = json.loads((folder / "report.json").read_text())
+    source = _source(os.fspath(annotations))
+    if _source(report["annotations"]) != source and digest(local) != report["annotations_sha256"]:
+        raise PreparationError(
+            f"{folder} was prepared from {report['annotations']}, not from {source}: take another --name, or give "
+            "--replace to lose that set"
+        )
+
+
+def _source(annotations: str) -> str:
+    """Where a json lies, the same from every folder that a command is run in."""
+    return annotations if is_remote(annotations) else os.path.abspath(annotations)
 
 
 def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
@@ -125,7 +156,7 @@ def _make_folder(folder: epath.Path, found: Scan, images: str) -> None:
 
 
 def _finish(
-    name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary]
+    name: str, folder: epath.Path, found: Scan, parts: list[shards.Part], summaries: list[shards.Summary], trains: bool
 ) -> dict[str, Any]:
     """What stands beside the records; the report last and at once, because it says that all is there."""
     skipped, noted = Skipped(), Skipped()
@@ -138,21 +169,30 @@ def _finish(
         folder.rmtree()
         first = next(names[0] for reason, names in skipped.entries.items() if reason.startswith("image"))
         raise PreparationError(f"{found.name}: not one of its images is usable in {parts[0].images}: {first}")
-    _write_metadata(folder, summaries)
     index = _index(summaries)
+    if trains and not len(trainable(index["image_hw"], index["label_offset"])):
+        folder.rmtree()
+        raise AnnotationError(nothing_trains(found.name, skipped))
+    _write_metadata(folder, summaries)
     stream = io.BytesIO()
     np.savez(stream, **index)  # pyright: ignore[reportArgumentType]
     (folder / "index.npz").write_bytes(stream.getvalue())
     write_evaluation_json(found, folder / "annotations.json")
     (folder / "categories.json").write_text(json.dumps(found.categories.as_dicts()))
     report = _report(name, found, parts[0].images, index, skipped, noted) | {"suspicious": boxes.suspicions()}
-    skipped.log(f"{name}: skipped")
-    noted.log(f"{name}: kept")
-    for what in report["suspicious"]:
-        _LOG.warning("%s, suspicious: %s", name, what)
     replace_text(folder / "report.json", json.dumps(report, indent=1))
     (folder / "parts").rmtree()
     return report
+
+
+def faults(report: Mapping[str, Any]) -> list[str]:
+    """What a report says of faulty entries, in lines: left out, kept, suspicious; each reason with an example."""
+    skipped, noted = (
+        Skipped(report["skipped"], report["skipped_entries"]),
+        Skipped(report["noted"], report["noted_entries"]),
+    )
+    lines = [f"skipped, {line}" for line in skipped.lines()] + [f"kept, {line}" for line in noted.lines()]
+    return lines + [f"suspicious: {what}" for what in report["suspicious"]]
 
 
 def _note_shared_files(summaries: list[shards.Summary], noted: Skipped) -> None:
@@ -204,7 +244,7 @@ def _report(
         **{name: categories[letter] for letter, name in GROUPS.items()},
     }
     return {
-        "annotations": found.name,
+        "annotations": _source(found.name),
         "annotations_sha256": found.sha256,
         "layout": found.layout,
         "image_folder": images,

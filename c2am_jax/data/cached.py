@@ -18,6 +18,7 @@ from c2am_jax.downloads import MB, PAUSES
 from c2am_jax.files import cache_folder, replace_text
 from c2am_jax.progress import Counter
 from c2am_jax.storage import Object, StorageError, crc32c, objects, read_range
+from c2am_jax.wording import counted
 
 _LOG = logging.getLogger(__name__)
 FILES_AT_ONCE = 8
@@ -87,7 +88,7 @@ class _Copy:
                 f"{free / 1e9:.1f} GB are free: free some space or set C2AM_CACHE to a folder elsewhere"
             )
         went_on = f", from {begun / MB:.0f} MB on" if begun else ""
-        count = f"{len(missing)} file{'' if len(missing) == 1 else 's'}"
+        count = counted(len(missing), "file")
         _LOG.info(
             "%s: copying %s, %.0f MB, from %s to %s%s", self._name, count, size / MB, self._source, self._place, went_on
         )

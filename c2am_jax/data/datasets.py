@@ -104,7 +104,11 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         _LOG.info("preparing %s from %s (once)", name, annotations)
         training = sources(data, "train")[0] if split != "train" else Path()
         known = training if training.is_file() else ""
-        builder.prepare(annotations, images, name, data.dir, replace=False, training=known)
+        report = builder.prepare(
+            annotations, images, name, data.dir, replace=False, training=known, trains=split == "train"
+        )
+        for line in builder.faults(report):
+            _LOG.warning("%s: %s", name, line)
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
 

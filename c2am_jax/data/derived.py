@@ -1,8 +1,9 @@
 """Settings that follow from the data: what ``configs/own_data.py`` leaves open and the user does not set.
 
-A rule for each: classes and limits are those of the training json; sizes in the network are the paper's for photos
-(short side 640 to 800, COCO's median of 480 enlarged by 5 / 3) and the same factor for smaller pictures; padded shapes
-are the few that hold the pictures; the run is 12 epochs, or as many as make 1,500 steps.
+A rule for each: classes and limits are those of the training json; sizes follow from all pictures, those for
+validation too: in the network the paper's for photos (short side 640 to 800, COCO's median of 480 enlarged by 5 / 3)
+and the same factor for smaller pictures, and as padded shapes the few that hold the pictures; the run is 12 epochs, or
+as many as make 1,500 steps.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.data.folders import find_splits
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.sampler import fitting_bucket, target_size
-from c2am_jax.errors import UserError
 from c2am_jax.files import is_remote
+from c2am_jax.wording import counted
 
 KEYS: dict[str, type] = {
     "name": str,
@@ -87,9 +88,11 @@ def derived(tree: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], list
         place = tree[group] if group else tree
         if place.get(name) is None:
             place[name] = chosen[key] = value
-    training = files.training
-    counts = f"{len(training.images):,} pictures, {len(training.label):,} objects"
-    head = f"derived from {training.name} ({counts}); --config.KEY=VALUE sets another value:"
+    training, validation = files.training, files.validation
+    source = f"{training.name} ({counted(len(training.images), 'picture')}, {counted(len(training.label), 'object')})"
+    if validation is not None:
+        source += f", sizes also from {validation.name} ({counted(len(validation.images), 'picture')})"
+    head = f"derived from {source}; --config.KEY=VALUE sets another value:"
     return tree, [head, *(f"  {key}={_shown(value)}" for key, value in chosen.items())]
 
 
@@ -126,12 +129,7 @@ def _scanned(data: Mapping[str, Any], evaluates: bool) -> _Files:
         )
     training = scan(data["annotations"])
     training.require_images()
-    if not len(training.label):
-        why, skipped = "the list 'annotations' is empty", training.skipped
-        if skipped.counts:
-            left_out = "; ".join(f"{count} x {reason}" for reason, count in skipped.counts.items())
-            why = f"left out: {left_out}, for example {next(iter(skipped.entries.values()))[0]}"
-        raise UserError(f"{training.name}: no object to train on: {why}")
+    training.require_objects()
     validation = scan(data["val_annotations"]) if evaluates else None
     if validation is not None:
         validation.require_images()

@@ -9,6 +9,7 @@ exhaustively annotated in their image. Memory holds some 50 bytes of an annotati
 
 import array
 import itertools
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,12 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from c2am_jax.data.entries import LARGEST_ID, annotation_fault, id_fault, image_fault, stated_area
+from c2am_jax.data.entries import LARGEST_ID, annotation_fault, has_mask, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
 from c2am_jax.data.skipped import LISTED, Skipped
 from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
 from c2am_jax.frequency import GROUPS, group_of
+from c2am_jax.wording import counted
 
 LISTS = ("images", "annotations", "categories")
 
@@ -99,7 +101,30 @@ class Scan:
         if not self.listed["images"]:
             raise AnnotationError(f"{self.name}: the list 'images' is empty")
         first = self.skipped.entries["image entry unusable"][0]
-        raise AnnotationError(f"{self.name}: none of its {self.listed['images']} images is usable; the first: {first}")
+        images = counted(self.listed["images"], "image")
+        raise AnnotationError(f"{self.name}: none of its {images} is usable; the first: {first}")
+
+    def require_objects(self) -> None:
+        """Raises AnnotationError, with the reason, if there is nothing to train on: no object, or none with a mask."""
+        told = f"{self.name}: no object to train on"
+        if not len(self.label):
+            why = "the list 'annotations' is empty"
+            if self.skipped.counts:
+                left_out = "; ".join(f"{count} x {reason}" for reason, count in self.skipped.counts.items())
+                why = f"left out: {left_out}, for example {next(iter(self.skipped.entries.values()))[0]}"
+            raise AnnotationError(f"{told}: {why}")
+        with open_json(self.path) as file:
+            for offset, length in zip(self.offset, self.length, strict=True):
+                file.seek(offset)
+                try:
+                    if has_mask(json.loads(file.read(length))):
+                        return
+                except ValueError:
+                    raise AnnotationError(f"{self.name}: the file was changed while it was read") from None
+        raise AnnotationError(
+            f"{told}: none of its annotations ({len(self.label):,}) has a mask, and the detector trains on masks: give "
+            "each a polygon or run lengths as segmentation"
+        )
 
 
 # What an annotation is as a crowd.
@@ -278,13 +303,13 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     told = found.verified["neg_category_ids"] > 0
     for key, count in found.verified.items():
         if count < len(found.images):
-            additions.append(f"{key} of {len(found.images) - count} images")
+            additions.append(f"{key} of {counted(len(found.images) - count, 'image')}")
     open_crowds = int((crowd_kind[crowded] == _CROWD).sum())
     if open_crowds:
-        additions.append(f"not_exhaustive_category_ids and ignore of {open_crowds} crowd regions")
+        additions.append(f"not_exhaustive_category_ids and ignore of {counted(open_crowds, 'crowd region')}")
     no_area = int(np.isin(offset[usable], found.no_area).sum())
     if no_area:
-        additions.append(f"area of {no_area} annotations, where it is missing or no number")
+        additions.append(f"area of {counted(no_area, 'annotation')}, where it is missing or no number")
     truths = None
     if found.columns:
         stay = np.flatnonzero(usable)
@@ -344,4 +369,4 @@ def _completed_categories(
         for key in ("frequency", "image_count", "instance_count"):
             lacking[key] += category.get(key) is None
         rows.append({**row, "id": category["id"], "name": name})
-    return category_table(rows), [f"{key} of {count} categories" for key, count in lacking.items() if count]
+    return category_table(rows), [f"{key} of {counted(count, 'category')}" for key, count in lacking.items() if count]

@@ -17,6 +17,7 @@ from c2am_jax.data.sampler import Sampler, Step, check_buckets, epoch_steps, eva
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.data.tensorflow_host import tf
 from c2am_jax.structures import Batch
+from c2am_jax.wording import counted
 
 _LOG = logging.getLogger(__name__)
 NO_IMAGE = -1
@@ -182,7 +183,8 @@ def _batches(
     for fields, lost in _named_failures(stream, make.unreadable):
         if lost.any():
             dropped += int(lost.sum())
-            _LOG.warning("data.max_instances=%d: %d instances left out so far", settings.max_instances, dropped)
+            told = counted(dropped, "instance")
+            _LOG.warning("data.max_instances=%d: %s left out so far", settings.max_instances, told)
         yield buckets.popleft(), Batch(**fields)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.wording import counted
 
 
 @guarded
@@ -25,10 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val"), help="of the published set; default: both")
     parser.add_argument("--annotations", help="json in the LVIS or COCO layout, local or gs://")
     parser.add_argument("--images", help="folder of its pictures (searched by file_name or coco_url), local or gs://")
-    parser.add_argument("--name", help="data.name with _train or _val, for example birds_train")
+    parser.add_argument("--name", help="data.name with _train, _val or _test, for example birds_train")
     parser.add_argument("--out", required=True, help="folder of prepared data sets, config.data.dir")
     parser.add_argument(
         "--training", default="", help="json of the training split, for groups that --annotations lacks"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="prepare NAME again though it was prepared from another json"
     )
     parser.add_argument("--workers", type=int, help="processes; default: one per core")
     parser.add_argument(
@@ -75,23 +79,32 @@ def _prepare(annotations: str, images: str, name: str, options: argparse.Namespa
     from c2am_jax.data import builder, prepared  # TFDS takes a second to import: not for --help
 
     beam = None if options.beam is None else shlex.split(options.beam)
-    how = {"workers": options.workers, "training": options.training, "beam": beam}
-    report = builder.prepare(annotations, images, name, options.out, **how)
-    for line in _lines(name, report):
+    report = builder.prepare(
+        annotations,
+        images,
+        name,
+        options.out,
+        replace_other=options.replace,
+        trains=not name.endswith(("_val", "_test")),
+        workers=options.workers,
+        training=options.training,
+        beam=beam,
+    )
+    for line in _lines(name, report, builder.faults(report)):
         print(line)
     print(f"written to {prepared.folder_of(name, options.out)} (report.json lists what was skipped)")
 
 
-def _lines(name: str, report: dict[str, Any]) -> list[str]:
-    lines = [f"{name}: {report['images']:,} images, {report['instances']:,} instances ({report['layout']} layout)"]
+def _lines(name: str, report: dict[str, Any], faults: list[str]) -> list[str]:
+    images, instances = counted(report["images"], "image"), counted(report["instances"], "instance")
+    lines = [f"{name}: {images}, {instances} ({report['layout']} layout)"]
     if report["images_without_annotations"]:
-        lines.append(f"without annotations, for evaluation only: {report['images_without_annotations']:,} images")
-    groups, instances = report["categories"], report["instances_of_group"]
+        without = counted(report["images_without_annotations"], "image")
+        lines.append(f"without annotations, for evaluation only: {without}")
+    groups, of_group = report["categories"], report["instances_of_group"]
     lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in GROUPS.items()))
-    lines.append("instances: " + ", ".join(f"{instances[group]:,} {word}" for group, word in GROUPS.items()))
-    lines += [f"skipped, {reason}: {count:,}" for reason, count in report["skipped"].items()]
-    lines += [f"kept, {reason}: {count:,}" for reason, count in report["noted"].items()]
-    lines += [f"suspicious: {what}" for what in report["suspicious"]]
+    lines.append("instances: " + ", ".join(f"{of_group[group]:,} {word}" for group, word in GROUPS.items()))
+    lines += faults
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
     if report["unlike_published"]:
         lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]

@@ -14,7 +14,9 @@ from etils import epath
 
 from c2am_jax.data import lvis, shards
 from c2am_jax.data.cached import local_copy
+from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.data.shards import NO_MASKS
+from c2am_jax.data.skipped import Skipped
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
 from c2am_jax.storage import storage_errors
@@ -39,6 +41,17 @@ def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
     """Whether a finished preparation is there."""
     with storage_errors(data_dir):
         return (folder_of(name, data_dir) / "report.json").is_file()
+
+
+def nothing_trains(annotations: str, skipped: Skipped) -> str:
+    """Why no image of a json can train, for a message: what was left out of it."""
+    reasons = [
+        f"{count} x {reason}, for example {skipped.entries[reason][0]}" for reason, count in skipped.counts.items()
+    ]
+    left_out = f"; left out: {'; '.join(reasons)}" if reasons else ""
+    if NO_MASKS in skipped.counts:
+        left_out += "; the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
+    return f"{annotations}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +91,7 @@ class PreparedDataset:
     def nothing_trains(self) -> str:
         """Why no image can train, for a message: what preparation left out of the user's file."""
         report = json.loads((self.folder / "report.json").read_text())
-        reasons = [f"{count} x {reason}" for reason, count in report["skipped"].items()]
-        left_out = f"; left out: {', '.join(reasons)}" if reasons else ""
-        if NO_MASKS in report["skipped"]:
-            left_out += "; the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
-        return (
-            f"{report['annotations']}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
-        )
+        return nothing_trains(report["annotations"], Skipped(report["skipped"], report["skipped_entries"]))
 
     def labels_of(self, index: int) -> np.ndarray:
         """Classes of the instances of image `index`."""
@@ -134,7 +141,7 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
         raise PreparationError(f"{place}: no finished data set; prepare it with python -m c2am_jax.data.prepare")
     folder = local_copy(os.fspath(place), name) if is_remote(data_dir) else Path(place)
     report = json.loads((folder / "report.json").read_text())
-    if annotations and _digest(annotations) != report["annotations_sha256"]:
+    if annotations and digest(annotations) != report["annotations_sha256"]:
         raise lvis.AnnotationError(
             f"{folder} was prepared from another file than {annotations}: delete that folder to prepare it again, or "
             "choose another data.name"
@@ -144,6 +151,7 @@ def load(name: str, data_dir: str | os.PathLike, *, annotations: str | os.PathLi
         return PreparedDataset(name, folder, categories, **{key: index[key] for key in index.files})
 
 
-def _digest(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
+def digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a json's bytes, as a report has it. Raises AnnotationError if it is not there."""
+    with open_json(os.fspath(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,8 @@
 """What a preparation leaves out: counted by reason, the first ones named."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_LOG = logging.getLogger(__name__)
 LISTED = 1000  # names kept of each reason: a file that is wrong throughout must not fill the memory
 
 
@@ -37,8 +35,3 @@ class Skipped:
     def lines(self) -> list[str]:
         """Each reason with its count and an example."""
         return [f"{reason}: {count:,}, for example {self.entries[reason][0]}" for reason, count in self.counts.items()]
-
-    def log(self, prefix: str) -> None:
-        """One warning for each reason, with an example."""
-        for line in self.lines():
-            _LOG.warning("%s, %s", prefix, line)

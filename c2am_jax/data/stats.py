@@ -20,6 +20,7 @@ from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.wording import counted, noun
 
 PERCENTILES = (0, 50, 90, 99, 100)
 
@@ -93,20 +94,25 @@ def text(name: str, numbers: dict[str, Any]) -> str:
 
     repeat, groups = numbers["repeat_factors"], numbers["groups"].items()
     lines = [
-        f"{name}: {numbers['images']:,} images ({numbers['images_that_train']:,} train), "
-        f"{numbers['annotations']:,} annotations, {numbers['classes']} classes "
+        f"{name}: {counted(numbers['images'], 'image')} ({numbers['images_that_train']:,} train), "
+        f"{counted(numbers['annotations'], 'annotation')}, {counted(numbers['classes'], 'class')} "
         f"({numbers['classes_without_annotations']} without annotations)",
-        *(f"  {letter}: {own['classes']} classes, {own['annotations']:,} annotations" for letter, own in groups),
-        f"repeat factors, t = {repeat['threshold']:g}: {repeat['classes_above_1']} classes and "
-        f"{repeat['images_above_1']:,} images above 1, largest {repeat['largest']:.2f}; an epoch has "
-        f"{repeat['epoch_ceil']:,} images (ceil), {repeat['epoch_stochastic']:,.0f} on average (stochastic)",
+        *(
+            f"  {letter}: {counted(own['classes'], 'class')}, {counted(own['annotations'], 'annotation')}"
+            for letter, own in groups
+        ),
+        f"repeat factors, t = {repeat['threshold']:g}: {counted(repeat['classes_above_1'], 'class')} and "
+        f"{counted(repeat['images_above_1'], 'image')} above 1, largest {repeat['largest']:.2f}; an epoch has "
+        f"{counted(repeat['epoch_ceil'], 'image')} (ceil), {repeat['epoch_stochastic']:,.0f} on average (stochastic)",
         f"ground truths per image, percentiles: {line(numbers['per_image'])}; "
-        f"{numbers['more_than_max_instances']} images have more than data.max_instances",
+        f"{counted(numbers['more_than_max_instances'], 'image has', 'images have')} more than data.max_instances",
     ]
     if numbers["sizes"]:
         lines.append(f"short side, percentiles: {line(numbers['sizes']['short'])}")
         lines.append(f"long side, percentiles: {line(numbers['sizes']['long'])}")
-    lines.append(f"{numbers['larger_than_canvas']} images are larger than data.canvas and are fitted to it")
+    larger = numbers["larger_than_canvas"]
+    are = noun(larger, "is", "are")
+    lines.append(f"{counted(larger, 'image')} {are} larger than data.canvas and {are} fitted to it")
     lines += [
         f"  padded to {shape}: {100 * part['images']:.1f} % of the images, {100 * part['wasted']:.1f} % padding"
         for shape, part in numbers["buckets"].items()

@@ -5,7 +5,22 @@ import os
 import sys
 from collections.abc import Iterator
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# oneDNN multiplies matrices, which the host never does, and logs an error on most CPUs: it lacks a type there.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of JAX too
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """TensorFlow's C++ code logs errors only, which it decides when it is imported; "1" is what JAX sets for itself."""
+    given = os.environ.get(_LEVEL)
+    if given in (None, "1"):
+        os.environ[_LEVEL] = "2"
+    try:
+        yield
+    finally:
+        os.environ.pop(_LEVEL)
+        os.environ.update({_LEVEL: given} if given is not None else {})
 
 
 @contextlib.contextmanager
@@ -22,7 +37,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-with _silent_stderr():  # messages that come before any log level counts
+with _errors_only(), _silent_stderr():  # messages that come before any log level counts
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from c2am_jax.downloads import MB, more_megabytes
 from c2am_jax.errors import UserError
 from c2am_jax.progress import Counter
+from c2am_jax.wording import counted
 
 _BLOCK = 1 << 20
 
@@ -67,7 +68,9 @@ def unpack_folder(archive: Path, target: Path, files: int = 0) -> int:
     with _opened(archive) as (zipped, members):
         inside = [info for info in members if PurePosixPath(info.filename).parts[0] == target.name]
         if not inside or files not in (0, len(inside)):
-            raise BadArchive(f"{archive}: {len(inside):,} files in its folder {target.name}, not {files or 'some'}")
+            raise BadArchive(
+                f"{archive}: {counted(len(inside), 'file')} in its folder {target.name}, not {files or 'some'}"
+            )
         partial = unfinished(target)
         places = [partial.joinpath(*PurePosixPath(info.filename).parts[1:]) for info in inside]
         lacking = [info.file_size for info, place in zip(inside, places, strict=True) if not _has_size(place, info)]

@@ -29,6 +29,7 @@ from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.functional import Detector
 from c2am_jax.storage import worked_on
+from c2am_jax.wording import counted, noun
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def evaluate(
         if show is not None:
             for line in (*matched.lines(), *left_out_line(left_out)):
                 show(line)
-            show(f"\nstep {step}, {len(dataset)} images of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
+            images = f"{len(dataset)} {noun(len(dataset), 'image')}"
+            show(f"\nstep {step}, {images} of {dataset.name}\n{ap_table(metrics)}\n{best}\n")
             for iou_type, rows in caps.items() if experiment.eval.caps else ():
                 show(f"{caps_table(rows, iou_type)}\n")
             for stage, table in norms.items():
@@ -150,7 +152,8 @@ def _seen_in_coco(experiment: Experiment, dataset: PreparedDataset) -> list[str]
     seen = images_in(dataset.annotations_path, "train2017") & set(dataset.image_id.tolist())
     if not seen:
         return []
+    images, are = counted(len(dataset), "image"), noun(len(seen), "is", "are")
     return [
-        f"warning: {len(seen):,} of {len(dataset):,} images of {dataset.name} are of COCO's train2017, on which the "
+        f"warning: {len(seen):,} of {images} of {dataset.name} {are} of COCO's train2017, on which the "
         f"initial weights {experiment.train.init} were trained: scores are too high. --subset minival takes the others"
     ]

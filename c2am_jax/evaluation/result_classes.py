@@ -11,6 +11,7 @@ from typing import Any
 from c2am_jax.data.class_names import match, read_classes
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
+from c2am_jax.wording import counted
 
 BESIDE = "classes.json"  # beside the results files of an evaluation
 
@@ -64,4 +65,4 @@ def left_out_line(count: int) -> tuple[str, ...]:
     """How many detections were left out, as a line; none for none."""
     if not count:
         return ()
-    return (f"left out: {count:,} {'detection' if count == 1 else 'detections'} of classes that are not there",)
+    return (f"left out: {counted(count, 'detection')} of classes that are not there",)

@@ -10,6 +10,7 @@ from c2am_jax.data.class_names import with_groups
 from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.evaluation.ap_matching import ObjectTable
+from c2am_jax.wording import counted, noun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,4 +133,5 @@ def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
 def _area_line(name: str, count: int) -> tuple[str, ...]:
     if not count:
         return ()
-    return (f"{name}: {count:,} annotations of area 0 do not count (the protocol's rule)",)
+    ignored = f"{counted(count, 'annotation')} of area 0 {noun(count, 'does', 'do')} not count"
+    return (f"{name}: {ignored} (the protocol's rule)",)

@@ -27,6 +27,7 @@ from c2am_jax.files import replacing
 from c2am_jax.frequency import GROUPS
 from c2am_jax.visualization.draw import draw
 from c2am_jax.visualization.grid import Captioned, grid
+from c2am_jax.wording import counted
 
 LVIS_IMAGES, LVIS_OBJECTS = 100_170, 1_270_141  # of LVIS v1.0's training set, lvisdataset.org
 ROWS, COLUMNS, ENLARGE = 2, 4, 2  # of the sheet of images
@@ -113,7 +114,7 @@ def sheet(content: Mapping[str, Any], images: Path) -> np.ndarray:
         cells.append(
             Captioned(
                 drawn,
-                f"{len({a['category_id'] for a in own})} classes there, "
+                f"{counted(len({a['category_id'] for a in own}), 'class')} there, "
                 f"{len(image['neg_category_ids'])} verified absent",
             )
         )

@@ -27,6 +27,7 @@ from c2am_jax.experiments import digits
 from c2am_jax.experiments.digits import FEW, NEEDS_SKLEARN, NUM_CLASSES, Digits
 from c2am_jax.experiments.figures import figure
 from c2am_jax.losses import Classification, Head, Samples, make_classification
+from c2am_jax.wording import counted
 
 FEATURES = 50
 RUNS = {  # title: method, whether it sees all images
@@ -220,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     data = digits.load(options.data, options.mnist)
     results = experiment(data, recipe, options.seeds, options.runs)
-    print(f"{data.name}, classes {FEW} cut to {data.few} images, {options.seeds} seeds, {recipe}")
+    print(f"{data.name}, classes {FEW} cut to {counted(data.few, 'image')}, {counted(options.seeds, 'seed')}, {recipe}")
     print(table(results))
     print(f"trained in {time.perf_counter() - began:.0f} s")
     if options.out:

@@ -29,6 +29,7 @@ from c2am_jax.experiments.page import mean_and_deviation, write_page
 from c2am_jax.experiments.published import paper
 from c2am_jax.experiments.rows import BUILT_IN, DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
+from c2am_jax.wording import noun
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
 # On glyphs LVIS's share of detections is a cap, see `config.glyphs`; without it classes do not compete.
@@ -97,14 +98,14 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
             cost = (
                 "finished" if run.metrics() is not None else f"{left * rate / 3600:.2f} h" if rate else "time unknown"
             )
-            lines += [f"# {key}: {last - left} of {last} steps, {cost}", shlex.join(run.command())]
+            lines += [f"# {key}: {last - left} of {last} {noun(last, 'step')}, {cost}", shlex.join(run.command())]
             total, hours, unknown = (
                 total + left,
                 hours + left * (rate or 0) / 3600,
                 unknown + (rate is None and left > 0),
             )
-    rest = f"; {unknown} runs without a known step time: give --step_seconds" if unknown else ""
-    return "\n".join([*lines, f"# {total} steps to train, about {hours:.2f} h on one device set{rest}"])
+    rest = f"; {unknown} {noun(unknown, 'run')} without a known step time: give --step_seconds" if unknown else ""
+    return "\n".join([*lines, f"# {total} {noun(total, 'step')} to train, about {hours:.2f} h on one device set{rest}"])
 
 
 def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:

@@ -3,8 +3,8 @@
     python -m c2am_jax.interop.golden FILE.npz [FILE.npz ...] [--json OUT]
 
 Weights come from numpy alone (`fill`). Every stage runs on the recorded input of that stage where there is one, then
-the whole chain; a recorded training trajectory runs step by step. A table shows each error beside its tolerance. Exit
-status 1 if a row fails.
+the whole chain; a recorded training trajectory runs step by step, in float64 too. A table shows each error beside its
+tolerance. Exit status 1 if a row fails.
 """
 
 import argparse

@@ -25,6 +25,7 @@ from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import replacing
 from c2am_jax.interop.mmdetection.config import read_config
 from c2am_jax.interop.mmdetection.rules import Notes, translate
+from c2am_jax.wording import counted
 
 MOST_NAMED = 4  # refusals in the error's line
 GPUS = 8  # what MMDetection's configs are written for
@@ -84,7 +85,7 @@ def config_text(values: Mapping[str, Any], notes: Notes, call: str, source: str,
     changes = ["    config.update_from_flattened_dict(", "        {", *lines, "        }", "    )"] if lines else []
     function = call.partition("(")[0]
     parts = [
-        f'"""What {source} of MMDetection says, for {gpus} GPUs.',
+        f'"""What {source} of MMDetection says, for {counted(gpus, "GPU")}.',
         "",
         f"python train.py --config {out}",
         '"""',
@@ -145,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as partial:
         partial.write_text(config_text(values, notes, call, f"{name}.py", out.name, options.gpus))
-    gpus = f"{options.gpus} GPUs" + (" (--gpus N for another number)" if options.gpus == GPUS else "")
-    print(f"{out}: {len(values)} values differ from {call}; made for {gpus}")
+    gpus = counted(options.gpus, "GPU") + (" (--gpus N for another number)" if options.gpus == GPUS else "")
+    print(f"{out}: {counted(len(values), 'value differs', 'values differ')} from {call}; made for {gpus}")
     print(f"python train.py --config {out}")
     return 0
 

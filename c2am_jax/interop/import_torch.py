@@ -25,7 +25,7 @@ from c2am_jax.experiment import Experiment
 from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
 from c2am_jax.storage import check_reachable
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import Checkpoints, write_config
 from c2am_jax.training.initial import IMPORTED
 from c2am_jax.training.restore import first_state
 from c2am_jax.weights.download import local_copy
@@ -51,7 +51,7 @@ def import_weights(
     fitted = fit(arrays, shapes, source=str(source), reset_classifier=reset_classifier)
     detector = first.detector.with_arrays(fitted.arrays)
     state = dataclasses.replace(first, params=detector.params, rest=detector.rest)
-    check_config(out, experiment)
+    write_config(out, experiment)
     report = {"source": str(source), "matched": sorted(fitted.arrays), "missing": fitted.missing}
     report |= {"reset": fitted.reset, "unexpected": fitted.unexpected}
     if len(read.classes) == experiment.model.num_classes and not fitted.reset:

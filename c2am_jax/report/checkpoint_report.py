@@ -7,6 +7,7 @@ import numpy as np
 from c2am_jax.data.class_names import match
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.environment import made_with
+from c2am_jax.evaluation.caps import usual_caps
 from c2am_jax.evaluation.evaluate import Evaluated
 from c2am_jax.experiment import Experiment
 from c2am_jax.report.collect import best_threshold, numbers
@@ -14,6 +15,7 @@ from c2am_jax.report.gallery import ImageReader, make_gallery
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.margins import margin_summary
 from c2am_jax.report.render import render, write
+from c2am_jax.wording import counted
 
 
 def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) -> None:
@@ -23,7 +25,7 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
     inspection = inspect(boxes.evidence, best_threshold(boxes)["threshold"])
     loss = experiment.loss.as_dict()
     kernels = {stage: _columns_of(kernel, evaluated) for stage, kernel in evaluated.kernels.items()}
-    caps = experiment.eval.caps
+    caps = sorted({*experiment.eval.caps, *usual_caps(len(boxes.results))})  # a curve, whatever training's tables count
     data = numbers(evaluated.scored, inspection, norms=evaluated.norms, kernels=kernels, caps=caps)
     if loss["name"] == "c2am":
         margin = {key: loss[key] for key in ("alpha", "background", "max_margin")}
@@ -39,7 +41,8 @@ def checkpoint_report(path: Path, experiment: Experiment, evaluated: Evaluated) 
         lambda wanted: record_images(evaluated.dataset),
     )
     title = f"{experiment.name}, step {evaluated.step:,}"
-    subtitle = f"{len(evaluated.dataset):,} images of {evaluated.dataset.name}, {len(boxes.categories):,} categories"
+    categories = counted(len(boxes.categories), "category")
+    subtitle = f"{counted(len(evaluated.dataset), 'image')} of {evaluated.dataset.name}, {categories}"
     write(path, render(title, subtitle, data, pictures, experiment.as_dict(), made_with(devices=True)))
 
 

@@ -10,6 +10,7 @@ from c2am_jax.report.collect import best_threshold, numbers
 from c2am_jax.report.gallery import folder_images, make_gallery
 from c2am_jax.report.inspection import inspect
 from c2am_jax.report.render import render, write
+from c2am_jax.wording import counted
 
 
 def results_report(
@@ -30,7 +31,8 @@ def results_report(
     if images:
         reader = folder_images(annotations, images)
         pictures = make_gallery(evidence, evidence.problem, scored.categories, inspection.candidates, reader)
-    subtitle = f"{len(evidence.image_ids):,} images of {Path(annotations).name}, {len(scored.categories):,} categories"
+    categories = counted(len(scored.categories), "category")
+    subtitle = f"{counted(len(evidence.image_ids), 'image')} of {Path(annotations).name}, {categories}"
     configuration: dict[str, Any] = {
         "annotations": annotations,
         "predictions": predictions,

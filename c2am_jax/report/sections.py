@@ -12,6 +12,7 @@ from c2am_jax.report import charts
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.html import facts, group, heat, legend, number, percent, scroll, table, tiles
 from c2am_jax.visualization.names import readable
+from c2am_jax.wording import counted, noun
 
 KIND_TEXTS = {
     "best": ("Best", "Right category, and the outline closest to the annotated one."),
@@ -155,18 +156,18 @@ def caps(data: Mapping[str, Any]) -> tuple[str, str]:
         f"categories. LVIS scores 300 for 1203 categories, {LVIS_SHARE:g} of them (the dashed line). Where <i>k</i> is "
         "small, categories compete by their scores: a curve that falls early belongs to a group whose scores are too "
         "low beside those of others.</p>",
-        legend(("all", *GROUPS.values())),
-        '<div class="pair">',
     ]
     letters = {"all": "AP", **{name: f"AP{letter}" for letter, name in GROUPS.items()}}
-    for kind, rows in data["caps"].items():
+    curved = {kind: rows for kind, rows in data["caps"].items() if len(rows) > 1}  # one cap is no curve
+    parts += [legend(("all", *GROUPS.values())), '<div class="pair">'] if curved else []
+    for kind, rows in curved.items():
         curves = {
             name: [(row["share"], 100 * row[key]) for row in rows if row[key] is not None]
             for name, key in letters.items()
         }
         title = f"{NAMES[kind]} AP by detections of each image over categories"
         parts.append(scroll(charts.by_share(curves, mark=LVIS_SHARE, title=title, y_name=f"{NAMES[kind]} AP"), title))
-    parts.append("</div>")
+    parts += ["</div>"] if curved else []
     for kind, rows in data["caps"].items():
         body = [
             [f"{row['cap']}", number(row["share"], digits=2), *(percent(row[key]) for key in letters.values())]
@@ -227,7 +228,7 @@ def confusion(data: Mapping[str, Any]) -> tuple[str, str]:
         "<p>Each annotated object counts as what the best-scored detection on it (box IoU 0.5 or more, at any score) "
         "says, detections that are right about another object left out. LVIS does not annotate every category in every "
         "image, so an object may really bear both names.</p>",
-        f"<p>Of {found['objects']:,} objects {percent(found['right'] / total)} % are taken for what they are, "
+        f"<p>Of {counted(found['objects'], 'object')} {percent(found['right'] / total)} % are taken for what they are, "
         f"{percent(found['other'] / total)} % for something else, and on {percent(found['none'] / total)} % lies no "
         "detection.</p>",
     ]
@@ -250,9 +251,15 @@ def confusion(data: Mapping[str, Any]) -> tuple[str, str]:
         rows.append(row + ([number(pair["cosine"])] if "cosine" in pair else []))
     if "cosine" in found["pairs"][0]:
         header.append("cosine of the weights")
-    title = f"The {len(rows)} most frequent confusions"
+    title = f"The {len(rows)} most frequent {noun(len(rows), 'confusion')}"
     parts.append(f"<details><summary>{title}</summary>{table(title, header, rows)}</details>")
     return "Look-alikes", "".join(parts)
+
+
+def unreadable(count: int) -> str:
+    """A sentence about pictures that could not be read."""
+    left_out = counted(count, "picture is left out, because its image", "pictures are left out, because their images")
+    return f"<p>{left_out} could not be read.</p>"
 
 
 def gallery(found: Gallery | None, threshold: float) -> tuple[str, str]:
@@ -264,7 +271,7 @@ def gallery(found: Gallery | None, threshold: float) -> tuple[str, str]:
         f"detections of score {threshold:.2f} or more. Rare, common and frequent categories take turns.</p>"
     ]
     if found.unreadable:
-        parts.append(f"<p>{found.unreadable:,} pictures are left out, because their images could not be read.</p>")
+        parts.append(unreadable(found.unreadable))
     for kind, (title, text) in KIND_TEXTS.items():
         parts.append(f"<h3>{title}</h3><p>{text}</p>")
         figures = []

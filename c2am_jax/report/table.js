@@ -38,7 +38,7 @@
     const found = made.filter(m => m.text.includes(wanted) && (!letter || m.row[at] === letter));
     if (by !== null) found.sort(compare);
     body.replaceChildren(...found.map(m => m.tr));
-    status.textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} categories`;
+    status.textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} ${rows.length === 1 ? "category" : "categories"}`;
   };
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((th, i) => th.querySelector("button").addEventListener("click", () => {

@@ -9,6 +9,7 @@ from c2am_jax.data.lvis import CategoryTable
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import as_path, replace_text
+from c2am_jax.wording import noun
 
 
 def write_categories(workdir: str | Path, categories: CategoryTable) -> None:
@@ -47,7 +48,7 @@ def categories_of_run(
     categories = read_classes(source)
     if len(categories) != experiment.model.num_classes:
         raise UserError(
-            f"{source} has {len(categories)} categories, the detector of {workdir} {experiment.model.num_classes}: "
-            f"give {flag} FILE, the json it was trained on"
+            f"{source} has {len(categories)} {noun(len(categories), 'category')}, the detector of {workdir} "
+            f"{experiment.model.num_classes}: give {flag} FILE, the json it was trained on"
         )
     return categories

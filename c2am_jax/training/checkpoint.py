@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -301,30 +301,34 @@ def _checksums(folder: Path) -> dict[str, list[Any]]:
     return {str(path.relative_to(folder)): [path.stat().st_size, crc(path)] for path in files}
 
 
-def check_config(workdir: Path, experiment: Experiment, *, write: bool = True) -> None:
-    """Compare with the `config.json` of a workdir that holds checkpoints, then write it unless told not to.
+def compare_config(workdir: Path, experiment: Experiment) -> list[str]:
+    """Compare with the `config.json` of a workdir that holds checkpoints; returns what differs and may, for a log.
 
     Raises:
-      UserError: the model, loss or data set differ; the text lists the keys. Other differences are logged.
+      UserError: the model, loss or data set differ; the text lists the keys.
     """
     path = as_path(workdir) / "config.json"
-    new = experiment.as_json()
-    trained = bool(saved_steps(as_path(workdir) / "checkpoints"))
-    if path.is_file() and trained:  # a run that never saved binds nobody
-        refused, allowed = [], []
-        before, after = flat(_as_written_now(_read(path))), flat(new)
-        for key in (key for key in sorted({*before, *after}) if before.get(key) != after.get(key)):
-            there, now = before.get(key), after.get(key)
-            changed = bool(there or now)  # a key of newer versions is as good as an empty one
-            fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
-            (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
-        if refused:
-            raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")
-        if allowed and write:  # reading a run for an evaluation is not resuming it
-            _LOG.info("%s resumes with another config: %s", workdir, "; ".join(allowed))
-    if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(new, indent=2))
+    if not path.is_file() or not saved_steps(as_path(workdir) / "checkpoints"):  # a run that never saved binds nobody
+        return []
+    refused, allowed = [], []
+    before, after = flat(_as_written_now(_read(path))), flat(experiment.as_json())
+    for key in (key for key in sorted({*before, *after}) if before.get(key) != after.get(key)):
+        there, now = before.get(key), after.get(key)
+        changed = bool(there or now)  # a key of newer versions is as good as an empty one
+        fixed = changed and key.startswith(FIXED) and not key.startswith(FREE)
+        (refused if fixed else allowed).append(f"{key}: {there!r} there, {now!r} now")
+    if refused:
+        raise UserError(f"{workdir} holds a run of another config ({'; '.join(refused)}): take another --workdir")
+    return allowed
+
+
+def write_config(workdir: Path, experiment: Experiment, changes: Sequence[str] = ()) -> None:
+    """Write the `config.json` of a workdir; `changes`, of `compare_config`, are logged."""
+    if changes:
+        _LOG.info("%s resumes with another config: %s", workdir, "; ".join(changes))
+    path = as_path(workdir) / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(experiment.as_json(), indent=2))
 
 
 def _read(path: Path) -> dict[str, Any]:

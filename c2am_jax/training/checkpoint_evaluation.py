@@ -18,6 +18,7 @@ from c2am_jax.training import logit_statistics
 from c2am_jax.training.categories import categories_of_run, places
 from c2am_jax.training.restore import experiment_of, restore
 from c2am_jax.training.state import build_detector, class_statistics
+from c2am_jax.wording import noun
 
 
 def evaluate_checkpoint(
@@ -68,9 +69,10 @@ def _classes(
     if given or any(place.is_file() for place in places(workdir, trained)):
         return categories_of_run(workdir, trained, given, flag="--classes")
     dataset = open_dataset(experiment.data, experiment.eval.split)
-    if len(dataset.categories) != experiment.model.num_classes:
+    count = len(dataset.categories)
+    if count != experiment.model.num_classes:
         raise UserError(
-            f"{dataset.annotations_path} has {len(dataset.categories)} categories, the detector "
+            f"{dataset.annotations_path} has {count} {noun(count, 'category')}, the detector "
             f"{experiment.model.num_classes}: give --classes FILE, the json it was trained on"
         )
     if show is not None:

@@ -17,6 +17,7 @@ from c2am_jax.losses.classification import Classification
 from c2am_jax.mesh import AXIS, ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.training.state import TrainState
+from c2am_jax.wording import counted
 
 
 def epoch_end(
@@ -38,7 +39,7 @@ def epoch_end(
     if method.measured and not len(images):
         raise UserError(
             f"loss {experiment.loss.name} measures on held-out training images, and there are none: set "
-            f"config.data.held_out to a share of the {len(dataset.image_hw)} images, such as 0.05"
+            f"config.data.held_out to a share of the {counted(len(dataset.image_hw), 'image')}, such as 0.05"
         )
     measure = _make_measure(experiment, method, mesh)
 

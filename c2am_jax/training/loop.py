@@ -26,7 +26,7 @@ from c2am_jax.storage import remote_errors
 from c2am_jax.structures import Batch
 from c2am_jax.training import preconditions
 from c2am_jax.training.categories import write_categories
-from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
+from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, compare_config, write_config
 from c2am_jax.training.held_out import epoch_end
 from c2am_jax.training.initial import check_start, fetch, initial_weights, settings_of
 from c2am_jax.training.metrics import MetricWriter, means
@@ -39,6 +39,7 @@ from c2am_jax.training.state import build_detector, class_statistics, init_state
 from c2am_jax.training.step import configured_step
 from c2am_jax.training.step_progress import Progress
 from c2am_jax.training.stopping import StopRequest, Watchdog
+from c2am_jax.wording import noun
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,7 +78,7 @@ def train(
         local = not is_remote(experiment.data.dir)  # of a bucket, each machine has a copy of its own
         opened = functools.partial(preconditions.open_splits, experiment)
         dataset, notes = _first_then_others(opened) if local else opened()
-        check_config(workdir, experiment, write=False)
+        changes = compare_config(workdir, experiment)
         schedule = Schedule(settings, epoch_length(dataset, experiment.data, settings.batch_size))
 
         # Detector, and its state: first or resumed
@@ -96,12 +97,14 @@ def train(
             schedule = preconditions.resumed(schedule, checkpoints, int(state.step), dataset, experiment)
         preconditions.check_space(workdir, state, schedule)
         if is_first:  # all that can be refused is behind us: a refused start leaves the run's files as they were
-            check_config(workdir, experiment)
+            write_config(workdir, experiment, changes)
             write_categories(workdir, dataset.categories)
         start, last_step, rate = int(state.step), schedule.last_step, schedule.rate
         step_function = configured_step(experiment, make_optimizer(settings, rate), mesh)
         if is_first:
-            length = f"{len(dataset.categories)} classes, {len(dataset)} images, {schedule.text()}"
+            classes, images = len(dataset.categories), len(dataset)
+            sizes = f"{classes} {noun(classes, 'class')}, {images} {noun(images, 'image')}"
+            length = f"{sizes}, {schedule.text()}"
             for line in (f"{length}, {weights}, workdir {workdir}", *notes):
                 (show or _LOG.info)(line)
 
@@ -210,7 +213,8 @@ def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
     if schedule.batch_size % (mesh.size * schedule.accumulate):
         parts = f" in {schedule.accumulate} parts each" if schedule.accumulate > 1 else ""
         raise UserError(
-            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} devices{parts}"
+            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} "
+            f"{noun(mesh.size, 'device')}{parts}"
         )
 
 

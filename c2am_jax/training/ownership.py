@@ -8,7 +8,6 @@ same time are told apart by a lock on a disk, and in a bucket by writes on a con
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -16,7 +15,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from c2am_jax.errors import UserError
-from c2am_jax.files import is_remote, replace_text
+from c2am_jax.files import is_remote, locked, replace_text
 from c2am_jax.storage import StorageError, delete_version, read_version, write_version
 
 _LOG = logging.getLogger(__name__)
@@ -104,7 +102,7 @@ class _LocalFile:
     def write(self, claim: Claim, version: Any) -> bool:
         """Write a claim if the file still has that version (None: is not there); whether it did."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._turn():
+        with locked(self._lock):
             if self.read()[1] != version:
                 return False
             replace_text(self._file, _text(claim))
@@ -116,17 +114,9 @@ class _LocalFile:
 
     def delete(self, version: Any) -> None:
         """Give the claim up, if it has that version still."""
-        with self._turn():
+        with locked(self._lock):
             if self.read()[1] == version:
                 self._file.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One process at a time, as far as the file system can say so."""
-        with self._lock.open("w") as lock:
-            with contextlib.suppress(OSError):  # some file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 class _BucketFile:

@@ -17,6 +17,7 @@ from c2am_jax.files import is_remote
 from c2am_jax.storage import check_reachable
 from c2am_jax.training.checkpoint import Checkpoints, saved_steps, was_cut_off
 from c2am_jax.training.schedule import Schedule
+from c2am_jax.wording import noun
 
 
 def _splits(experiment: Experiment) -> tuple[str, ...]:
@@ -55,8 +56,8 @@ def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
     classes = len(training.categories)
     if classes != experiment.model.num_classes:
         raise UserError(
-            f"config.model.num_classes={experiment.model.num_classes}, but {source_of(data, 'train')} has {classes} "
-            f"categories: set --config.model.num_classes={classes}"
+            f"config.model.num_classes={experiment.model.num_classes}, but {source_of(data, 'train')} has "
+            f"{classes} {noun(classes, 'category')}: set --config.model.num_classes={classes}"
         )
     if validation is None:
         return training, []

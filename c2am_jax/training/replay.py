@@ -25,6 +25,7 @@ from c2am_jax.training.initial import initial_weights, settings_of
 from c2am_jax.training.nonfinite import read_batch
 from c2am_jax.training.restore import experiment_of, first_state
 from c2am_jax.training.state import TrainState, class_statistics
+from c2am_jax.wording import counted
 
 
 def replay(path: str | Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"weights of {f'step {step}' if step else 'the start: no checkpoint came before'}{_unknown(at, step)}")
     for i, image_id in enumerate(batch.image_id.tolist()):
         parts = ", ".join(f"{n} {v[i]:.4g}{'' if np.isfinite(v[i]) else ' <--'}" for n, v in losses.items())
-        print(f"image {image_id}, {int(batch.valid[i].sum())} instances: {parts}")
+        print(f"image {image_id}, {counted(int(batch.valid[i].sum()), 'instance')}: {parts}")
     finite = all(np.isfinite(v).all() for v in losses.values())
     print(_verdict(at, step, finite))
     return 0 if finite else 1

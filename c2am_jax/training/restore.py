@@ -15,7 +15,7 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.storage import check_reachable, remote_errors
 from c2am_jax.training.categories import categories_of_run
-from c2am_jax.training.checkpoint import Checkpoints, check_config, saved_steps
+from c2am_jax.training.checkpoint import Checkpoints, compare_config, saved_steps
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import TrainState, build_detector, init_state
@@ -62,7 +62,7 @@ def restore(
     """
     there = experiment_of(workdir)
     if experiment is not None:
-        check_config(as_path(workdir), experiment, write=False)
+        compare_config(as_path(workdir), experiment)
     experiment = experiment or there
     like = first_state(experiment, mesh or data_mesh())
     with remote_errors(workdir), Checkpoints(as_path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from c2am_jax.experiment import TrainSettings
+from c2am_jax.wording import noun
 
 MOST_WARMUP = 500  # steps, unless the config asks for another number
 
@@ -87,6 +88,7 @@ class Schedule:
         drops = f"drops at {' and '.join(inside)}" if inside else "no drops"
         warmup = f"warm-up {self.warmup}" if self.warmup else "no warm-up"
         return (
-            f"{self.steps_per_epoch} steps an epoch, {self.last_step} steps: {warmup}, {drops}, "
+            f"{self.steps_per_epoch} {noun(self.steps_per_epoch, 'step')} an epoch, {self.last_step} "
+            f"{noun(self.last_step, 'step')}: {warmup}, {drops}, "
             f"learning rate {self.peak:g} for batch {self.train.batch_size}"
         )

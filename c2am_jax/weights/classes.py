@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from c2am_jax.errors import UserError, first_of
+from c2am_jax.wording import noun
 
 Arrays = dict[str, np.ndarray]
 
@@ -70,9 +71,10 @@ def by_name(
     unknown = [name for k, name in enumerate(ours) if k not in known]
     if unknown and not reset_classifier:
         raise UserError(
-            f"{source}: {len(unknown)} of this run's {len(ours)} classes are not among its {len(theirs)}: "
-            f"{_listed(unknown)} (it has {_listed(theirs)}); --config.train.reset_classifier=True keeps the rows of "
-            f"the {len(known)} classes that both have and starts the others at random"
+            f"{source}: {len(unknown)} of this run's {len(ours)} {noun(len(ours), 'class')} "
+            f"{noun(len(unknown), 'is', 'are')} not among its {len(theirs)}: {_listed(unknown)} "
+            f"(it has {_listed(theirs)}); --config.train.reset_classifier=True keeps the rows of "
+            f"the {len(known)} {noun(len(known), 'class')} that both have and starts the others at random"
         )
     found, random, whole = dict(arrays), set(), []
     for name in dependent:
@@ -92,9 +94,10 @@ def by_name(
         )
     for name in (*whole, *facts):
         found.pop(name, None)
-    note = f"{len(known)} of {len(ours)} classes are among its {len(theirs)}, their rows are taken by name"
-    note += f"; {len(unknown)} start random: {_listed(unknown)}" if unknown else ""
-    note += f"; {_listed(whole)} start random" if whole else ""
+    of_ours = f"{noun(len(ours), 'class')} {noun(len(known), 'is', 'are')}"
+    note = f"{len(known)} of {len(ours)} {of_ours} among its {len(theirs)}, their rows are taken by name"
+    note += f"; {len(unknown)} {noun(len(unknown), 'starts', 'start')} random: {_listed(unknown)}" if unknown else ""
+    note += f"; {_listed(whole)} {noun(len(whole), 'starts', 'start')} random" if whole else ""
     return ByName(found, frozenset(random | {*whole}), note)
 
 

@@ -10,6 +10,7 @@ from c2am_jax import downloads, files
 from c2am_jax.errors import UserError
 from c2am_jax.files import replace_text
 from c2am_jax.weights.sources import RemoteFile, Source, find, is_remote
+from c2am_jax.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _first_that_works(source: Source, folder: Path) -> Path:
         except downloads.Failed as error:
             failures.append(f"{file.url}: {error}")
             _LOG.warning("%s", failures[-1])
-    others = f" ({len(failures) - 1} other addresses failed too)" if failures[1:] else ""
+    others = f" ({counted(len(failures) - 1, 'other address')} failed too)" if failures[1:] else ""
     path = folder / source.files[0].cached
     raise UserError(
         f"{source.name} could not be downloaded: {failures[0]}{others}. Download it on another machine and put it to "

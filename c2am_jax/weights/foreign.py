@@ -20,6 +20,7 @@ from c2am_jax.errors import UserError, first_of
 from c2am_jax.weights import regression
 from c2am_jax.weights.names import Shapes, from_torch, torch_name, torch_shape
 from c2am_jax.weights.torch_files import arrays_in, read_torch
+from c2am_jax.wording import counted, noun
 
 Arrays = dict[str, np.ndarray]
 
@@ -188,10 +189,12 @@ class Fitted:
 
     def summary(self) -> str:
         """How many arrays matched, are missing and are not part of the detector, in one line."""
-        extra = f", {len(self.reset)} of another class count start random" if self.reset else ""
+        reset = len(self.reset)
+        extra = f", {reset} of another class count {noun(reset, 'starts', 'start')} random" if self.reset else ""
         return (
-            f"{len(self.arrays)} arrays matched, {len(self.missing)} are missing and start random{extra}, "
-            f"{len(self.unexpected)} are not part of this detector"
+            f"{counted(len(self.arrays), 'array')} matched, "
+            f"{counted(len(self.missing), 'is missing and starts', 'are missing and start')} random{extra}, "
+            f"{counted(len(self.unexpected), 'is', 'are')} not part of this detector"
         )
 
 

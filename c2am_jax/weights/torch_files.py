@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from c2am_jax.wording import counted
+
 _MAGIC = 0x1950A86A20F9469CFC6C  # first value of the form without a zip
 _ERRORS = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError, AttributeError)
 # What zipfile raises for damage: also of places outside of the file, odd compression, encryption.
@@ -63,7 +65,9 @@ class Tensor:
         size = math.prod(self.shape)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if size and (last >= len(values) or size > len(values)):
-            raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {len(values)} numbers")
+            raise ValueError(
+                f"a tensor of shape {self.shape} reaches beyond its storage of {counted(len(values), 'number')}"
+            )
         if not size:
             return _plain_floats(np.zeros(self.shape, values.dtype), self.kind)
         steps = tuple(step * values.itemsize for step in self.strides)

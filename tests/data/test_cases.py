@@ -139,7 +139,7 @@ def test_a_picture_that_only_as_stored_has_the_jsons_size_stays_so(cases, tmp_pa
 def test_ids_of_64_bits_are_exact_and_larger_ones_refused_in_a_line(cases, tmp_path):
     assert scores(cases, "large_ids/val.json", "large_ids/results.json", tmp_path) == ALL
     for run in (
-        lambda: prepare(cases, "large_ids/val_uint64.json", tmp_path),
+        lambda: prepare(cases, "large_ids/val_uint64.json", tmp_path / "other"),
         lambda: evaluate_file(cases / "large_ids/val_uint64.json", cases / "large_ids/results.json", "bbox"),
     ):
         with pytest.raises(UserError, match=r"val_uint64.json: .*id 92233720368547758\d\d needs more than 64 bits"):

@@ -28,6 +28,18 @@ def test_first_use_prepares_and_second_use_opens(tiny, tmp_path):
     assert len(second) == 4 and (second.folder / "report.json").stat().st_mtime_ns == stamp
 
 
+def test_what_first_use_leaves_out_is_told_once(tiny, tmp_path, caplog):
+    tiny[0]["annotations"][0]["category_id"] = 99
+    annotations, images = tiny[1]()
+    data = DataSettings("tiny", str(tmp_path / "data"), str(annotations), str(images))
+    open_dataset(data, "train")
+    told = "tiny_train: skipped, annotation of an unknown category: 1, for example annotation 1: category id 99"
+    assert caplog.text.count(told) == 1 and caplog.text.count("unknown category") == 1
+    caplog.clear()
+    open_dataset(data, "train")
+    assert "unknown category" not in caplog.text
+
+
 def test_a_standard_file_that_changed_after_preparation_is_noticed(tiny, tmp_path):
     content, write = tiny
     config = config_of(tmp_path, name="mine", images=str(tmp_path / "images"))

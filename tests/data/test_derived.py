@@ -12,7 +12,7 @@ from cases import base, write_cases
 from PIL import Image
 
 from c2am_jax.checks import WrongSetting
-from c2am_jax.config import load_experiment, own_data, parse
+from c2am_jax.config import load_experiment, own_data, own_data_variant, parse
 from c2am_jax.data.derived import shapes
 from c2am_jax.data.folders import find_splits
 from c2am_jax.errors import UserError
@@ -41,8 +41,23 @@ def test_three_flags_make_an_experiment(folder):
     assert data.buckets == ((160, 224),)  # all pictures are 96x128
     assert train.init == "coco:mask_rcnn_r50_fpn" and train.reset_classifier
     assert train.batch_size == 16 and train.epochs == 1500  # 8 devices; one step an epoch
-    assert f"derived from {folder}/val.json (4 pictures, 8 objects)" in lines[0]
+    file = f"{folder}/val.json"
+    told = f"derived from {file} (4 pictures, 8 objects), sizes also from {file} (4 pictures); --config.KEY=VALUE sets"
+    assert lines[0].startswith(told)
     assert "  model.num_classes=3" in lines and "  data.buckets=((160,224),)" in lines
+
+
+def test_sizes_count_the_validation_pictures_too_and_say_so(folder):
+    content = json.loads((folder / "val.json").read_text())
+    larger = [image | {"height": 480, "width": 640} for image in content["images"]]
+    (folder / "large.json").write_text(json.dumps(content | {"images": [*larger, larger[0] | {"id": 99}]}))
+    lines = []
+    data = parse(config_of(folder, **{"data.val_annotations": f"{folder}/large.json"}), lines.append).data
+    assert (data.test_short_side, data.canvas) == (800, 640)  # 5 of the 9 pictures are photos, and the largest
+    assert f"sizes also from {folder}/large.json (5 pictures)" in lines[0]
+    alone = {"data.val_annotations": "", "train.eval_every": 0}
+    assert parse(config_of(folder, **alone), lines.append).data.canvas == 128
+    assert not any("sizes also" in line for line in lines[1:])
 
 
 def test_what_a_flag_sets_is_not_derived(folder):
@@ -81,15 +96,37 @@ def test_without_an_object_to_train_on_the_reason_is_told_before_any_work(folder
         parse(config_of(folder))
 
 
-def test_an_unknown_variant_of_the_config_is_named():
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("tiny", "own_data:tiny: 'tiny' is neither a size nor a loss: behind the colon stands small, a loss, or both"),
+        ("small+softmx", "own_data:small+softmx: 'softmx' is neither a size nor a loss"),
+        ("small+seesaw+softmax", "own_data:small+seesaw+softmax: two losses, seesaw and softmax: behind the colon"),
+        ("nowhere.losses:mine", "loss 'nowhere.losses:mine': cannot import 'nowhere.losses'"),
+    ],
+)
+def test_a_wrong_word_behind_the_colon_is_named_with_what_is_allowed(argument, named):
     done = subprocess.run(
-        [sys.executable, "train.py", "--config=configs/own_data.py:smal"],
+        [sys.executable, "train.py", f"--config=configs/own_data.py:{argument}"],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
     )
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and "unknown loss 'smal'" in last and "Traceback" not in last, done.stderr
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ") and named in lines[0], (
+        done.stderr
+    )
+    if "neither" in named:
+        assert "losses are softmax, cosine, c2am" in lines[0] and "MODULE:FUNCTION" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "loss", "size"),
+    [("", "c2am", 50), ("small", "c2am", 10), ("seesaw", "seesaw", 50), ("softmax+small", "softmax", 10)],
+)
+def test_the_word_behind_the_colon_chooses_loss_and_size(argument, loss, size):
+    config = own_data_variant(argument)
+    assert (config.loss.name, config.model.backbone.depth) == (loss, size)
 
 
 def test_photos_get_the_papers_sizes():

@@ -84,7 +84,7 @@ def test_evaluation_ends_and_marks_the_rows_that_fill_up(dataset):
 def test_instances_beyond_the_limit_are_counted_in_the_log(dataset, caplog):
     narrow = dataclasses.replace(SETTINGS, max_instances=1)
     take(train_batches(dataset, narrow, batch_size=3, seed=0), 2)
-    assert "data.max_instances=1: 1 instances left out" in caplog.text
+    assert "data.max_instances=1: 1 instance left out" in caplog.text
 
 
 def test_images_larger_than_the_canvas_are_fitted_with_their_boxes(dataset):

@@ -91,6 +91,13 @@ def test_pages_say_first_what_they_are_for_and_are_short(page):
     assert not first.startswith(("#", "```", "|", "!")), f"{page.name} starts with {first[:40]!r}"
 
 
+def test_the_reading_path_is_short():
+    read = [page for page in PAGES if page.name not in LOOKED_UP | {"CONTRIBUTING.md"}]
+    assert len(read) > 20
+    total = sum(words(page.read_text()) for page in read)
+    assert total <= 9690, f"{total} words: a fact stands on one page, others link to it"
+
+
 def check_command(command, block: Block, flags, keys):
     """That the program, its flags, configs and config keys exist."""
     where = f"{block.page}: {' '.join(command)}"

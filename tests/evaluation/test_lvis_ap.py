@@ -360,8 +360,8 @@ def test_what_is_no_results_file_is_named(files, detections, iou_type, named):
     [
         ("neg_category_ids", "images", None),
         ("not_exhaustive_category_ids", "images", None),
-        ("frequency", "categories", "completed for scoring: frequency of 1 categories"),
-        ("area", "annotations", "completed for scoring: area of 1 annotations"),
+        ("frequency", "categories", "completed for scoring: frequency of 1 category"),
+        ("area", "annotations", "completed for scoring: area of 1 annotation"),
     ],
 )
 def test_what_the_annotations_lack_is_completed_as_preparation_does(files, key, where, told):
@@ -379,8 +379,8 @@ def test_what_the_annotations_lack_is_completed_as_preparation_does(files, key, 
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("area", "x", "area of 1 annotations"),
-        ("area", float("nan"), "area of 1 annotations"),
+        ("area", "x", "area of 1 annotation"),
+        ("area", float("nan"), "area of 1 annotation"),
         ("bbox", [0, 0, float("nan"), 4], "annotation unusable: 1, for example annotation 1 at byte"),
         ("image_id", None, "annotation 1 at byte"),
         ("image_id", "1", "image_id '1' is text; ids must be integers"),

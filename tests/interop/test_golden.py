@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from c2am_jax.interop import golden_trajectory
 from c2am_jax.interop.comparison import Check, match_boxes, table, unmatched
 from c2am_jax.interop.export_torch import write_weights
 from c2am_jax.interop.golden import filled, main
@@ -66,7 +68,53 @@ def test_an_exported_file_gives_the_recorded_numbers(tmp_path, capsys):
 )
 def test_every_recorded_trajectory_is_followed(shared, tmp_path, capsys, name):
     stages = rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys)
-    assert any(stage.startswith("classifier weight norms") for stage in stages)
+    assert {stage.split(",")[1].strip() for stage in stages if stage.startswith("loss total")} == {"float32", "float64"}
+
+
+class Trajectory(dict):
+    """A recorded run of four steps with the keys that rows read."""
+
+    steps, images = 4, 1
+
+
+def test_rows_of_a_trajectory_are_those_of_their_steps():
+    losses = [{"rpn_cls": 1.0 + n, "rpn_box": 2.0, "cls": 3.0, "box": 0.5, "mask": 0.25} for n in range(4)]
+    metrics = {"roi/positive": 5.0, "roi/sampled": 16.0}
+    norms = [{"": np.array([1.0, 2.0]) + n} for n in range(5)]
+    run = golden_trajectory._Run(
+        [(found, metrics, {"a": 3.0, "b": 4.0}) for found in losses], {"step1": {"a": 2.0}}, norms
+    )
+    recorded = {"loss.total": [sum(found.values()) for found in losses], "class_norms_s0": [own[""] for own in norms]}
+    recorded |= {"grad_l2": [5.0] * 4, "samples": [[[1, 1], [5, 11]]] * 4, "step1.mom_l2": [2.0]}
+    for name, of_reference in golden_trajectory.recorded_names(1).items():
+        recorded[f"loss.{of_reference[0]}"] = [found[name] for found in losses]
+    recording = Trajectory({f"f64.{name}": np.array(values) for name, values in recorded.items()}, param_names=["a"])
+    detector = SimpleNamespace(stages=1)
+
+    def failing(limits, **steps):
+        return {
+            row.stage
+            for row in golden_trajectory._rows(recording, detector, run, limits, "float64", **steps)
+            if not row.ok
+        }
+
+    strict = golden_trajectory._Limits(1e-9, 1e-9, losses=1e-9, gradient=1e-9, momenta={"step1": {"worst": 1e-9}})
+    assert failing(strict) == set()
+    recording["f64.loss.total"][2] += 0.1
+    recording["f64.class_norms_s0"][4, 1] += 0.1  # after the last step
+    assert failing(strict) == {"loss total, float64, all steps", "classifier weight norms, float64, all steps"}
+    assert failing(strict, end=2) == set()
+    assert failing(strict, first=2) == {"loss total, float64, steps 2-3", "classifier weight norms, float64, steps 2-3"}
+    recording["f64.samples"][3, 1, 0] += 1
+    recording["f64.grad_l2"][0] += 1
+    recording["f64.step1.mom_l2"][0] += 1
+    recording["f64.loss.loss_mask"][1] += 1
+    assert failing(strict, end=2) == {
+        "gradient norm, float64, steps 0-1",
+        "momentum norms, float64, step 1",
+        "loss mask, float64, steps 0-1",
+    }
+    assert "sampled RoIs, float64, all steps" in failing(strict)
 
 
 @pytest.mark.parametrize(

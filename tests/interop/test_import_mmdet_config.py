@@ -162,6 +162,12 @@ def test_a_config_and_its_base_files_become_a_small_config_that_trains_the_same(
     assert "8 GPUs" in output and f"python train.py --config {out}" in output
 
 
+def test_one_gpu_is_told_in_the_singular(run):
+    _, output, _, out = run(NEW, "", "--gpus=1")
+    assert output.rstrip().splitlines()[-2].endswith("made for 1 GPU")
+    assert "for 1 GPU." in out.read_text().splitlines()[0]
+
+
 def test_what_is_left_out_is_named(run):
     more = "\noptim_wrapper = dict(type='AmpOptimWrapper')\nmy_variable = 3\n"
     status, output, _, _ = run(NEW, more)

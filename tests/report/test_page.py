@@ -23,6 +23,7 @@ from c2am_jax.report.gallery import folder_images, make_gallery
 from c2am_jax.report.inspection import KINDS, inspect
 from c2am_jax.report.render import script_json
 from c2am_jax.report.results_report import results_report
+from c2am_jax.report.sections import caps
 
 ROOT = Path(__file__).resolve().parents[2]
 ALWAYS = ["summary", "categories", "calibration", "caps", "confusion", "gallery", "setting"]
@@ -39,6 +40,13 @@ def results_page(evaluation, path, predictions="masks", kind="segm", images=None
 def results(evaluation, tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "report.html"
     return path, results_page(evaluation, path, images=str(evaluation["images"]))
+
+
+def test_a_single_cap_is_a_row_and_no_curve():
+    row = {"cap": 25, "share": 0.25, "AP": 0.4, "APr": 0.2, "APc": 0.4, "APf": 0.5}
+    _, one = caps({"caps": {"segm": [row]}})
+    _, two = caps({"caps": {"segm": [row, row | {"cap": 50, "share": 0.5}]}})
+    assert ("<svg" in one, "<svg" in two) == (False, True) and "40.0" in one and one.count("<div") == one.count("</div")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,7 @@ def test_sections_of_a_checkpoint(checkpoint):
         for category in table["categories"]:
             assert by_name[category["name"]][f"norm_{stage}"] == pytest.approx(category["norm"], abs=1e-6)
     assert set(data["margins"]) == {"s0", "s1"} and "cosine" in data["confusion"]["pairs"][0]
+    assert [row["cap"] for row in data["caps"]["segm"]] == [1, 2, 3, 6, 25]  # training's 25, and those of a curve
 
 
 def test_numbers_in_the_page_are_the_evaluators(checkpoint):

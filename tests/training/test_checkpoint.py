@@ -11,7 +11,7 @@ from tiny import tiny_config
 
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh, replicated
-from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, check_config
+from c2am_jax.training.checkpoint import BestCheckpoint, Checkpoints, compare_config, write_config
 from c2am_jax.training.initial import load, weights_of_workdir
 from c2am_jax.training.metrics import MetricWriter
 from c2am_jax.training.optimizer import make_optimizer
@@ -76,27 +76,27 @@ def test_a_step_that_does_not_exist_lists_those_that_do(state, tmp_path):
 
 def test_a_workdir_of_another_model_is_refused_and_a_longer_schedule_is_logged(tmp_path, caplog):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    check_config(tmp_path, tiny_config())
+    write_config(tmp_path, tiny_config())
     before, longer = tiny_config().train.epochs, tiny_config(train__epochs=99, model__test__score_threshold=0.05)
     with caplog.at_level("INFO", logger="c2am_jax"):
-        check_config(tmp_path, longer)
+        write_config(tmp_path, longer, compare_config(tmp_path, longer))
     assert f"train.epochs: {before} there, 99 now" in caplog.text and "score_threshold" in caplog.text
     assert json.loads((tmp_path / "config.json").read_text())["train"]["epochs"] == 99
     other = tiny_config(loss__alpha=0.1, model__backbone__depth=18)
     with pytest.raises(UserError, match=r"loss.alpha: 0.5 there, 0.1 now; model.backbone.depth: 10 there, 18 now"):
-        check_config(tmp_path, other)
+        compare_config(tmp_path, other)
 
 
 def test_a_run_older_than_a_setting_of_the_detector_had_its_default(tmp_path):
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    check_config(tmp_path, tiny_config())
+    write_config(tmp_path, tiny_config())
     old = json.loads((tmp_path / "config.json").read_text())
     del old["model"]["mask_head"]["predictor"]
     (tmp_path / "config.json").write_text(json.dumps(old))
-    check_config(tmp_path, tiny_config(), write=False)
+    assert compare_config(tmp_path, tiny_config()) == []
     other = tiny_config(model__mask_head__predictor="normed")
     with pytest.raises(UserError, match="model.mask_head.predictor: 'plain' there, 'normed' now"):
-        check_config(tmp_path, other)
+        compare_config(tmp_path, other)
 
 
 def test_a_run_from_before_a_setting_existed_goes_on_while_the_setting_is_off(tmp_path):
@@ -105,15 +105,16 @@ def test_a_run_from_before_a_setting_existed_goes_on_while_the_setting_is_off(tm
     del old["train"]["trainable"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    check_config(tmp_path, config, write=False)
+    compare_config(tmp_path, config)
     config = tiny_config(train__trainable=("*.fc_cls.*",))
     with pytest.raises(UserError, match=r"train\.trainable: \[\] there, \['\*\.fc_cls\.\*'\] now"):
-        check_config(tmp_path, config)
+        compare_config(tmp_path, config)
 
 
 def test_a_workdir_that_never_saved_takes_any_config(tmp_path):
-    check_config(tmp_path, tiny_config())
-    check_config(tmp_path, tiny_config(method="softmax"))
+    write_config(tmp_path, tiny_config())
+    other = tiny_config(method="softmax")
+    write_config(tmp_path, other, compare_config(tmp_path, other))
     assert json.loads((tmp_path / "config.json").read_text())["loss"]["name"] == "softmax"
 
 

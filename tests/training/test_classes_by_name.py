@@ -20,7 +20,7 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.report.checkpoint_report import checkpoint_report
 from c2am_jax.training import checkpoint_evaluation
 from c2am_jax.training.categories import categories_of_run, write_categories
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import Checkpoints, write_config
 from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
@@ -77,7 +77,7 @@ def run(glyph_folder, tmp_path_factory):
     names = {"data.name": "equal", "data.dir": str(folder / "data"), "data.val_annotations": str(folder / "equal.json")}
     config, workdir = config.changed(names), folder / "run"
     state = init_state(detector, loss_state, make_optimizer(config.train, Schedule(config.train, 1).rate))
-    check_config(workdir, config)
+    write_config(workdir, config)
     write_categories(workdir, dataset.categories)
     with Checkpoints(workdir, experiment=config) as checkpoints:
         checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)

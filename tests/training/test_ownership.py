@@ -122,3 +122,12 @@ def test_a_broken_claim_is_not_taken_over_at_once(tmp_path, monkeypatch):
     (tmp_path / FILE).write_text("{")
     with Ownership(tmp_path):
         assert json.loads((tmp_path / FILE).read_text())["process"] == os.getpid()
+
+
+def test_no_lock_file_is_left(tmp_path):
+    with Ownership(tmp_path):
+        assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), Ownership(tmp_path):
+        raise ZeroDivisionError  # as a start that fails
+    assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ def test_a_dry_run_tells_size_work_memory_and_collectives(config):
     assert by_part["mask_head"] in mask_head(positives, **HEAD)
     assert found["estimate"] is None and found["compile_seconds"] >= 0
     lines = summary(found).splitlines()
-    assert lines[0].startswith("train on 8 x cpu, 1 images of 64x64 per device") and "estimates none" in "".join(lines)
+    assert lines[0].startswith("train on 8 x cpu, 1 image of 64x64 per device") and "estimates none" in "".join(lines)
 
 
 def test_prediction_agrees_with_the_mask_head_counted_by_hand_its_loop_multiplied(config):

@@ -11,7 +11,7 @@ from c2am_jax.config import load_experiment
 from c2am_jax.errors import UserError
 from c2am_jax.losses.statistics import ClassStatistics
 from c2am_jax.mesh import batch_sharding, data_mesh, replicated
-from c2am_jax.training.checkpoint import Checkpoints, check_config
+from c2am_jax.training.checkpoint import Checkpoints, compare_config, write_config
 from c2am_jax.training.initial import load
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.restore import experiment_of, first_state, restore
@@ -135,7 +135,7 @@ def test_a_run_from_when_memories_were_told_their_width_goes_on(tmp_path, method
     for given in (None, config):  # as export and eval.py read it
         found = restore(tmp_path, experiment=given, mesh=mesh)
         jax.tree.map(np.testing.assert_array_equal, found.loss_state, state.loss_state)
-    check_config(tmp_path, config)  # as a run that resumes
+    write_config(tmp_path, config, compare_config(tmp_path, config))  # as a run that resumes
     assert "features" not in json.loads((tmp_path / "config.json").read_text())["loss"]
 
 

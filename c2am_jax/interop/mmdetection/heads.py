@@ -5,6 +5,7 @@ from typing import Any
 
 from c2am_jax.interop.mmdetection import parts
 from c2am_jax.interop.mmdetection.groups import Group, Notes, Refused
+from c2am_jax.wording import noun
 
 
 def roi_head_rules(head: Group, train: Group, notes: Notes) -> None:
@@ -18,7 +19,7 @@ def roi_head_rules(head: Group, train: Group, notes: Notes) -> None:
     stages = head.take("num_stages") if notes.cascade else 1
     for name, found in (("bbox_head", boxes), ("mask_head", masks), ("train_cfg.rcnn", settings)):
         if len(found) not in (1, stages):
-            raise Refused(f"{head.key(name)}: {len(found)} of them for {stages} stages")
+            raise Refused(f"{head.key(name)}: {len(found)} of them for {stages} {noun(stages, 'stage')}")
     ious = [_stage(group, notes) for group in settings]
     stds = [_box_head(group, notes) for group in boxes]
     for mask in masks:

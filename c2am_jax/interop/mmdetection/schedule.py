@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from c2am_jax.interop.mmdetection.groups import Group, Notes, Refused, nothing_left
 from c2am_jax.interop.mmdetection.parts import copy_values
 from c2am_jax.interop.mmdetection.pictures import loader_of
+from c2am_jax.wording import noun
 
 
 def optimiser_rules(top: Group, notes: Notes) -> None:
@@ -51,12 +52,12 @@ def schedule_rules(top: Group, notes: Notes, gpus: int) -> None:
     name = "batch_size" if new else "samples_per_gpu"
     each = loader.take("imgs_per_gpu" if loader.has("imgs_per_gpu") else name)
     batch = each * gpus
-    notes.found("train.batch_size", batch, f"{loader.key(name)} x {gpus} GPUs (--gpus)")
+    notes.found("train.batch_size", batch, f"{loader.key(name)} x {gpus} {noun(gpus, 'GPU')} (--gpus)")
     if "lr" in notes.values:
         rate, source = notes.values.pop("lr")
         scaling = top.group("auto_scale_lr")
         base = scaling.take("base_batch_size", 16) if scaling.take("enable", False) else batch
-        text = f"{source}={rate} of {base} pictures, here of 16"
+        text = f"{source}={rate} of {base} {noun(base, 'picture')}, here of 16"
         notes.found("train.base_lr", rate * 16 / base, text)
     times = notes.values.pop("times", (1, ""))[0]
     length = _length(top, times, notes)

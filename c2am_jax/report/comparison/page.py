@@ -14,6 +14,7 @@ from c2am_jax.report.comparison.numbers import compared, settings_that_differ
 from c2am_jax.report.comparison.results import Results, check_same
 from c2am_jax.report.gallery import ImageReader
 from c2am_jax.report.render import asset, framed, table_scripts, write
+from c2am_jax.wording import counted
 
 
 def write_comparison(
@@ -61,7 +62,8 @@ def write_comparison(
     embedded["table"] = {"columns": keys, "rows": [[row[c["key"]] for c in keys] for row in found["categories"]]}
     page = framed(
         " against ".join(names),
-        f"{len(evidence[0].image_ids):,} images of {data or annotations.name}, {len(categories):,} categories",
+        f"{counted(len(evidence[0].image_ids), 'image')} of {data or annotations.name}, "
+        f"{counted(len(categories), 'category')}",
         [
             sections.summary(found, names),
             sections.categories(found),

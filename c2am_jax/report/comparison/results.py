@@ -13,6 +13,7 @@ from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import LVISAP, evaluate_file
 from c2am_jax.evaluation.result_classes import classes_of_results
 from c2am_jax.evaluation.truths import Truths, read_truths
+from c2am_jax.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _difference(ours: Truths, theirs: Truths) -> str:
     """What is not the same in two annotation files, "" if they score the same."""
     if not np.array_equal(ours.image_ids, theirs.image_ids):
         common = len(np.intersect1d(ours.image_ids, theirs.image_ids))
-        return f"{len(ours.image_ids):,} and {len(theirs.image_ids):,} images, {common:,} in common"
+        return f"{len(ours.image_ids):,} and {counted(len(theirs.image_ids), 'image')}, {common:,} in common"
     if ours.table.names != theirs.table.names:
         return "other classes"
     same = len(ours.objects.image) == len(theirs.objects.image) and all(

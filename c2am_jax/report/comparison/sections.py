@@ -10,7 +10,7 @@ from c2am_jax.report import charts
 from c2am_jax.report.comparison.images import Trio, Trios
 from c2am_jax.report.comparison.numbers import SCORES, moved
 from c2am_jax.report.html import Markup, change, facts, group, legend, percent, scroll, table, tiles
-from c2am_jax.report.sections import NAMES, category_table
+from c2am_jax.report.sections import NAMES, category_table, unreadable
 from c2am_jax.visualization.names import readable
 
 MOVED = 15  # categories listed in each direction
@@ -142,7 +142,7 @@ def images(found: Trios | None, names: Sequence[str], thresholds: Sequence[float
         "or more of B count here: the scores with the best F1 of each.</p>",
     ]
     if found.unreadable:
-        parts.append(f"<p>{found.unreadable:,} pictures are left out, because their images could not be read.</p>")
+        parts.append(unreadable(found.unreadable))
     for letter, trios in (("A", found.better), ("B", found.worse)):
         parts.append(f"<h3>{letter} makes fewer mistakes</h3>")
         parts.append(f'<ul class="trios">{"".join(map(_figure, trios))}</ul>' if trios else "<p>None.</p>")
