@@ -202,10 +202,13 @@ class FrozenBatchNorm(nnx.Module):
     def after(self, conv: Conv, x: jax.Array) -> jax.Array:
         """The norm of ``conv(x)``.
 
-        The kernel takes the factor. So the scale's gradient is a sum over the kernel's numbers, not over all positions,
-        and the convolution's own result is not kept for it.
+        In float32 in the reference's order, since the scale's gradient is a sum in which much cancels. In bfloat16 the
+        kernel takes the factor: one rounding less, the scale's gradient is a sum over the kernel's numbers instead of
+        all positions, and the convolution's own result is not kept for it.
         """
         factor, shift = self.affine
+        if x.dtype == jnp.float32:
+            return conv(x) * factor + shift
         return plus_bias(conv(x, factor), shift.astype(x.dtype))
 
 
