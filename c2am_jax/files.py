@@ -95,7 +95,7 @@ def cache_folder(name: str) -> Path:
 def locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Held by one process of this machine at a time, as far as the file system can say so; a killed one lets go.
 
-    The file goes when it is let go. Whoever waited for it then holds a file without a name, and takes the lock anew.
+    The file goes when it is let go. Whoever waited for it then holds a file without a name, and locks again.
 
     Args:
       path: of the lock, in a folder that is there.

@@ -26,7 +26,7 @@ def test_an_error_leaves_the_old_file_alone(tmp_path):
 
 
 def test_a_lock_has_one_holder_though_each_removes_it(tmp_path):
-    """Each thread opens the file anew, as processes do; without a look at its name, two would hold it at once."""
+    """Each thread opens the file itself, as processes do; without a look at its name, two would hold it at once."""
     inside, most = [], []
     path = tmp_path / ".lock"
 

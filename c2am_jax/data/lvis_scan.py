@@ -22,7 +22,7 @@ from tqdm import tqdm
 from c2am_jax.data.entries import LARGEST_ID, annotation_fault, has_mask, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import read_lists
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
-from c2am_jax.data.skipped import LISTED, Skipped
+from c2am_jax.data.skipped import LISTED, NEEDS_MASKS, Skipped
 from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
 from c2am_jax.frequency import GROUPS, group_of
 from c2am_jax.wording import counted
@@ -108,10 +108,7 @@ class Scan:
         """Raises AnnotationError, with the reason, if there is nothing to train on: no object, or none with a mask."""
         told = f"{self.name}: no object to train on"
         if not len(self.label):
-            why = "the list 'annotations' is empty"
-            if self.skipped.counts:
-                left_out = "; ".join(f"{count} x {reason}" for reason, count in self.skipped.counts.items())
-                why = f"left out: {left_out}, for example {next(iter(self.skipped.entries.values()))[0]}"
+            why = self.skipped.told() or "the list 'annotations' is empty"
             raise AnnotationError(f"{told}: {why}")
         with open_json(self.path) as file:
             for offset, length in zip(self.offset, self.length, strict=True):
@@ -121,10 +118,7 @@ class Scan:
                         return
                 except ValueError:
                     raise AnnotationError(f"{self.name}: the file was changed while it was read") from None
-        raise AnnotationError(
-            f"{told}: none of its annotations ({len(self.label):,}) has a mask, and the detector trains on masks: give "
-            "each a polygon or run lengths as segmentation"
-        )
+        raise AnnotationError(f"{told}: none of its annotations ({len(self.label):,}) has a mask; {NEEDS_MASKS}")
 
 
 # What an annotation is as a crowd.

@@ -16,7 +16,7 @@ from c2am_jax.data import lvis, shards
 from c2am_jax.data.cached import local_copy
 from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.data.shards import NO_MASKS
-from c2am_jax.data.skipped import Skipped
+from c2am_jax.data.skipped import NEEDS_MASKS, Skipped
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
 from c2am_jax.storage import storage_errors
@@ -45,13 +45,10 @@ def is_prepared(name: str, data_dir: str | os.PathLike) -> bool:
 
 def nothing_trains(annotations: str, skipped: Skipped) -> str:
     """Why no image of a json can train, for a message: what was left out of it."""
-    reasons = [
-        f"{count} x {reason}, for example {skipped.entries[reason][0]}" for reason, count in skipped.counts.items()
-    ]
-    left_out = f"; left out: {'; '.join(reasons)}" if reasons else ""
-    if NO_MASKS in skipped.counts:
-        left_out += "; the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
-    return f"{annotations}: no image is 32 pixels wide and high and has an annotation to train on{left_out}"
+    left_out = [skipped.told()] if skipped.counts else []
+    left_out += [NEEDS_MASKS] if NO_MASKS in skipped.counts else []
+    why = "; ".join(["", *left_out])
+    return f"{annotations}: no image is 32 pixels wide and high and has an annotation to train on{why}"
 
 
 @dataclasses.dataclass(frozen=True)

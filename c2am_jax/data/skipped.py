@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+NEEDS_MASKS = "the detector trains on masks: give each annotation a polygon or run lengths as segmentation"
 LISTED = 1000  # names kept of each reason: a file that is wrong throughout must not fill the memory
 
 
@@ -31,6 +32,11 @@ class Skipped:
     def as_dict(self) -> dict[str, Any]:
         """{"counts": ..., "entries": ...}, for json."""
         return {"counts": self.counts, "entries": self.entries}
+
+    def told(self) -> str:
+        """All reasons in one line of a message; empty if nothing was left out."""
+        parts = [f"{count} x {reason}, for example {self.entries[reason][0]}" for reason, count in self.counts.items()]
+        return f"left out: {'; '.join(parts)}" if parts else ""
 
     def lines(self) -> list[str]:
         """Each reason with its count and an example."""

@@ -15,6 +15,7 @@ class ResidualBlock(nnx.Module):
     """Convolutions, a norm behind each, and the shortcut around them."""
 
     expansion = 1
+    depth = 0  # convolutions `conv1`, `conv2`, ..., whose norms are `bn1`, `bn2`, ...
 
     def __init__(self, features_in: int, features_out: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
         """`variable` is the kind of the block's parameters."""
@@ -24,22 +25,19 @@ class ResidualBlock(nnx.Module):
             conv = Conv(features_in, features_out, 1, stride=stride, bias=False, variable=variable, rngs=rngs)
             self.downsample = nnx.List([conv, norm(features_out, zero=False, variable=variable)])
 
-    @property
-    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
-        """Each with its norm, in order."""
-        raise NotImplementedError
-
     def __call__(self, x: jax.Array, **mode) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, C']."""
         shortcut = x if self.downsample is None else normed(*self.downsample, x, **mode)
-        *inner, last = self.convolutions
-        for conv, norm in inner:
-            x = jax.nn.relu(normed(conv, norm, x, **mode))
-        return jax.nn.relu(normed(*last, x, **mode) + shortcut)
+        for number in range(1, self.depth + 1):
+            x = normed(getattr(self, f"conv{number}"), getattr(self, f"bn{number}"), x, **mode)
+            x = jax.nn.relu(x if number < self.depth else x + shortcut)
+        return x
 
 
 class BasicBlock(ResidualBlock):
     """The residual block of the shallow depths: two 3x3 convolutions."""
+
+    depth = 2
 
     def __init__(self, features_in: int, width: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
         """`variable` is the kind of the block's parameters."""
@@ -50,16 +48,12 @@ class BasicBlock(ResidualBlock):
         self.bn2 = norm(width, zero=True, variable=variable)
         super().__init__(features_in, width, stride, norm, variable, rngs=rngs)
 
-    @property
-    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
-        """Each with its norm, in order."""
-        return [(self.conv1, self.bn1), (self.conv2, self.bn2)]
-
 
 class Bottleneck(ResidualBlock):
     """1x1, 3x3 (which has the stride), 1x1 with four times the channels."""
 
     expansion = 4
+    depth = 3
 
     def __init__(self, features_in: int, width: int, stride: int, norm, variable, *, rngs: nnx.Rngs):
         """`variable` is the kind of the block's parameters."""
@@ -71,11 +65,6 @@ class Bottleneck(ResidualBlock):
         self.conv3 = Conv(width, 4 * width, 1, **options)
         self.bn3 = norm(4 * width, zero=True, variable=variable)
         super().__init__(features_in, 4 * width, stride, norm, variable, rngs=rngs)
-
-    @property
-    def convolutions(self) -> list[tuple[Conv, nnx.Module]]:
-        """Each with its norm, in order."""
-        return [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
 
 
 def _run(block, x, **mode):
