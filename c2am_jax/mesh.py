@@ -40,7 +40,7 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 @functools.cache
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """`COMPILER_OPTIONS` of the mesh's platform; none, with a warning, where its compiler does not know them."""
+    """`COMPILER_OPTIONS` of the mesh's platform; none, with a warning, if its compiler does not know one of them."""
     device = mesh.devices.flat[0]
     options = COMPILER_OPTIONS.get(device.platform, {})
     if options:
@@ -49,7 +49,13 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
             jax.jit(lambda x: x + 1, compiler_options=options).lower(number).compile()
         except jax.errors.JaxRuntimeError as error:
             text = str(error).splitlines()[0][:200]
-            logging.warning("%s: its compiler runs without our options, more slowly: %s", device.device_kind, text)
+            logging.warning(
+                "%s: the compiler does not know options that make steps faster (%s): install the version that "
+                "requirements-%s.txt names",
+                device.device_kind,
+                text,
+                device.platform,
+            )
             return {}
     return options
 
