@@ -171,7 +171,7 @@ def changed(content, what):
 
 
 NOTHING = {
-    "no masks": "no object to train on: none of its annotations (4) has a mask; the detector trains on masks: give each",
+    "no masks": "no object to train on: none of its annotations (4) has a mask; the detector trains on masks: give",
     "no boxes": "no object to train on: left out: 4 x annotation unusable, for example annotation 1 at byte ",
     "broken masks": "has an annotation to train on; left out: 4 x mask unusable, for example annotation 1 of image 1: ",
     "crowds": "no object to train on: left out: 4 x crowd region, evaluation ignores it, for example annotation 1 of",
