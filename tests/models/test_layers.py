@@ -122,7 +122,8 @@ def test_a_frozen_norm_in_bfloat16_is_nearer_to_float32_than_its_definition(size
         np.testing.assert_allclose(same, own, rtol=1e-4, atol=1e-3, err_msg=name)
     error, by_definition = ([np.linalg.norm(a - b) for a, b in zip(run, exact, strict=True)] for run in (found, usual))
     assert error[0] < by_definition[0] and error[4] < by_definition[4]
-    assert error[3] < 0.1 * by_definition[3]
+    # The bias's gradient is the float32 sum over the positions, rounded once; by the definition it is on some versions.
+    np.testing.assert_allclose(found[3], exact[3], rtol=2**-8, atol=1e-4)
     # A CPU adds up products of bfloat16 matrices, of which 1x1 kernels' gradients are made, less exactly in both.
     assert size == 1 or error[1] < by_definition[1]
     # The scale's gradient is made of the other two.
