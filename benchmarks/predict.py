@@ -38,16 +38,15 @@ def spread_logits() -> None:
 def main() -> None:
     """The command."""
     options = parse(__doc__, "configs/maskrcnn_r50_ce.py")
-    if options.dtype != "float32":
-        raise SystemExit("predictions are float32")
     chosen = {"model.num_classes": options.classes, "model.rpn.post_nms_test": options.rois}
+    chosen |= {"eval.compute_dtype": "bfloat16" if options.dtype == "bf16" else "float32"}
     experiment = load_experiment(options.config).changed({key: value for key, value in chosen.items() if value})
     mesh = data_mesh()
     spread_logits()
     detector = jax.device_put(build_detector(experiment)[0], replicated(mesh))
     batch = random_batch(options.batch, options.size, max(options.size), experiment.model.num_classes)
     batch = jax.device_put(batch, batch_sharding(mesh))
-    predict = make_predict(mesh, **experiment.data.pixels)
+    predict = make_predict(mesh, experiment)
     hw = np.asarray(options.size)
 
     def step(compiled):

@@ -94,7 +94,7 @@ class PictureDetector:
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._threshold = threshold
         self._mesh, self._detector = mesh, jax.device_put(detector, replicated(mesh))
-        self._predict = make_predict(mesh, **experiment.data.pixels)
+        self._predict = make_predict(mesh, experiment)
 
     def bucket(self, hw: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
         """Padded shape for a picture of this height and width, and its own size in there.

@@ -94,7 +94,7 @@ def evaluate(
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())
     batch_size = -(-share // mesh.size) * mesh.size
-    predict = make_predict(mesh, **data.pixels)
+    predict = make_predict(mesh, experiment)
     shared = folder or as_path(workdir) / "eval" / str(step)
     if jax.process_count() > 1:
         detector = jax.tree.map(np.asarray, detector)  # from all devices of the run to those of this process

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from c2am_jax.data.pipeline import NO_IMAGE, eval_batches
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.evaluation.encoding import encode_image
+from c2am_jax.experiment import Experiment
 from c2am_jax.mesh import ImageProgram, LocalImages, on_devices, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.processes import WorkerPool
@@ -28,14 +29,15 @@ KINDS = ("bbox", "segm")
 SMALL = 500  # images, up to which starting workers takes longer than their work
 
 
-def make_predict(mesh: Mesh, *, mean: Sequence[float], std: Sequence[float]) -> ImageProgram:
+def make_predict(mesh: Mesh, experiment: Experiment) -> ImageProgram:
     """``(detector, batch, bucket) -> Detections`` in input pixels, images spread over the mesh."""
 
     def predict(detector: Detector, images: LocalImages) -> Detections:
         inputs = images.inputs
         return detector.module().predict(inputs.image, inputs.image_hw)
 
-    return ImageProgram(predict, mesh, mean=mean, std=std, per_image=True)
+    dtype = experiment.eval.compute_dtype
+    return ImageProgram(predict, mesh, **experiment.data.pixels, compute_dtype=dtype, per_image=True)
 
 
 def write_predictions(

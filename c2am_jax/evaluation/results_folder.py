@@ -14,6 +14,7 @@ TRAINING_ONLY = frozenset(  # of `config.data`
     "copy_paste color_jitter workers".split()
 )
 PARTS = {"eval.split": "val", "eval.subset": "all"}  # what is scored, if not all of "val"
+_USUAL = PARTS | {"eval.compute_dtype": "float32"}  # told where they are not so
 _TEST = ("data.test_annotations", "data.test_images")
 INFERENCE = ("model.test.", "model.rpn.pre_nms_test", "model.rpn.post_nms_test", "calibration.")
 
@@ -22,11 +23,11 @@ def scored_settings(experiment: Experiment) -> dict[str, Any]:
     """What decides the scores of a checkpoint, by dotted key: validation data, sizes, thresholds, calibration."""
     settings = flat(experiment.as_json())
     settings["data.val_images"] = settings["data.val_images"] or settings["data.images"]
-    part = {key: settings[key] for key in PARTS if settings[key] != PARTS[key]}
-    if "eval.split" not in part:  # an evaluation of "val" is the same whatever "test" is
+    other = {key: settings[key] for key in _USUAL if settings[key] != _USUAL[key]}
+    if "eval.split" not in other:  # an evaluation of "val" is the same whatever "test" is
         for key in _TEST:
             del settings[key]
-    return {**_scored(settings), **part}
+    return {**_scored(settings), **other}
 
 
 def _scored(settings: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _scored(settings: dict[str, Any]) -> dict[str, Any]:
 
 def differences(run: Experiment, given: Experiment) -> dict[str, tuple[Any, Any]]:
     """Scored settings in which `given` is not as the `run`, by key: (the run's, the given)."""
-    there, here = flat(run.as_json()) | scored_settings(run), scored_settings(given)
+    there, here = flat(run.as_json()) | scored_settings(run), _USUAL | scored_settings(given)
     before = {key: there[key] for key in here}
     return {key: (before[key], here[key]) for key in here if before[key] != here[key]}
 

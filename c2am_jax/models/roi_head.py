@@ -20,6 +20,7 @@ from c2am_jax.ops.images import per_image
 from c2am_jax.ops.masks import mask_targets
 from c2am_jax.ops.matching import POSITIVE, MatchRule, match
 from c2am_jax.ops.nms import multiclass_nms
+from c2am_jax.ops.platforms import by_platform
 from c2am_jax.ops.roi_align import Grids, assign_levels, pool
 from c2am_jax.ops.sampling import sample
 from c2am_jax.ops.varying import vary_like
@@ -286,13 +287,24 @@ class RoIHead(nnx.Module):
         boxes, scores, labels, _, valid = per_image(
             one, scores.reshape(*rois.shape[:2], -1), deltas, rois, proposals.valid, image_hw
         )
-        masks = self._detected_masks(features, boxes, labels, valid)
+        masks = by_platform(
+            features, boxes, labels, valid, tpu=self._mask_probabilities, default=self._mask_probabilities_in_chunks
+        )
         return Detections(boxes, scores, labels, masks, valid)
 
-    def _detected_masks(self, features, boxes, labels, valid):
-        """Probabilities [B, D, 28, 28], the mean over the stages, chunk by chunk.
+    def _mask_probabilities(self, features, boxes, labels, valid):
+        """[B, D, 4], [B, D] and [B, D] -> [B, D, 28, 28], the mean over the stages."""
+        pooled = self.pool(features, [(boxes, (self.settings.mask_head.pool_size,))])[0][0]
+        pooled, own = pooled.reshape(-1, *pooled.shape[2:]), labels.reshape(-1)
+        with jax.named_scope("mask_head"):
+            masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]
+        masks = sum(masks) / len(masks)
+        return jnp.where(valid[..., None, None], masks.reshape(*labels.shape, *masks.shape[1:]), 0)
 
-        RoI features of all detections never exist at once, and chunks behind the last detection cost nothing.
+    def _mask_probabilities_in_chunks(self, features, boxes, labels, valid):
+        """The same: RoI features of all detections never exist at once, and chunks behind the last one cost nothing.
+
+        A TPU would bring the levels into one array for each chunk.
         """
         batch, detections = labels.shape
         chunk = min(MASK_CHUNK, detections)
@@ -306,20 +318,11 @@ class RoIHead(nnx.Module):
 
         size = 2 * self.settings.mask_head.pool_size
 
-        def probabilities(part):
-            chunk_boxes, chunk_labels, chunk_valid = part
-            pooled = self.pool(features, [(chunk_boxes, (self.settings.mask_head.pool_size,))])[0][0]
-            pooled, own = pooled.reshape(-1, *pooled.shape[2:]), chunk_labels.reshape(-1)
-            with jax.named_scope("mask_head"):
-                masks = [jax.nn.sigmoid(mask_head(pooled, own)) for _, mask_head in self.stages]
-            masks = (sum(masks) / len(masks)).reshape(batch, chunk, size, size)
-            return jnp.where(chunk_valid[..., None, None], masks, 0)
-
         def one_chunk(part):
             def nothing(part):
                 return vary_like(jnp.zeros((batch, chunk, size, size)), part[0])
 
-            return jax.lax.cond(part[2].any(), probabilities, nothing, part)
+            return jax.lax.cond(part[2].any(), lambda part: self._mask_probabilities(features, *part), nothing, part)
 
         masks = jax.lax.map(one_chunk, (split(boxes), split(labels), split(valid)))
         return jnp.moveaxis(masks, 0, 1).reshape(batch, padded, *masks.shape[3:])[:, :detections]

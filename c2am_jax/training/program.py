@@ -64,7 +64,7 @@ def lower_predict(experiment: Experiment, mesh: Mesh, bucket: tuple[int, int]) -
     As there, the batch is rounded up to a multiple of the devices.
     """
     detector, _ = build_detector(experiment)
-    predict = make_predict(mesh, **experiment.data.pixels)
+    predict = make_predict(mesh, experiment)
     batch = abstract_batch(experiment, mesh, images_per_device(experiment, mesh, "predict") * mesh.size)
     return predict.lower(_everywhere(detector, mesh), batch, bucket), _count(detector.params)
 

@@ -37,6 +37,14 @@ def test_the_runs_own_test_set_is_no_other_setting(run):
     assert differences(with_test, with_test.changed({"eval.split": "test"})) == {"eval.split": ("val", "test")}
 
 
+def test_what_was_scored_in_part_or_in_bfloat16_is_told_both_ways(run):
+    for key, usual, other in (("eval.subset", "all", "minival"), ("eval.compute_dtype", "float32", "bfloat16")):
+        changed = run.changed({key: other})
+        assert differences(run, changed) == {key: (usual, other)}
+        assert differences(changed, run) == {key: (other, usual)}
+        assert scored_settings(changed) == scored_settings(run) | {key: other}
+
+
 def test_each_setting_has_a_folder_of_its_own(run, tmp_path):
     def name(**changes):
         given = run.changed({key.replace("__", "."): value for key, value in changes.items()})
@@ -51,8 +59,9 @@ def test_each_setting_has_a_folder_of_its_own(run, tmp_path):
         name(model__rpn__pre_nms_test=60),
         name(calibration__name="norcal", calibration__gamma=0.9),
         name(data__val_annotations="other.json"),
+        name(eval__compute_dtype="bfloat16"),
     ]
-    assert len({*others}) == 5 and all(other.startswith("5-") for other in others)
+    assert len({*others}) == 6 and all(other.startswith("5-") for other in others)
     assert name(model__test__nms_iou=0.6) == others[0] and others[3].startswith("5-norcal-")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from c2am_jax.models import roi_head
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.layers import interleaved
 
@@ -108,6 +109,24 @@ def test_the_mask_head_computes_the_channel_of_the_label(tiny, settings):
     everything = jnp.einsum("nhwc,kc->nkhw", interleaved(head.hidden(pooled)), head.conv_logits.kernel[...])
     everything += jnp.arange(5.0)[:, None, None]
     np.testing.assert_allclose(head(pooled, labels), everything[jnp.arange(3), labels], atol=1e-5)
+
+
+def test_masks_in_chunks_are_those_of_all_detections_at_once(tiny, make_inputs, monkeypatch):
+    monkeypatch.setattr(roi_head, "MASK_CHUNK", 5)  # 12 detections: two chunks and a rest, which is empty here
+    inputs, valid = make_inputs(2), jnp.arange(12) < jnp.array([[10], [3]])
+    boxes = jnp.tile(inputs.boxes, (1, 3, 1)) + jnp.arange(12.0)[:, None] / 4
+
+    @jax.jit
+    def both(detector, image):
+        model = detector.module()
+        found = model.features(image), boxes, jnp.tile(inputs.labels, (1, 3)), valid
+        head = model.roi_head
+        return head._mask_probabilities(*found), head._mask_probabilities_in_chunks(*found)
+
+    whole, chunks = both(tiny.detector, inputs.image)
+    np.testing.assert_allclose(chunks, whole, atol=1e-6)
+    np.testing.assert_array_equal((whole > 0).all((2, 3)), valid)
+    assert np.ptp(np.asarray(whole)[np.asarray(valid)], axis=0).max() > 1e-3
 
 
 def test_two_devices_with_an_image_each_equal_one_with_both(tiny, usual, make_inputs):

@@ -1,6 +1,7 @@
 """What the compiled training step communicates, what a dry run tells, and the paper's detectors for TPUs."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from c2am_jax.config import load_experiment
 from c2am_jax.errors import UserError
 from c2am_jax.mesh import data_mesh
 from c2am_jax.models.roi_head import MASK_CHUNK
-from c2am_jax.training.program import describe, lower_step
+from c2am_jax.training.program import describe, lower_predict, lower_step
 
 HEAD = {"channels": 16, "width": 8, "convs": 1}  # of `config`: what comes in, what the convolutions have, how many
 
@@ -71,6 +72,26 @@ def test_prediction_agrees_with_the_mask_head_counted_by_hand_its_loop_multiplie
     assert found["program"] == "predict" and found["images_per_device"] == 1 and found["collectives"] == {}
     by_part = found["gflops_per_image_by_part"]
     assert by_part["mask_head"] in mask_head(3 * MASK_CHUNK, **HEAD)
+
+
+@pytest.mark.parametrize("program", [lower_step, lower_predict], ids=["train", "predict"])
+def test_in_bfloat16_every_layer_computes_so_but_the_classes_do_not(config, program):
+    def text(dtype):
+        changes = {
+            "train.batch_size": 1,
+            "eval.batch_size": 1,
+            "train.compute_dtype": dtype,
+            "eval.compute_dtype": dtype,
+        }
+        return program(config.changed(changes), data_mesh(jax.devices()[:1]), (64, 64))[0].as_text()
+
+    half = text("bfloat16")
+    kinds = [re.search(r"\((.*)\) -> ", line)[1] for line in half.splitlines() if "stablehlo.convolution" in line]
+    assert kinds and all(kind.count("xbf16>") == 2 for kind in kinds)
+    width, pooled = config.model.box_head.fc_channels, 7 * 7 * HEAD["channels"]
+    assert re.search(rf"tensor<\d+x{pooled}xbf16>, tensor<{pooled}x{width}xbf16>", half)
+    assert re.search(rf"tensor<\d+x{width}xf32>, tensor<{width}x{config.model.num_classes + 1}xf32>", half)
+    assert "bf16" not in text("float32")
 
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(config):
