@@ -42,7 +42,7 @@ RENAMED = {
 RANDOM = "random"  # `train.init`: no weights of others
 IMAGENET = "imagenet"  # `train.init`: ImageNet's of the backbone's depth
 
-ComputeDtype = Annotated[str, one_of("float32", "bfloat16")]
+COMPUTE_DTYPES = ("float32", "bfloat16")
 _SEED = Allowed("a whole number from 0 to below 2**63", lambda seed: 0 <= seed < 2**63)
 _EVAL_EVERY = Allowed("a number of steps, 0 (never) or -1 (once at the end)", lambda steps: steps >= -1)
 _SHARES = Allowed(
@@ -106,7 +106,7 @@ class TrainSettings(Settings):
     reset: tuple[Text, ...] = ()
     trainable: tuple[Text, ...] = ()
     accumulate: Count = 1
-    compute_dtype: ComputeDtype = "float32"
+    compute_dtype: Annotated[str, one_of(*COMPUTE_DTYPES)] = "float32"
 
     def relations(self) -> None:
         """The batch has equal parts; `init` says what it means."""
@@ -151,14 +151,14 @@ class EvalSettings(Settings):
       split: what eval.py evaluates on: "val", or "test" (`data.test_annotations`); training uses "val".
       subset: "all", or "minival": the images of LVIS's validation set that are in COCO's val2017.
       caps: AP also when only so many of the best detections of each image count, see `evaluation.caps`.
-      compute_dtype: of features in prediction, "float32" or "bfloat16", whatever `train.compute_dtype` is.
+      compute_dtype: of features in prediction, "float32", "bfloat16", or "train": that of `train.compute_dtype`.
     """
 
     batch_size: Count = 8
     split: Annotated[str, one_of("val", "test")] = "val"
     subset: Annotated[str, one_of(*SUBSETS)] = "all"
     caps: Annotated[tuple[int, ...], _CAPS] = ()
-    compute_dtype: ComputeDtype = "float32"
+    compute_dtype: Annotated[str, one_of("train", *COMPUTE_DTYPES)] = "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +172,11 @@ class Experiment(Settings):
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+
+    @property
+    def prediction_dtype(self) -> str:
+        """Of features in prediction, "float32" or "bfloat16"."""
+        return self.train.compute_dtype if self.eval.compute_dtype == "train" else self.eval.compute_dtype
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Experiment":

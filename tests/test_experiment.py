@@ -43,7 +43,7 @@ WRONG = [
     ("train.accumulate", "3", "a divisor of batch_size=16"),
     ("train.compute_dtype", "'float16'", "one of float32, bfloat16"),
     ("eval.batch_size", "0", "a whole number of at least 1"),
-    ("eval.compute_dtype", "'half'", "one of float32, bfloat16"),
+    ("eval.compute_dtype", "'half'", "one of train, float32, bfloat16"),
     ("calibration.name", "'platt'", "one of none, tau_norm, norcal, logn, fracal"),
     ("calibration.tau", "1.5", "a number from 0 to 1"),
     ("calibration.gamma", "-1.0", "a number of at least 0"),

@@ -36,7 +36,7 @@ def make_predict(mesh: Mesh, experiment: Experiment) -> ImageProgram:
         inputs = images.inputs
         return detector.module().predict(inputs.image, inputs.image_hw)
 
-    dtype = experiment.eval.compute_dtype
+    dtype = experiment.prediction_dtype
     return ImageProgram(predict, mesh, **experiment.data.pixels, compute_dtype=dtype, per_image=True)
 
 

@@ -23,6 +23,7 @@ def scored_settings(experiment: Experiment) -> dict[str, Any]:
     """What decides the scores of a checkpoint, by dotted key: validation data, sizes, thresholds, calibration."""
     settings = flat(experiment.as_json())
     settings["data.val_images"] = settings["data.val_images"] or settings["data.images"]
+    settings["eval.compute_dtype"] = experiment.prediction_dtype
     other = {key: settings[key] for key in _USUAL if settings[key] != _USUAL[key]}
     if "eval.split" not in other:  # an evaluation of "val" is the same whatever "test" is
         for key in _TEST:
@@ -40,7 +41,7 @@ def _scored(settings: dict[str, Any]) -> dict[str, Any]:
 
 def differences(run: Experiment, given: Experiment) -> dict[str, tuple[Any, Any]]:
     """Scored settings in which `given` is not as the `run`, by key: (the run's, the given)."""
-    there, here = flat(run.as_json()) | scored_settings(run), _USUAL | scored_settings(given)
+    there, here = flat(run.as_json()) | _USUAL | scored_settings(run), _USUAL | scored_settings(given)
     before = {key: there[key] for key in here}
     return {key: (before[key], here[key]) for key in here if before[key] != here[key]}
 

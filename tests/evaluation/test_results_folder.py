@@ -43,6 +43,9 @@ def test_what_was_scored_in_part_or_in_bfloat16_is_told_both_ways(run):
         assert differences(run, changed) == {key: (usual, other)}
         assert differences(changed, run) == {key: (other, usual)}
         assert scored_settings(changed) == scored_settings(run) | {key: other}
+    trained = run.changed({"train.compute_dtype": "bfloat16"})
+    assert differences(run, trained) == {"eval.compute_dtype": ("float32", "bfloat16")}
+    assert not differences(run, trained.changed({"eval.compute_dtype": "float32"}))
 
 
 def test_each_setting_has_a_folder_of_its_own(run, tmp_path):

@@ -77,12 +77,7 @@ def test_prediction_agrees_with_the_mask_head_counted_by_hand_its_loop_multiplie
 @pytest.mark.parametrize("program", [lower_step, lower_predict], ids=["train", "predict"])
 def test_in_bfloat16_every_layer_computes_so_but_the_classes_do_not(config, program):
     def text(dtype):
-        changes = {
-            "train.batch_size": 1,
-            "eval.batch_size": 1,
-            "train.compute_dtype": dtype,
-            "eval.compute_dtype": dtype,
-        }
+        changes = {"train.batch_size": 1, "eval.batch_size": 1, "train.compute_dtype": dtype}
         return program(config.changed(changes), data_mesh(jax.devices()[:1]), (64, 64))[0].as_text()
 
     half = text("bfloat16")
