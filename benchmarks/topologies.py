@@ -1,6 +1,6 @@
 """Compile all of the paper's detectors for chips that are not there, row by row, and make the table of docs/scaling.md.
 
-    python -m benchmarks.topologies --out rows.jsonl [--topology v5e:2x2] [--rows 4] [--plan]
+    python -m benchmarks.topologies --out rows.jsonl [--topology v5e:2x2] [--only prediction] [--rows 4] [--plan]
     python -m benchmarks.topologies --out rows.jsonl --table docs/scaling.md
 
 A row is one call of train.py --dry_run --topology, which --plan prints. Rows that are in the file are not compiled
@@ -56,17 +56,19 @@ def plan(topology: str, chips: int) -> Iterator[tuple[str, list[str]]]:
                             f"--config.model.backbone.remat={remat}",
                         ],
                     )
-    for config in CONFIGS:
-        yield (
-            f"{config}, prediction, 1",
-            [
-                "--dry_run",
-                "--program=predict",
-                f"--topology={topology}",
-                f"--config={config}",
-                f"--config.eval.batch_size={chips}",
-            ],
-        )
+    for dtype in DTYPES:
+        for config in CONFIGS:
+            yield (
+                f"{config}, prediction, {dtype}, 1",
+                [
+                    "--dry_run",
+                    "--program=predict",
+                    f"--topology={topology}",
+                    f"--config={config}",
+                    f"--config.eval.batch_size={chips}",
+                    f"--config.eval.compute_dtype={dtype}",
+                ],
+            )
 
 
 def compiled(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -135,6 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="rows, one JSON object a line; added to")
     parser.add_argument("--topology", default="v5e:2x2")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="rows with these words in their name: prediction, remat"
+    )
     parser.add_argument("--rows", type=int, help="compile at most that many now")
     parser.add_argument("--again", action="store_true", help="rows that failed too")
     parser.add_argument("--plan", action="store_true", help="print the commands of the rows that are missing, and stop")
@@ -147,7 +152,7 @@ def main() -> None:
     missing = [
         (name, arguments)
         for name, arguments in plan(options.topology, chips)
-        if name not in rows or (options.again and "error" in rows[name])
+        if options.only in name and (name not in rows or (options.again and "error" in rows[name]))
     ]
     for name, arguments in missing[: options.rows]:
         if options.plan:

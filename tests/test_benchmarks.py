@@ -109,9 +109,14 @@ def test_rows_of_topologies_go_on_where_they_stopped_and_become_a_table(monkeypa
     monkeypatch.setattr(sys, "argv", ["topologies", f"--out={file}", "--plan"])
     topologies.main()
     planned = capsys.readouterr().out.splitlines()
-    assert len(planned) == 4 * 2 * 2 * 3 + 4 - 4
+    assert len(planned) == 4 * 2 * 2 * 3 + 4 * 2 - 4
     assert planned[0].startswith("python train.py --dry_run --topology=v5e:2x2 --config=maskrcnn_r50_c2am ")
     assert "--config.train.batch_size=4 " in planned[0] and "--program=predict" in planned[-1]
+
+    monkeypatch.setattr(sys, "argv", ["topologies", f"--out={file}", "--plan", "--only=prediction, bfloat16"])
+    topologies.main()
+    planned = capsys.readouterr().out.splitlines()
+    assert len(planned) == 4 and all(line.endswith("--config.eval.compute_dtype=bfloat16") for line in planned)
 
     document.write_text(f"before\n\n{topologies.BEGIN}\nold\n{topologies.END}\nafter\n")
     monkeypatch.setattr(sys, "argv", ["topologies", f"--out={file}", f"--table={document}"])
