@@ -58,24 +58,11 @@ def buffers(module: Module) -> list[Buffer]:
         if instruction.opcode in ALIASES or "output_to_operand_aliasing" in instruction.attributes:
             owners[instruction.name] = read
             continue
-        kept = [shape for shape in _made(instruction) if shape.space == 0]
+        kept = [shape for shape in instruction.made if shape.space == 0]
         size = sum(shape.padded_size for shape in kept)
         if size >= LEAST:
             born[instruction.name] = place, instruction, size, sum(shape.size for shape in kept)
     return [Buffer(i, size, values, place, last.get(name, place)) for name, (place, i, size, values) in born.items()]
-
-
-def _made(instruction: Instruction):
-    """The arrays that an instruction makes; a copy that is only started also names what it copies."""
-    if instruction.opcode == "copy-start":
-        return instruction.shapes[:1]
-    if (
-        instruction.opcode.endswith("-start")
-        and len(instruction.shapes) > 1
-        and instruction.opcode != "all-reduce-start"
-    ):
-        return instruction.shapes[len(instruction.operands) : 2 * len(instruction.operands)]
-    return instruction.shapes
 
 
 def largest(found: list[Buffer]) -> list[Buffer]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from c2am_jax.ahead.hlo_text import Instruction, Module, Shape
+from c2am_jax.ahead.hlo_text import Instruction, Module
 
 KINDS = (
     "all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute collective-broadcast"
@@ -24,7 +24,8 @@ def collectives(module: Module) -> list[Collective]:
     loops = (i for c in module.computations.values() for i in c.instructions.values() if i.opcode == "while")
     looped = module.reached([name for loop in loops for name in loop.called("body", "condition")])
     return [
-        Collective(kind, sum(shape.size for shape in _result(kind, instruction)), name in looped)
+        # A recv has its state and a token behind the array.
+        Collective(kind, instruction.shapes[0].size if kind == BETWEEN_SLICES else instruction.size, name in looped)
         for name, computation in module.computations.items()
         for instruction in computation.instructions.values()
         if (kind := _kind(instruction))
@@ -36,16 +37,6 @@ def _kind(instruction: Instruction) -> str | None:
         return BETWEEN_SLICES
     kind = instruction.opcode.removesuffix("-start")
     return kind if kind in KINDS else None
-
-
-def _result(kind: str, instruction: Instruction) -> tuple[Shape, ...]:
-    """The result's arrays: of those kinds that only start, all but all-reduce name their operands before it."""
-    opcode, shapes = instruction.opcode, instruction.shapes
-    if kind == BETWEEN_SLICES:
-        return shapes[:1]  # then come its state and a token
-    if opcode == kind or kind == "all-reduce" or len(shapes) < 2:
-        return shapes
-    return shapes[1:2] if kind == "collective-permute" else shapes[len(shapes) // 2 :]
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, int]]:

@@ -115,9 +115,17 @@ class Instruction:
         return int(found[1]) if found else None
 
     @property
+    def made(self) -> tuple[Shape, ...]:
+        """The arrays of the result; what is only started names its operands too: first, or for a copy second."""
+        count = len(self.operands)
+        if not self.opcode.endswith("-start") or len(self.shapes) <= count:
+            return self.shapes
+        return self.shapes[:count] if self.opcode == "copy-start" else self.shapes[count : 2 * count]
+
+    @property
     def size(self) -> int:
-        """Bytes of the result's values."""
-        return sum(shape.size for shape in self.shapes)
+        """Bytes of the values of `made`."""
+        return sum(shape.size for shape in self.made)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,7 @@ def uncounted(module: Module, executed: Iterable[Executed]) -> list[dict[str, An
                 groups.setdefault((opcode, e.part), []).append(e)
     found = []
     for (opcode, part), members in groups.items():
-        largest = max((shape for e in members for shape in e.instruction.shapes), key=lambda s: s.size, default="")
+        largest = max((shape for e in members for shape in e.instruction.made), key=lambda s: s.size, default="")
         found.append(
             {
                 "opcode": opcode,

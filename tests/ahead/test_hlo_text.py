@@ -122,12 +122,13 @@ ENTRY %main (p0: f32[8]) -> f32[8] {
   %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%a), dimensions={0}
   %t = f32[8]{0} all-gather-done(%s)
   %u = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%a)
-  ROOT %v = (f32[8]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%add
+  %v = (f32[8]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%add
+  ROOT %w = ((f32[6]{0}, s32[]), (f32[6]{0}, s32[])) all-reduce-start(%a, %b), to_apply=%add
 }
 """
     found = collectives(parse(outside))
     assert by_kind(found) == {
-        "all-reduce": {"count": 2, "bytes": 4 * 8 + 2 * 3 + 40, "in_loop": 0},
+        "all-reduce": {"count": 3, "bytes": 4 * 8 + 2 * 3 + 40 + 28, "in_loop": 0},
         "all-gather": {"count": 1, "bytes": 32, "in_loop": 0},
         "collective-permute": {"count": 1, "bytes": 32, "in_loop": 0},
     }
