@@ -124,10 +124,16 @@ def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
         lines.append(f"{found.name}: COCO layout, so a category without an annotation in an image is absent there")
     if found.zero_id:
         lines.append(f"{found.name}: the protocol ignores a match with annotation id 0; a prepared copy has another id")
-    of_groups = () if groups else ("frequency", "image_count", "instance_count")
-    told = ("neg_", "not_exhaustive_category_ids of", *of_groups)
+    told = ("neg_", "not_exhaustive_category_ids of", "frequency", "image_count", "instance_count")
     own = [what for what in found.additions if not what.startswith(told)]
-    return [*lines, *([f"{found.name}: completed for scoring: {', '.join(own)}"] if own else [])]
+    if own:
+        lines.append(f"{found.name}: completed for scoring: {', '.join(own)}")
+    lines += [
+        f"{found.name}: {what} counted in this file; the training set's groups: --classes WORKDIR"
+        for what in found.additions
+        if groups and what.startswith("frequency")
+    ]
+    return lines
 
 
 def _area_line(name: str, count: int) -> tuple[str, ...]:

@@ -360,7 +360,11 @@ def test_what_is_no_results_file_is_named(files, detections, iou_type, named):
     [
         ("neg_category_ids", "images", None),
         ("not_exhaustive_category_ids", "images", None),
-        ("frequency", "categories", "completed for scoring: frequency of 1 category"),
+        (
+            "frequency",
+            "categories",
+            "frequency of 1 category counted in this file; the training set's groups: --classes WORKDIR",
+        ),
         ("area", "annotations", "completed for scoring: area of 1 annotation"),
     ],
 )
