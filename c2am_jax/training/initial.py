@@ -80,14 +80,20 @@ def initial_weights(schedule: TrainSettings, detector: Detector, classes: Sequen
     else:
         fresh = {"reset_classifier": schedule.reset_classifier, "reset": schedule.reset}
         taken = load(schedule.init, detector, classes=classes, **fresh)
-    frozen = [name for name in detector.rest if name.endswith(".kernel") and name not in taken.given]
+
+    def frozen_of(kind: str) -> list[str]:
+        return [name for name in detector.rest if name.endswith(kind) and name not in taken.given]
+
+    frozen = frozen_of(".kernel")
     if frozen and schedule.init == RANDOM:
         setting = "config.train.trainable" if schedule.trainable else "config.model.backbone.frozen_stages"
         raise _frozen_random(schedule, f"{setting} ({first_of(frozen, 3)})")
+    if schedule.init != RANDOM:
+        frozen = frozen or frozen_of(".bias")  # such as that of a classifier that had none
     if frozen:
         raise UserError(
-            f"{schedule.init} has no weights for {first_of(frozen, 3)}, which this run freezes: random weights would "
-            "stay as they are. Name weights that have them with --config.train.init, or let them train "
+            f"{schedule.init} has no weights for {first_of(frozen, 3)}, which this run freezes: they would stay "
+            "random. Name weights that have them with --config.train.init, or let them train "
             "(config.train.trainable, config.model.backbone.frozen_stages)"
         )
     return taken.detector

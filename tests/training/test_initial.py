@@ -97,6 +97,18 @@ def test_a_classifier_that_starts_again_or_has_rows_at_random_cannot_be_frozen(f
         initial_weights(schedule, detector, CATEGORIES.names)
 
 
+def test_a_linear_classifier_of_a_first_stage_that_scores_by_angle_is_refused(tmp_path):
+    """It has no bias, and the second stage would freeze one of zeros."""
+    config = second_stage_config("lws")
+    cosine, _ = build_detector(config.changed({"loss": {"name": "c2am"}, "train.trainable": ()}))
+    export_torch.write_weights(tmp_path / "cosine.safetensors", cosine.arrays)
+    schedule = dataclasses.replace(config.train, init=str(tmp_path / "cosine.safetensors"))
+    with pytest.raises(
+        UserError, match=r"has no weights for roi_head\.bbox_head\.fc_cls\.bias, which this run freezes"
+    ):
+        initial_weights(schedule, build_detector(config)[0], CATEGORIES.names)
+
+
 def test_rows_of_another_runs_classes_go_by_name(first, caplog):
     caplog.set_level(logging.INFO)
     detector, _ = build_detector(tiny_config(train__seed=5))
