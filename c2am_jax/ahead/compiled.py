@@ -149,7 +149,7 @@ def watched(module: Module) -> dict[str, int]:
             shape, before = (i.shapes[0] if i is not None and i.shapes else None for i in (instruction, source))
             if (opcode == "convolution" or "$conv" in target) and before is not None and before.kind == "f32":
                 counts["float32_convolutions"] += 1
-            elif (opcode == "dot" or "gemm" in target) and before is not None and before.kind == "f32":
+            elif (opcode == "dot" or "cublas" in target) and before is not None and before.kind == "f32":
                 counts["float32_products"] += 1
             elif opcode == "transpose" or (opcode == "copy" and shape and before and shape.order != before.order):
                 counts["layout_copies"] += 1

@@ -137,7 +137,7 @@ ENTRY %main (p0: f32[8]) -> f32[8] {
 def test_what_costs_more_than_it_looks_is_counted(module):
     assert watched(parse(hlo.GPU)) == {
         "float32_convolutions": 1,
-        "float32_products": 1,
+        "float32_products": 2,
         "layout_copies": 1,
         "scatters": 0,
         "scatter_loops": 0,
