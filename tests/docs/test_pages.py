@@ -20,7 +20,19 @@ from c2am_jax.losses.methods import METHODS
 
 # Pages to look things up in, not to read through.
 LOOKED_UP = {"scaling.md", "performance.md", "architecture.md", "parity.md", "published_methods.md", "reference.md"}
-OTHER_PROGRAMS = {"pip", "cmp", "python3", ".", "tensorboard", "mkdocs", "pre-commit", "ruff", "pyright", "gcloud", "srun"}
+OTHER_PROGRAMS = {
+    "pip",
+    "cmp",
+    "python3",
+    ".",
+    "tensorboard",
+    "mkdocs",
+    "pre-commit",
+    "ruff",
+    "pyright",
+    "gcloud",
+    "srun",
+}
 SECTIONS = ("data", "train", "model", "eval", "loss", "calibration")
 
 
