@@ -28,7 +28,7 @@ from c2am_jax.ops.sampling_matrix import sampling_matrix
 from c2am_jax.ops.varying import vary_like
 
 TILE = 16  # cells per side of a window
-CHUNK_ELEMENTS = 1 << 24  # bound on an image's intermediate of a chunk of RoIs in the matmul backend
+CHUNK_ELEMENTS = 1 << 26  # bound on an image's intermediate of a chunk of RoIs in the matmul backend
 
 
 def assign_levels(boxes: Float[Array, "*n 4"], *, finest_scale: int = 56, num_levels: int = 4) -> Int[Array, "*n"]:
@@ -49,8 +49,11 @@ def _matrices(boxes, levels, shapes, strides, out, pad):
     return wy, wx
 
 
-def _matmul(features, wy, wx, levels, precision):
-    """One image: [R, out, out, C]; linear in the features, so the transpose keeps only the matrices."""
+def _matmul(features, wy, wx, levels, dtype):
+    """One image: [R, out, out, C]; linear in the features, so the transpose keeps only the matrices.
+
+    The features are float32, and so is the sum of their gradients over the chunks; products are of `dtype`.
+    """
     rois, out, _ = wy.shape
     chunk = max(1, min(rois, CHUNK_ELEMENTS // (out * features[0].shape[1] * features[0].shape[2])))
 
@@ -60,15 +63,14 @@ def _matmul(features, wy, wx, levels, precision):
         for index, feature in enumerate(features):
             height, width, _ = feature.shape
             own = jnp.where(level == index, wy[:, :height], 0)
-            total += _contract(own, feature, wx[:, :width], precision)
+            total += _contract(*(a.astype(dtype) for a in (own, feature, wx[:, :width]))).astype(jnp.float32)
         return total
 
     return jax.lax.map(align, (wy, wx, levels), batch_size=chunk)
 
 
-def _contract(wy, window, wx, precision=None):
-    rows = jnp.einsum("ph,hwc->pwc", wy, window, precision=precision)
-    return jnp.einsum("qw,pwc->pqc", wx, rows, precision=precision)
+def _contract(wy, window, wx):
+    return jnp.einsum("qw,pwc->pqc", wx, jnp.einsum("ph,hwc->pwc", wy, window))
 
 
 def _tiles(weights):
@@ -201,14 +203,11 @@ def _pool(features, boxes, levels, grids, strides, backend):
 
 
 def _by_matmul(features, boxes, levels, *, strides, grids):
-    # In float32 from here on, so that the features' gradients are summed in it.
     wide, shapes = [f.astype(jnp.float32) for f in features], [f.shape[1:3] for f in features]
-    # What came in fewer bits may be multiplied in fewer: float32 products without them are many times slower on a GPU.
-    precision = None if features[0].dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
     def one(boxes, levels, out):
         wy, wx = _matrices(boxes, levels, shapes, strides, out, 0)
-        align = functools.partial(_matmul, precision=precision)
+        align = functools.partial(_matmul, dtype=features[0].dtype)
         return jax.vmap(align)(wide, wy, wx, levels).astype(features[0].dtype)
 
     return _each(one, boxes, levels, grids)

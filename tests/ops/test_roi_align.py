@@ -263,6 +263,23 @@ def test_features_keep_their_type_and_gradients_are_summed_in_float32(features, 
     np.testing.assert_allclose(gradient[0].astype(jnp.float32).sum((0, 1, 2)), 600, rtol=0.01)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_in_bfloat16_a_value_is_within_its_roundings(features, backend):
+    """Four at most: of both weights, of their product or of a sum over rows, of the result; each is half of 2^-8."""
+    boxes = jnp.asarray(list(BOXES.values()), jnp.float32)
+    levels = jnp.arange(len(BOXES), dtype=jnp.int32) % 2
+    narrow = [feature.astype(jnp.bfloat16) for feature in features]
+
+    def align(features, backend):
+        found = roi_align(features, boxes, levels, strides=STRIDES, output_size=7, backend=backend)
+        return np.asarray(found, np.float32)
+
+    wide = [feature.astype(jnp.float32) for feature in narrow]
+    error = np.abs(align(narrow, backend) - align(wide, "window"))
+    assert (error <= 4.1 * 2**-9 * align([jnp.abs(feature) for feature in wide], "window") + 1e-6).all()
+    assert error.max() > 0
+
+
 def test_unknown_backend_is_named(features):
     with pytest.raises(ValueError, match="auto, matmul or window"):
         roi_align(
