@@ -1,6 +1,6 @@
 """Compare the detector with recorded outputs of the PyTorch reference, stage by stage.
 
-    python -m c2am_jax.interop.golden FILE.npz [FILE.npz ...] [--json OUT]
+    python -m c2am_jax.interop.golden FILE.npz [FILE.npz ...] [--json OUT] [--forms tpu]
 
 Weights come from numpy alone (`fill`). Every stage runs on the recorded input of that stage where there is one, then
 the whole chain; a recorded training trajectory runs step by step, in float64 too. A table shows each error beside its
@@ -8,6 +8,7 @@ tolerance. Exit status 1 if a row fails.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -30,6 +31,7 @@ from c2am_jax.interop.recording import Recording
 from c2am_jax.models.architecture import BackboneSettings, MaskRCNNSettings, TestSettings, cascade_mask_rcnn
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
+from c2am_jax.ops.platforms import traced_for
 from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
 from c2am_jax.weights.names import from_torch, torch_name, torch_shape
 
@@ -100,11 +102,14 @@ def filled(recording: Recording, weights: str | Path | None = None) -> tuple[Com
     return CompiledDetector(detector.with_arrays(values), loss_state), rows
 
 
-def compare(path: str | Path, weights: str | Path | None = None) -> list[Check]:
-    """All rows of one recording, with the weights of its rule or of a file."""
+def compare(path: str | Path, weights: str | Path | None = None, forms: str = "") -> list[Check]:
+    """All rows of one recording, with the weights of its rule or of a file.
+
+    `forms` names a platform whose forms of operations compute (`ops.platforms`), on the devices at hand; "" is theirs.
+    """
     recording = Recording(path)
     detector, rows = filled(recording, weights)
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), traced_for(forms) if forms else contextlib.nullcontext():
         if recording.steps:
             return rows + compare_trajectory(recording, detector)
         inference, features, proposals = compare_inference(recording, detector)
@@ -118,11 +123,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE.npz")
     parser.add_argument("--json", metavar="OUT", help="write the rows of all files there")
     parser.add_argument("--weights", metavar="FILE", help="weights instead of the recordings' rule: an exported file")
+    parser.add_argument(
+        "--forms", default="", choices=("cpu", "tpu", "cuda"), help="compute as programs for that platform do, but here"
+    )
     options = parser.parse_args(arguments)
     results = {}
     for file in options.files:
         start = time.time()
-        rows = compare(file, options.weights)
+        rows = compare(file, options.weights, options.forms)
         results[file] = rows
         failed = sum(not row.ok for row in rows)
         verdict = f"{failed} of {len(rows)} rows FAIL" if failed else f"all {len(rows)} rows hold"

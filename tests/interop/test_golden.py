@@ -17,9 +17,9 @@ from c2am_jax.interop.recording import Recording
 OWN = Path(__file__).resolve().parents[1] / "golden"
 
 
-def rows_of(file, tmp_path, capsys):
+def rows_of(file, tmp_path, capsys, forms=""):
     """Rows of a recording; every one has to hold."""
-    status = main([str(file), "--json", str(tmp_path / "rows.json")])
+    status = main([str(file), "--json", str(tmp_path / "rows.json"), *([f"--forms={forms}"] if forms else [])])
     output = capsys.readouterr().out
     assert status == 0, output
     rows = json.loads((tmp_path / "rows.json").read_text())[str(file)]
@@ -59,15 +59,17 @@ def test_an_exported_file_gives_the_recorded_numbers(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
+    ("name", "forms"),
     [
-        "trajectory_fixed_mask_rcnn_r50",
-        "trajectory_fixed_mask_rcnn_r50_c2am",
-        "trajectory_mask_rcnn_r50_c2am",
+        ("trajectory_fixed_mask_rcnn_r50", ""),
+        ("trajectory_fixed_mask_rcnn_r50_c2am", ""),
+        ("trajectory_fixed_mask_rcnn_r50_c2am", "tpu"),
+        ("trajectory_fixed_mask_rcnn_r50_c2am", "cuda"),
+        ("trajectory_mask_rcnn_r50_c2am", ""),
     ],
 )
-def test_every_recorded_trajectory_is_followed(shared, tmp_path, capsys, name):
-    stages = rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys)
+def test_every_recorded_trajectory_is_followed(shared, tmp_path, capsys, name, forms):
+    stages = rows_of(shared / "reference" / "golden" / f"{name}.npz", tmp_path, capsys, forms)
     assert {stage.split(",")[1].strip() for stage in stages if stage.startswith("loss total")} == {"float32", "float64"}
 
 
