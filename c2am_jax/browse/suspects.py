@@ -9,6 +9,7 @@ import numpy as np
 from c2am_jax.data.box_masks import BadMask, bounding_box, run_lengths
 from c2am_jax.data.boxes import FITS, MIN_SIDE, OUTSIDE, iou, trainable_box
 from c2am_jax.data.entries import has_mask
+from c2am_jax.data.jpeg import MAX_PIXELS
 from c2am_jax.wording import noun
 
 CORNERS_OUTSIDE = 0.05  # of the picture's side: so far outside, a box without a mask may be two corners
@@ -47,7 +48,14 @@ KINDS = (
     Kind(
         "unreadable",
         "picture files that cannot be read",
-        "The file is damaged, cut off, too large or no picture. Training leaves it out. Copy or download it again.",
+        "The file is damaged, cut off or no picture, or has 32 bits of grey. Training leaves it out. The reason stands "
+        "at each.",
+        "picture",
+    ),
+    Kind(
+        "too_large",
+        f"pictures that are too large: more than {MAX_PIXELS // 10**6} megapixels",
+        "Training leaves them out, and they are not drawn. Make the picture smaller, and its boxes and masks with it.",
         "picture",
     ),
     Kind(

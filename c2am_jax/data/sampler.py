@@ -12,6 +12,7 @@ import numpy as np
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
+from c2am_jax.wording import sides
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic", "class_aware")
 _ROUNDING, _KEYS, _CLASSES, _IMAGES, _HELD_OUT = range(1, 6)  # random streams beside that of the order
@@ -109,10 +110,9 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     chosen = area.argmin(1)
     lost = np.flatnonzero((target_hw > shapes[chosen]).any(-1))
     if len(lost):
-        height, width = target_hw[lost[0]]
         raise WrongSetting(
             "config.data.buckets",
-            f": none of the padded shapes {buckets} holds an image resized to {height}x{width}: add one or "
+            f": none of the padded shapes {buckets} holds an image resized to {sides(target_hw[lost[0]])}: add one or "
             "lower data.short_sides, data.test_short_side and data.max_side",
         )
     return chosen
