@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from c2am_jax.data.entries import LARGEST_ID, annotation_fault, has_mask, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import read_lists
-from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
+from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, repeated_names
 from c2am_jax.data.skipped import LISTED, NEEDS_MASKS, Skipped
 from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
 from c2am_jax.frequency import GROUPS, group_of
@@ -61,6 +61,7 @@ class Scan:
       unusable: offsets of those entries but crowds.
       crowds: classes of the crowd regions by image id.
       free_id: an annotation id that is not taken.
+      unnamed: categories without a name.
       truths: what scoring needs in addition, if it was asked for.
     """
 
@@ -81,6 +82,7 @@ class Scan:
     unusable: set[int]
     crowds: dict[int, set[int]]
     free_id: int
+    unnamed: int
     truths: Truths | None = None
 
     @property
@@ -93,6 +95,17 @@ class Scan:
         """What a copy for evaluators has in addition, in words."""
         zero = ["another id for annotation 0, whose match the public evaluators ignore"] if self.zero_id else []
         return [*self.additions, *zero]
+
+    @property
+    def name_faults(self) -> list[str]:
+        """What is wrong with the names of categories, a line each; nobody refuses the file for that alone."""
+        lines = []
+        if self.unnamed:
+            have, their = ("has", "its id is") if self.unnamed == 1 else ("have", "their ids are")
+            lines.append(f"{counted(self.unnamed, 'category')} of {self.name} {have} no name; {their} used")
+        if self.categories.repeated:
+            lines.append(f"{self.name}: {repeated_names(self.categories)}")
+        return lines
 
     def require_images(self) -> None:
         """Raises AnnotationError, which names the first reason, if not one image is usable."""
@@ -329,6 +342,7 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
         unusable=found.unusable,
         crowds=dict(crowds),
         free_id=_free(ids),
+        unnamed=sum("name" not in category for category in found.categories.values()),
         truths=truths,
     )
 

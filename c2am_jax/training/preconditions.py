@@ -61,7 +61,8 @@ def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
         )
     if validation is None:
         return training, []
-    matched = match(training.categories, validation.categories, "the training set", str(source_of(data, "val")))
+    ours, theirs = f"the training set ({source_of(data, 'train')})", str(source_of(data, "val"))
+    matched = match(training.categories, validation.categories, ours, theirs)
     return training, matched.lines()
 
 
