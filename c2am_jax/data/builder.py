@@ -258,6 +258,7 @@ def _report(
         "unlike_published": published.differences(name, counts),
         "added_for_evaluation": found.completed,
         "names": found.name_faults,
+        "nothing_to_score": found.nothing_to_score,
         "noted": noted.counts,
         "noted_entries": noted.entries,
         "skipped": skipped.counts,

@@ -62,6 +62,7 @@ class Scan:
       crowds: classes of the crowd regions by image id.
       free_id: an annotation id that is not taken.
       unnamed: categories without a name.
+      scored: objects that scoring counts: no crowds, none with "ignore" or of area 0.
       truths: what scoring needs in addition, if it was asked for.
     """
 
@@ -83,6 +84,7 @@ class Scan:
     crowds: dict[int, set[int]]
     free_id: int
     unnamed: int
+    scored: int
     truths: Truths | None = None
 
     @property
@@ -107,6 +109,20 @@ class Scan:
             lines.append(f"{self.name}: {repeated_names(self.categories)}")
         return lines
 
+    @property
+    def nothing_to_score(self) -> str:
+        """Why the file scores nothing, for a message; empty if it has an object that counts."""
+        if self.scored:
+            return ""
+        why = self._why_no_object()
+        if len(self.label):
+            why = f"scoring ignores its {counted(len(self.label), 'annotation')}: 'ignore' is set, or the area is 0"
+        return f"no object to score in {self.name}: {why}"
+
+    def _why_no_object(self) -> str:
+        left_out = self.skipped.told() if self.listed["annotations"] else ""
+        return left_out or "the list 'annotations' is empty"
+
     def require_images(self) -> None:
         """Raises AnnotationError, which names the first reason, if not one image is usable."""
         if self.images:
@@ -121,8 +137,7 @@ class Scan:
         """Raises AnnotationError, with the reason, if there is nothing to train on: no object, or none with a mask."""
         told = f"{self.name}: no object to train on"
         if not len(self.label):
-            why = self.skipped.told() or "the list 'annotations' is empty"
-            raise AnnotationError(f"{told}: {why}")
+            raise AnnotationError(f"{told}: {self._why_no_object()}")
         with open_json(self.path) as file:
             for offset, length in zip(self.offset, self.length, strict=True):
                 file.seek(offset)
@@ -158,6 +173,7 @@ class _Gatherer:
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
         self.no_area = array.array("q")  # offsets
+        self.counts = array.array("b")  # whether the entry alone says nothing against scoring it
         self.columns = TruthColumns() if scoring else None
 
     def _skip(self, reason: str, offset: int, name: str) -> None:
@@ -210,8 +226,10 @@ class _Gatherer:
         self.offsets.append(offset)
         self.lengths.append(length)
         self.crowd.append(_crowd(annotation))
-        if stated_area(annotation) is None:
+        area = stated_area(annotation)
+        if area is None:
             self.no_area.append(offset)
+        self.counts.append(area != 0 and not annotation.get("ignore"))
         if self.columns:
             self.columns.annotation(annotation)
 
@@ -280,6 +298,7 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     )
     crowd_kind = np.frombuffer(found.crowd, np.int8) if found.crowd else np.zeros(0, np.int8)
     crowd = crowd_kind > _NONE
+    counts = np.array(found.counts, bool)
     image = _positions(image_ids, list(found.images))
     class_ids = sorted(found.categories)
     label = _positions(category_ids, class_ids)
@@ -342,6 +361,7 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
         unusable=found.unusable,
         crowds=dict(crowds),
         free_id=_free(ids),
+        scored=int((usable & ~crowd & counts).sum()),
         unnamed=sum("name" not in category for category in found.categories.values()),
         truths=truths,
     )

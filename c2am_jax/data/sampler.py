@@ -118,6 +118,20 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     return chosen
 
 
+def reduced(hw: np.ndarray, canvas: int, short_side: int, max_side: int) -> tuple[int, int]:
+    """How many images [N, 2] lose resolution because they are fitted to the canvas before they are resized.
+
+    An image does if its long side is larger than the canvas, and so is the one that it is resized to.
+
+    Returns:
+      Their number, and the side of a canvas in which none would lose any.
+    """
+    if not len(hw):
+        return 0, canvas
+    needed = np.minimum(hw.max(-1), target_size(hw, short_side, max_side).max(-1))
+    return int((needed > canvas).sum()), max(canvas, int(needed.max()))
+
+
 def whole(hw: np.ndarray) -> np.ndarray:
     """The window [N, 4] that is all of each image [N, 2]."""
     return np.concatenate([np.zeros_like(hw), hw], -1).astype(np.int32)
