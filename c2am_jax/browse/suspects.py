@@ -182,7 +182,7 @@ def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
         found.append(("no_mask", "no mask"))
     elif fault:
         found.append(("unusable_mask", fault))
-    kind = suspicion(thing.entry, mask_box, hw)
+    kind = suspicion(thing.entry, None if mask_box is None else mask_box.tolist(), hw)
     if kind == "corners":
         read = ", ".join(f"{value:g}" for value in thing.box)
         return [*found, ("corners", f"bbox {read} looks like x1, y1, x2, y2")]

@@ -110,10 +110,11 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     chosen = area.argmin(1)
     lost = np.flatnonzero((target_hw > shapes[chosen]).any(-1))
     if len(lost):
+        found = sides(target_hw[lost[0]].tolist())
         raise WrongSetting(
             "config.data.buckets",
-            f": none of the padded shapes {buckets} holds an image resized to {sides(target_hw[lost[0]])}: add one or "
-            "lower data.short_sides, data.test_short_side and data.max_side",
+            f": none of the padded shapes {buckets} holds an image resized to {found}: add one or lower "
+            "data.short_sides, data.test_short_side and data.max_side",
         )
     return chosen
 
