@@ -1,6 +1,7 @@
 """Numbers with their nouns, as messages say them."""
 
 import re
+from collections.abc import Sequence
 
 
 def noun(number: int, one: str, several: str = "") -> str:
@@ -15,6 +16,11 @@ def noun(number: int, one: str, several: str = "") -> str:
     if re.search("[^aeiou]y$", one):
         return f"{one[:-1]}ies"
     return f"{one}es" if one.endswith(("s", "x", "ch", "sh")) else f"{one}s"
+
+
+def sides(hw: Sequence[int]) -> str:
+    """A height and a width in pixels, each with its name: "height 480 and width 640"."""
+    return f"height {hw[0]} and width {hw[1]}"
 
 
 def counted(number: int, one: str, several: str = "") -> str:

@@ -115,6 +115,7 @@ def _lines(found: Survey) -> list[str]:
     ]
     for reason, count in found.scan.skipped.counts.items():
         lines.append(f"left out: {reason}: {count:,}, for example {found.scan.skipped.entries[reason][0]}")
+    lines += [f"suspect: {line}" for line in found.scan.name_faults]
     if found.boxes_only:
         lines.append(f"suspect: {BOXES_ONLY[0].lower()}{BOXES_ONLY[1:]}")
     for key, (number, pictures) in found.counts().items():

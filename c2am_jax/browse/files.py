@@ -13,7 +13,7 @@ def look(path: Path) -> Head:
     """Size and orientation of a picture file, of which all is read but JPEGs are not fully decoded.
 
     Raises:
-      ImageFault: no picture, cut off, damaged or too large.
+      ImageFault: no picture, cut off, damaged, too large or of 32 bits.
       OSError: the file can't be read.
     """
     with opened(path.read_bytes()) as picture:

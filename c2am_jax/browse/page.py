@@ -90,10 +90,11 @@ def _overview(survey: Survey) -> str:
 
 def _found(survey: Survey) -> str:
     counts, left_out = survey.counts(), _left_out(survey)
-    boxes_only = f'<p class="bad">{escape(BOXES_ONLY)}</p>' if survey.boxes_only else ""
+    of_file = [BOXES_ONLY] if survey.boxes_only else []
+    whole = "".join(f'<p class="bad">{escape(line)}</p>' for line in (*survey.scan.name_faults, *of_file))
     if not counts and not left_out:
-        if boxes_only:
-            return boxes_only
+        if whole:
+            return whole
         said = "Nothing looks wrong. Look through the pictures: are the names right, is any object left out?"
         return f'<p class="good">{said}</p>'
     rows = []
@@ -115,7 +116,7 @@ def _found(survey: Survey) -> str:
     said = (
         f"{counted(len(survey.found), 'picture')} of {len(survey.scan.images):,} with a suspect, the worst kind first."
     )
-    return f'<p class="bad">{escape(said)} A suspect need not be wrong: look at it.</p>{boxes_only}{body}'
+    return f'<p class="bad">{escape(said)} A suspect need not be wrong: look at it.</p>{whole}{body}'
 
 
 def _left_out(survey: Survey) -> list[tuple[str, int, str]]:

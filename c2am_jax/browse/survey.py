@@ -12,12 +12,13 @@ import numpy as np
 from c2am_jax.browse.files import look
 from c2am_jax.browse.suspects import KINDS, RANK, Finding, Thing, suspects_of
 from c2am_jax.data.entries import has_mask
-from c2am_jax.data.jpeg import ImageFault
+from c2am_jax.data.jpeg import TOO_LARGE, ImageFault, check_size
 from c2am_jax.data.lvis import ImageNotFound, find_image
 from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json, scan
 from c2am_jax.data.truth_columns import Truths
 from c2am_jax.errors import UserError
 from c2am_jax.progress import Counter
+from c2am_jax.wording import sides
 
 ORDINARY = 0.25  # of the pictures shown, for those without a suspect and for classes that no other shows
 
@@ -39,7 +40,7 @@ class Picture:
     @property
     def drawable(self) -> bool:
         """Whether there is a readable file."""
-        return not any(finding.kind in ("missing", "unreadable") for finding in self.findings)
+        return not any(finding.kind in ("missing", "unreadable", "too_large") for finding in self.findings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +172,14 @@ def _file_findings(
     if first != entry.id:
         found.append(Finding("same_file", None, f"the file of image {first}"))
     try:
+        check_size(hw)  # as training does: before the file is opened
         seen = look(path)
     except (ImageFault, OSError) as error:
-        return path, [*found, Finding("unreadable", None, str(error))]
+        kind = "too_large" if isinstance(error, ImageFault) and error.reason == TOO_LARGE else "unreadable"
+        return path, [*found, Finding(kind, None, str(error))]
     turn = seen.turn_for(hw)
     if turn is None:
-        (height, width), (said_height, said_width) = seen.upright, hw
-        text = f"the file is {width} x {height}, the json says {said_width} x {said_height}"
-        found.append(Finding("size", None, text))
+        found.append(Finding("size", None, f"the file has {sides(seen.upright)}, the json says {sides(hw)}"))
     elif seen.orientation != 1:
         drawn = "the turned picture" if turn == seen.orientation else "it as it is stored"
         found.append(Finding("turned", None, f"EXIF orientation {seen.orientation}; annotations fit {drawn}"))

@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from c2am_jax.data.box_masks import BadMask, bounding_box, run_lengths
-from c2am_jax.data.boxes import FITS, MIN_SIDE, OUTSIDE, iou, trainable_box
+from c2am_jax.data.box_masks import BadMask, runs_and_box
+from c2am_jax.data.boxes import FITS, MIN_SIDE, beyond, iou, suspicion
 from c2am_jax.data.entries import has_mask
+from c2am_jax.data.jpeg import MAX_PIXELS
 from c2am_jax.wording import noun
 
-CORNERS_OUTSIDE = 0.05  # of the picture's side: so far outside, a box without a mask may be two corners
-CORNERS_FIT = 0.8  # IoU with the mask's box of a box that is read in the right way
 MASK_SLACK = 2.0  # pixels that the two may differ by, however small they are
 TINY = 4.0  # pixels
 TWINS = 0.95  # IoU
@@ -47,7 +46,14 @@ KINDS = (
     Kind(
         "unreadable",
         "picture files that cannot be read",
-        "The file is damaged, cut off, too large or no picture. Training leaves it out. Copy or download it again.",
+        "The file is damaged, cut off or no picture, or has 32 bits of grey. Training leaves it out. The reason stands "
+        "at each.",
+        "picture",
+    ),
+    Kind(
+        "too_large",
+        f"pictures that are too large: more than {MAX_PIXELS // 10**6} megapixels",
+        "Training leaves them out, and they are not drawn. Make the picture smaller, and its boxes and masks with it.",
         "picture",
     ),
     Kind(
@@ -176,19 +182,17 @@ def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
         found.append(("no_mask", "no mask"))
     elif fault:
         found.append(("unusable_mask", fault))
-    if _looks_like_corners(thing, mask_box, hw):
+    kind = suspicion(thing.entry, None if mask_box is None else mask_box.tolist(), hw)
+    if kind == "corners":
         read = ", ".join(f"{value:g}" for value in thing.box)
         return [*found, ("corners", f"bbox {read} looks like x1, y1, x2, y2")]
-    try:
-        trainable_box(thing.box.tolist(), hw)
-    except BadMask:
+    if kind == "degenerate":
         small = thing.box[2:].min() < MIN_SIDE
         text = f"box of {thing.box[2]:g} x {thing.box[3]:g} pixels" if small else "box lies outside the picture"
         return [*found, ("degenerate", text)]
-    beyond = _beyond(thing.corners, hw)
-    if beyond.max() > OUTSIDE:
-        most = round(float(beyond.max()))
-        side = ("left", "top", "right", "bottom")[int(beyond.argmax())]
+    if kind == "outside":
+        reach = beyond(thing.box.tolist(), hw)
+        most, side = round(max(reach)), ("left", "top", "right", "bottom")[int(np.argmax(reach))]
         found.append(("outside", f"box reaches {most} {noun(most, 'pixel')} outside, {side}"))
     if mask_box is not None:
         inside = np.clip(thing.corners, 0, [hw[1], hw[0]] * 2)
@@ -203,29 +207,9 @@ def _suspect(thing: Thing, hw: tuple[int, int]) -> list[tuple[str, str]]:
 def _mask_box(thing: Thing, hw: tuple[int, int]) -> tuple[np.ndarray | None, str]:
     """Corners of the box around the mask, or why there is none."""
     try:
-        lengths = run_lengths(thing.entry.get("segmentation"), hw)
+        return np.array(runs_and_box(thing.entry.get("segmentation"), hw)[1]), ""
     except BadMask as error:
         return None, str(error)
-    if not lengths[1::2].any():
-        return None, "mask lies outside the picture"
-    return np.array(bounding_box(lengths, hw)), ""
-
-
-def _beyond(corners: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Pixels outside the picture at the left, top, right, bottom; negative inside."""
-    return np.array([-corners[0], -corners[1], corners[2] - hw[1], corners[3] - hw[0]])
-
-
-def _looks_like_corners(thing: Thing, mask_box: np.ndarray | None, hw: tuple[int, int]) -> bool:
-    read = thing.box  # as x1, y1, x2, y2
-    if not (read[:2] < read[2:]).all():
-        return False
-    if mask_box is not None:
-        right, other = iou(thing.corners.tolist(), mask_box.tolist()), iou(read.tolist(), mask_box.tolist())
-        return other >= CORNERS_FIT > right
-    limit = np.maximum(CORNERS_OUTSIDE * np.array([hw[1], hw[0]]), 2)
-    outside = (_beyond(thing.corners, hw)[2:] > limit).any()
-    return bool(outside and _beyond(read, hw).max() <= OUTSIDE)
 
 
 def _twins(things: Sequence[Thing]) -> list[Finding]:

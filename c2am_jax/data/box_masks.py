@@ -252,6 +252,14 @@ def bounding_box(lengths: np.ndarray, hw: tuple[int, int]) -> tuple[int, int, in
     return left, int(top.min()), right, bottom
 
 
+def runs_and_box(segmentation: Any, hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """`run_lengths` of a mask that has a pixel, and its `bounding_box`. BadMask as there, or without a pixel."""
+    lengths = run_lengths(segmentation, hw)
+    if not lengths[1::2].any():
+        raise BadMask("mask lies outside the image")
+    return lengths, bounding_box(lengths, hw)
+
+
 def box_frame(raster: np.ndarray, box: np.ndarray, size: int = MASK_SIZE) -> np.ndarray:
     """The mask in the frame of its box: uint8 [size, size], bilinear at cell centres, at least 0.5.
 

@@ -1,18 +1,20 @@
 """Boxes of annotations: which train, and whether they look like boxes at all."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from c2am_jax.data.box_masks import BadMask
+from c2am_jax.data.entries import has_mask
 from c2am_jax.wording import counted, noun
 
 MIN_SIDE = 1.0  # reference rule: boxes narrower or lower than a pixel do not train
 FITS = 0.5  # IoU with the box around the mask, from which a box fits it
 OUTSIDE = 1.0  # pixels by which a box reaches beyond its picture before that is told
-MANY = 0.25  # share of boxes reaching outside from which all are suspected
+CORNERS_OUTSIDE = 0.05  # of the picture's side: so far outside, a box without a mask may be two corners
+CORNERS_FIT = 0.8  # IoU with the mask's box of a box that is read in the right way
 
 
 def trainable_box(xywh: list[float], hw: tuple[int, int]) -> np.ndarray:
@@ -36,26 +38,72 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
     return inside / union if union > 0 else 0.0
 
 
+def beyond(xywh: Sequence[float], hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Pixels that a box x, y, width, height reaches outside at the left, top, right, bottom; negative inside."""
+    x, y, w, h = xywh
+    return -x, -y, x + w - hw[1], y + h - hw[0]
+
+
+def looks_like_corners(xywh: Sequence[float], mask_box: Sequence[float] | None, hw: tuple[int, int]) -> bool:
+    """Whether a bbox fits much better if its four numbers are read as x1, y1, x2, y2.
+
+    With a mask, if only so it fits the box around the mask; without, if it reaches far outside the picture and so lies
+    inside.
+
+    Args:
+      xywh: bbox of the annotation.
+      mask_box: xyxy around its mask; None without a usable one.
+      hw: of the picture.
+    """
+    x, y, w, h = xywh
+    if x >= w or y >= h:
+        return False
+    if mask_box is not None:
+        return iou(xywh, mask_box) >= CORNERS_FIT > iou((x, y, x + w, y + h), mask_box)
+    _, _, right, bottom = beyond(xywh, hw)
+    far = right > max(CORNERS_OUTSIDE * hw[1], 2) or bottom > max(CORNERS_OUTSIDE * hw[0], 2)
+    return far and max(-x, -y, w - hw[1], h - hw[0]) <= OUTSIDE
+
+
+def suspicion(
+    annotation: Mapping[str, Any], mask_box: Sequence[float] | None, hw: tuple[int, int]
+) -> Literal["corners", "degenerate", "outside", ""]:
+    """What looks wrong with the box of an annotation, for preparation and `browse` alike: the first that applies.
+
+    "corners": `looks_like_corners`. "degenerate": `trainable_box` refuses it. "outside": it reaches outside its picture
+    by more than a pixel and is cut off there; not where the mask is unusable, as the object is left out. Arguments as
+    of `looks_like_corners`.
+    """
+    xywh = annotation["bbox"]
+    if looks_like_corners(xywh, mask_box, hw):
+        return "corners"
+    try:
+        trainable_box(xywh, hw)
+    except BadMask:
+        return "degenerate"
+    left_out = mask_box is None and has_mask(annotation)
+    return "outside" if max(beyond(xywh, hw)) > OUTSIDE and not left_out else ""
+
+
 @dataclasses.dataclass
 class BoxCounts:
     """What many boxes look like.
 
     Attributes:
       boxes: how many were seen.
-      outside: of them, how many reach beyond their picture.
-      corners: how many would be boxes inside their picture if they were x1, y1, x2, y2.
+      outside: of them, how many reach beyond their picture and are kept.
+      corners: how many look like x1, y1, x2, y2.
     """
 
     boxes: int = 0
     outside: int = 0
     corners: int = 0
 
-    def add(self, box: Sequence[float], hw: tuple[int, int]) -> None:
-        """Count a box x, y, width, height of a picture."""
-        x, y, w, h = box
+    def add(self, kind: str) -> None:
+        """Count a box of which `suspicion` said this."""
         self.boxes += 1
-        self.outside += x < -OUTSIDE or y < -OUTSIDE or x + w > hw[1] + OUTSIDE or y + h > hw[0] + OUTSIDE
-        self.corners += 0 <= x < w <= hw[1] and 0 <= y < h <= hw[0]
+        self.outside += kind == "outside"
+        self.corners += kind == "corners"
 
     def merge(self, others: Sequence["BoxCounts"]) -> None:
         """Add those of other parts."""
@@ -69,14 +117,15 @@ class BoxCounts:
 
     def suspicions(self) -> list[str]:
         """What is likely to be wrong with the boxes, in words."""
-        if not self.outside:
-            return []
-        one = self.outside == 1
-        told = f"{self.outside:,} of {counted(self.boxes, 'box')} "
-        told += "reaches outside its picture" if one else "reach outside their picture"
-        if self.outside >= MANY * self.boxes and self.corners >= 0.9 * self.boxes:
-            read = noun(self.corners, "a box if it", "boxes if they")
-            return [
-                f"{told}, and {self.corners:,} would be {read} were x1, y1, x2, y2: bbox has to be x, y, width, height"
-            ]
-        return [f"{told}: {'it is' if one else 'they are'} cut off at its border"]
+        boxes, told = counted(self.boxes, "box"), []
+        if self.corners:
+            look = noun(self.corners, "looks", "look")
+            told.append(f"{self.corners:,} of {boxes} {look} like x1, y1, x2, y2: bbox has to be x, y, width, height")
+        if self.outside:
+            what = noun(
+                self.outside,
+                "reaches outside its picture: it is cut off at its border",
+                "reach outside their picture: they are cut off at its border",
+            )
+            told.append(f"{self.outside:,} of {boxes} {what}")
+        return told

@@ -186,13 +186,13 @@ def _finish(
 
 
 def faults(report: Mapping[str, Any]) -> list[str]:
-    """What a report says of faulty entries, in lines: left out, kept, suspicious; each reason with an example."""
+    """What a report says of faulty entries, in lines: left out, kept, suspicious, names; with examples."""
     skipped, noted = (
         Skipped(report["skipped"], report["skipped_entries"]),
         Skipped(report["noted"], report["noted_entries"]),
     )
     lines = [f"skipped, {line}" for line in skipped.lines()] + [f"kept, {line}" for line in noted.lines()]
-    return lines + [f"suspicious: {what}" for what in report["suspicious"]]
+    return lines + [f"suspicious: {what}" for what in report["suspicious"]] + list(report.get("names", ()))
 
 
 def _note_shared_files(summaries: list[shards.Summary], noted: Skipped) -> None:
@@ -257,6 +257,8 @@ def _report(
         "published": name in published.PUBLISHED,
         "unlike_published": published.differences(name, counts),
         "added_for_evaluation": found.completed,
+        "names": found.name_faults,
+        "nothing_to_score": found.nothing_to_score,
         "noted": noted.counts,
         "noted_entries": noted.entries,
         "skipped": skipped.counts,

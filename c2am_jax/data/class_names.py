@@ -4,7 +4,6 @@ Names are compared letter by letter. Names that differ in case, spaces, hyphens 
 are shown side by side, because they mostly are a spelling of one. A category without a name is called by its id.
 """
 
-import collections
 import dataclasses
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from c2am_jax.data.entries import id_fault
-from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json
+from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json, repeated_names
 from c2am_jax.errors import UserError, first_of
 from c2am_jax.files import as_path
 
@@ -98,16 +97,15 @@ def match(ours: CategoryTable, theirs: CategoryTable, ours_name: str, theirs_nam
     if np.array_equal(ours.ids, theirs.ids) and ours.names == theirs.names:
         return Match(ours, theirs, ours_name, theirs_name, np.arange(len(ours)))
     for table, name in ((ours, ours_name), (theirs, theirs_name)):
-        twice = [found for found, count in collections.Counter(table.names).items() if count > 1]
-        if twice:
-            raise UserError(f"{name}: categories go by name, but more than one is called {listed(twice)}; rename them")
+        if table.repeated:
+            raise UserError(f"{name}: {repeated_names(table)}")
     place = {name: v for v, name in enumerate(theirs.names)}
     row = np.array([place.get(name, -1) for name in ours.names], np.int64)
     found = Match(ours, theirs, ours_name, theirs_name, row)
     if (found.row < 0).all():
         raise UserError(
             f"{theirs_name} and {ours_name} have no class name in common: {listed(theirs.names, 5)} there, "
-            f"{listed(ours.names, 5)} here{_hint(found.unknown, found.missing)}; names are compared letter by letter"
+            f"{listed(ours.names, 5)} here{_hint(found.unknown, found.missing)}; {_why_none(found)}"
         )
     return found
 
@@ -147,6 +145,15 @@ def read_classes(path: str | Path) -> CategoryTable:
 def listed(names: list[str] | tuple[str, ...], most: int = SHOWN) -> str:
     """Names in quotes with commas, the first ones of many."""
     return first_of([repr(name) for name in names], most)
+
+
+def _why_none(found: Match) -> str:
+    """Why two tables have no name in common, as far as that is known."""
+    tables = {found.ours_name: found.ours, found.theirs_name: found.theirs}
+    nameless = [name for name, table in tables.items() if table.nameless]
+    if len(nameless) == 1:
+        return f"the categories of {nameless[0]} have no names, only ids: give each the name that the other has"
+    return "names are compared letter by letter"
 
 
 def _hint(unknown: list[str], missing: list[str]) -> str:

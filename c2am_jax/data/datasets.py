@@ -99,7 +99,7 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         annotations, images = built_in_sources(data, split)
     check_there(data, split)
     if prepared.is_prepared(name, data.dir):
-        _tell_left_out(name, data.dir)
+        _tell_again(name, data.dir)
     else:
         _LOG.info("preparing %s from %s (once)", name, annotations)
         training = sources(data, "train")[0] if split != "train" else Path()
@@ -113,11 +113,13 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
 
 
-def _tell_left_out(name: str, folder: str) -> None:
-    """Warn of images that a preparation some time ago could not use, whose files may be right by now."""
+def _tell_again(name: str, folder: str) -> None:
+    """Warn of names of categories, and of images that an earlier preparation could not use: they may be right now."""
     place = as_path(prepared.folder_of(name, folder))
-    skipped = json.loads((place / "report.json").read_text())["skipped"]
-    left_out = {reason: count for reason, count in skipped.items() if reason.startswith("image")}
+    report = json.loads((place / "report.json").read_text())
+    for line in report.get("names", ()):  # older reports do not tell
+        _LOG.warning("%s: %s", name, line)
+    left_out = {reason: count for reason, count in report["skipped"].items() if reason.startswith("image")}
     if left_out:
         told = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())
         _LOG.warning("%s was prepared earlier, and left out %s; to prepare it again, delete %s", name, told, place)

@@ -10,10 +10,13 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from c2am_jax.wording import sides
 
 MAX_PIXELS = 50_000_000  # decoded, as floats and with a raster for every instance it must fit in a worker's memory
 DAMAGED = "image file truncated or corrupt"
+TOO_LARGE = "image too large"
 _MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
 
 
@@ -61,7 +64,25 @@ def _decodes(content: bytes) -> bool:
 def check_size(hw: tuple[int, int]) -> None:
     """Raise ImageFault for a height and width of more than 50 megapixels."""
     if hw[0] * hw[1] > MAX_PIXELS:
-        raise ImageFault("image too large", f"{hw[0]}x{hw[1]} is more than {MAX_PIXELS // 10**6} megapixels")
+        raise ImageFault(TOO_LARGE, f"{sides(hw)} are more than {MAX_PIXELS // 10**6} megapixels")
+
+
+def check_bits(picture: Image.Image) -> None:
+    """Raise ImageFault for 32 bits of grey, whole numbers or fractions: which of them is white, no file says.
+
+    With 16 bits it is 65535. Pillow calls those "I" too where they come as PNG, PPM, or as a TIFF of signed numbers.
+    """
+    if picture.mode == "F" or (picture.mode == "I" and _bits(picture) > 16):
+        raise ImageFault(
+            "image of 32 bits", "has grey values of 32 bits, whose white is not known: save it with 8 or 16 bits"
+        )
+
+
+def _bits(picture: Image.Image) -> int:
+    """Bits of a grey value of the mode "I", by the file's format."""
+    if picture.format in ("PNG", "PPM"):  # their most
+        return 16
+    return max(getattr(picture, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (32,)))
 
 
 @contextlib.contextmanager
@@ -76,7 +97,7 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise ImageFault("image file not a picture", "not an image file") from None
     except Image.DecompressionBombError as error:
-        raise ImageFault("image too large", str(error)) from None
+        raise ImageFault(TOO_LARGE, str(error)) from None
     except ImageFault:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow says to damaged files

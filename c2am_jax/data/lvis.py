@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from c2am_jax.errors import UserError
+from c2am_jax.errors import UserError, first_of
 from c2am_jax.files import as_path
 from c2am_jax.frequency import group_of
 
@@ -44,6 +44,19 @@ class CategoryTable:
         """Category id -> class 0..K-1."""
         return {int(category): k for k, category in enumerate(self.ids)}
 
+    @property
+    def repeated(self) -> dict[str, list[int]]:
+        """Names that more than one category has, and the ids of these."""
+        ids: dict[str, list[int]] = {}
+        for number, name in zip(self.ids.tolist(), self.names, strict=True):
+            ids.setdefault(name, []).append(number)
+        return {name: own for name, own in ids.items() if len(own) > 1}
+
+    @property
+    def nameless(self) -> bool:
+        """Whether each category is called by its id."""
+        return self.names == tuple(map(str, self.ids.tolist()))
+
     def as_dicts(self) -> list[dict[str, Any]]:
         """Category dicts of the LVIS layout, from which `category_table` makes the same table."""
         counts = self.image_count.tolist(), self.instance_count.tolist()
@@ -54,6 +67,12 @@ class CategoryTable:
     def group(self, letter: str) -> np.ndarray:
         """Classes of a frequency group, "r", "c" or "f"."""
         return np.flatnonzero(np.asarray(self.frequency) == letter)
+
+
+def repeated_names(table: CategoryTable) -> str:
+    """The names that more than one category has, for a message with the file's name before it."""
+    several = [f"{name!r} (ids {', '.join(map(str, ids))})" for name, ids in table.repeated.items()]
+    return f"categories go by name, but more than one is called {first_of(several, 10)}; rename them"
 
 
 def category_table(categories: Sequence[Mapping[str, Any]]) -> CategoryTable:

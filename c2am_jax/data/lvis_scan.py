@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from c2am_jax.data.entries import LARGEST_ID, annotation_fault, has_mask, id_fault, image_fault, stated_area
 from c2am_jax.data.json_stream import read_lists
-from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table
+from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, repeated_names
 from c2am_jax.data.skipped import LISTED, NEEDS_MASKS, Skipped
 from c2am_jax.data.truth_columns import VERIFIED, Known, TruthColumns, Truths
 from c2am_jax.frequency import GROUPS, group_of
@@ -61,6 +61,8 @@ class Scan:
       unusable: offsets of those entries but crowds.
       crowds: classes of the crowd regions by image id.
       free_id: an annotation id that is not taken.
+      unnamed: categories without a name.
+      scored: objects that scoring counts: no crowds, none with "ignore" or of area 0.
       truths: what scoring needs in addition, if it was asked for.
     """
 
@@ -81,6 +83,8 @@ class Scan:
     unusable: set[int]
     crowds: dict[int, set[int]]
     free_id: int
+    unnamed: int
+    scored: int
     truths: Truths | None = None
 
     @property
@@ -93,6 +97,31 @@ class Scan:
         """What a copy for evaluators has in addition, in words."""
         zero = ["another id for annotation 0, whose match the public evaluators ignore"] if self.zero_id else []
         return [*self.additions, *zero]
+
+    @property
+    def name_faults(self) -> list[str]:
+        """What is wrong with the names of categories, a line each; nobody refuses the file for that alone."""
+        lines = []
+        if self.unnamed:
+            have, their = ("has", "its id is") if self.unnamed == 1 else ("have", "their ids are")
+            lines.append(f"{counted(self.unnamed, 'category')} of {self.name} {have} no name; {their} used")
+        if self.categories.repeated:
+            lines.append(f"{self.name}: {repeated_names(self.categories)}")
+        return lines
+
+    @property
+    def nothing_to_score(self) -> str:
+        """Why the file scores nothing, for a message; empty if it has an object that counts."""
+        if self.scored:
+            return ""
+        why = self._why_no_object()
+        if len(self.label):
+            why = f"scoring ignores its {counted(len(self.label), 'annotation')}: 'ignore' is set, or the area is 0"
+        return f"no object to score in {self.name}: {why}"
+
+    def _why_no_object(self) -> str:
+        left_out = self.skipped.told() if self.listed["annotations"] else ""
+        return left_out or "the list 'annotations' is empty"
 
     def require_images(self) -> None:
         """Raises AnnotationError, which names the first reason, if not one image is usable."""
@@ -108,8 +137,7 @@ class Scan:
         """Raises AnnotationError, with the reason, if there is nothing to train on: no object, or none with a mask."""
         told = f"{self.name}: no object to train on"
         if not len(self.label):
-            why = self.skipped.told() or "the list 'annotations' is empty"
-            raise AnnotationError(f"{told}: {why}")
+            raise AnnotationError(f"{told}: {self._why_no_object()}")
         with open_json(self.path) as file:
             for offset, length in zip(self.offset, self.length, strict=True):
                 file.seek(offset)
@@ -145,6 +173,7 @@ class _Gatherer:
         self.ids, self.image_ids, self.category_ids = array.array("q"), array.array("q"), array.array("q")
         self.offsets, self.lengths, self.crowd = array.array("q"), array.array("q"), array.array("b")
         self.no_area = array.array("q")  # offsets
+        self.counts = array.array("b")  # whether the entry alone says nothing against scoring it
         self.columns = TruthColumns() if scoring else None
 
     def _skip(self, reason: str, offset: int, name: str) -> None:
@@ -197,8 +226,10 @@ class _Gatherer:
         self.offsets.append(offset)
         self.lengths.append(length)
         self.crowd.append(_crowd(annotation))
-        if stated_area(annotation) is None:
+        area = stated_area(annotation)
+        if area is None:
             self.no_area.append(offset)
+        self.counts.append(area != 0 and not annotation.get("ignore"))
         if self.columns:
             self.columns.annotation(annotation)
 
@@ -267,6 +298,7 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
     )
     crowd_kind = np.frombuffer(found.crowd, np.int8) if found.crowd else np.zeros(0, np.int8)
     crowd = crowd_kind > _NONE
+    counts = np.array(found.counts, bool)
     image = _positions(image_ids, list(found.images))
     class_ids = sorted(found.categories)
     label = _positions(category_ids, class_ids)
@@ -329,6 +361,8 @@ def _arranged(found: _Gatherer, path: str, listed: dict[str, int], sha256: str) 
         unusable=found.unusable,
         crowds=dict(crowds),
         free_id=_free(ids),
+        scored=int((usable & ~crowd & counts).sum()),
+        unnamed=sum("name" not in category for category in found.categories.values()),
         truths=truths,
     )
 

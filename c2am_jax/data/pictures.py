@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from c2am_jax.data.jpeg import ImageFault, check_jpeg, check_size, decode_jpeg, is_jpeg, opened
+from c2am_jax.data.jpeg import ImageFault, check_bits, check_jpeg, check_size, decode_jpeg, is_jpeg, opened
+from c2am_jax.wording import sides
 
 PNG_LEVEL = 3  # of compression: twice as fast as Pillow's usual 6, some per cent larger
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
@@ -38,8 +39,13 @@ class Head(NamedTuple):
 
 
 def head_of(picture: Image.Image) -> Head:
-    """Size and orientation; of all but JPEGs the pixels are read for that, as Pillow turns TIFFs then."""
+    """Size and orientation; of all but JPEGs the pixels are read for that, as Pillow turns TIFFs then.
+
+    Raises:
+      ImageFault: too many pixels, or bits whose range nobody knows; before the pixels are read.
+    """
     check_size((picture.height, picture.width))
+    check_bits(picture)
     if not is_jpeg(picture):
         picture.load()
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -50,8 +56,7 @@ def _turn(head: Head, hw: tuple[int, int]) -> int:
     """`Head.turn_for`; ImageFault for another size."""
     turn = head.turn_for(hw)
     if turn is None:
-        (height, width), said = head.upright, f"the json says {hw[0]}x{hw[1]}"
-        raise ImageFault("image of another size", f"is {height}x{width}, {said}")
+        raise ImageFault("image of another size", f"has {sides(head.upright)}, the json says {sides(hw)}")
     return turn
 
 
@@ -59,7 +64,7 @@ def read_picture(path: Path, *, exact: bool = True, hw: tuple[int, int] | None =
     """Pixels of an image file, uint8 [h, w, 3], RGB, turned as its EXIF orientation says.
 
     JPEGs are decoded as in training and refused by the same check. Of other files: grey becomes RGB, 16 bits become 8,
-    transparency is laid on white, and of several frames the first counts.
+    transparency is laid on white, and of several frames the first counts. 32 bits are refused.
 
     Args:
       path: of the file.
@@ -67,7 +72,8 @@ def read_picture(path: Path, *, exact: bool = True, hw: tuple[int, int] | None =
       hw: height and width that a json says, by which it is turned as in training; None: as EXIF says.
 
     Raises:
-      ImageFault: no image, truncated, too large, or of another size than `hw`; the text goes behind the file's name.
+      ImageFault: no image, truncated, too large, of 32 bits, or of another size than `hw`; the text goes behind the
+        file's name.
       OSError: the file can't be read.
     """
     content = path.read_bytes()
@@ -117,7 +123,7 @@ def stored(content: bytes, hw: tuple[int, int]) -> Stored:
       hw: height and width that the json says, see `Head.turn_for`.
 
     Raises:
-      ImageFault: no picture, truncated, too large, or of another size.
+      ImageFault: no picture, truncated, too large, of 32 bits, or of another size.
     """
     with opened(content) as picture:
         head = head_of(picture)

@@ -105,6 +105,8 @@ def _lines(name: str, report: dict[str, Any], faults: list[str]) -> list[str]:
     lines.append("categories: " + ", ".join(f"{groups[group]:,} {word}" for group, word in GROUPS.items()))
     lines.append("instances: " + ", ".join(f"{of_group[group]:,} {word}" for group, word in GROUPS.items()))
     lines += faults
+    if report.get("nothing_to_score"):
+        lines.append(report["nothing_to_score"])
     lines += [f"added for evaluation: {what}" for what in report["added_for_evaluation"]]
     if report["unlike_published"]:
         lines += [f"NOT the published {name}: {what}" for what in report["unlike_published"]]

@@ -90,6 +90,13 @@ class PreparedDataset:
         report = json.loads((self.folder / "report.json").read_text())
         return nothing_trains(report["annotations"], Skipped(report["skipped"], report["skipped_entries"]))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before it is evaluated, a line each: that the user's file has no object to score."""
+        report = json.loads((self.folder / "report.json").read_text())
+        told = report.get("nothing_to_score")  # older reports do not tell
+        return [f"warning: {told}"] if told else []
+
     def labels_of(self, index: int) -> np.ndarray:
         """Classes of the instances of image `index`."""
         return self.label[self.label_offset[index] : self.label_offset[index + 1]]

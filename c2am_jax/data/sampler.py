@@ -12,6 +12,7 @@ import numpy as np
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.errors import UserError
+from c2am_jax.wording import sides
 
 SAMPLERS = ("random", "repeat_factor", "repeat_factor_stochastic", "class_aware")
 _ROUNDING, _KEYS, _CLASSES, _IMAGES, _HELD_OUT = range(1, 6)  # random streams beside that of the order
@@ -109,13 +110,27 @@ def fitting_bucket(target_hw: np.ndarray, buckets: tuple[tuple[int, int], ...]) 
     chosen = area.argmin(1)
     lost = np.flatnonzero((target_hw > shapes[chosen]).any(-1))
     if len(lost):
-        height, width = target_hw[lost[0]]
+        found = sides(target_hw[lost[0]].tolist())
         raise WrongSetting(
             "config.data.buckets",
-            f": none of the padded shapes {buckets} holds an image resized to {height}x{width}: add one or "
-            "lower data.short_sides, data.test_short_side and data.max_side",
+            f": none of the padded shapes {buckets} holds an image resized to {found}: add one or lower "
+            "data.short_sides, data.test_short_side and data.max_side",
         )
     return chosen
+
+
+def reduced(hw: np.ndarray, canvas: int, short_side: int, max_side: int) -> tuple[int, int]:
+    """How many images [N, 2] lose resolution because they are fitted to the canvas before they are resized.
+
+    An image does if its long side is larger than the canvas, and so is the one that it is resized to.
+
+    Returns:
+      Their number, and the side of a canvas in which none would lose any.
+    """
+    if not len(hw):
+        return 0, canvas
+    needed = np.minimum(hw.max(-1), target_size(hw, short_side, max_side).max(-1))
+    return int((needed > canvas).sum()), max(canvas, int(needed.max()))
 
 
 def whole(hw: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
 
-from c2am_jax.data.box_masks import MASK_SIZE, BadMask, bounding_box, mask_of_runs, pack, run_lengths
-from c2am_jax.data.boxes import FITS, BoxCounts, iou, trainable_box
+from c2am_jax.data.box_masks import MASK_SIZE, BadMask, mask_of_runs, pack, runs_and_box
+from c2am_jax.data.boxes import FITS, BoxCounts, iou, suspicion, trainable_box
 from c2am_jax.data.cluster import run_on_cluster
 from c2am_jax.data.entries import has_mask
 from c2am_jax.data.jpeg import ImageFault, check_size
@@ -250,22 +250,25 @@ def _instances(part: Part, number: int, json_file: BinaryIO, summary: Summary) -
         except ValueError:
             raise AnnotationError(f"{part.annotations}: the file was changed while it was read") from None
         name = f"annotation {annotation['id']} of image {image.id}"
-        summary.boxes.add(annotation["bbox"], hw)
+        runs = mask_box = None
+        fault = ""
+        try:
+            runs, mask_box = runs_and_box(annotation.get("segmentation"), hw)
+        except BadMask as error:
+            fault = str(error)
+        summary.boxes.add(suspicion(annotation, mask_box, hw))
         try:
             box = trainable_box(annotation["bbox"], hw)
         except BadMask as error:
             summary.skipped.add("degenerate box", f"{name}: {error}")
             continue
-        try:
-            runs = run_lengths(annotation.get("segmentation"), hw)
-            mask = mask_of_runs(runs, box, hw)
-        except BadMask as error:
-            reason = "mask unusable" if has_mask(annotation) else NO_MASKS
-            summary.skipped.add(reason, f"{name}: {error}")
+        if runs is None or mask_box is None:
+            summary.skipped.add("mask unusable" if has_mask(annotation) else NO_MASKS, f"{name}: {fault}")
             continue
+        mask = mask_of_runs(runs, box, hw)
         if not mask.any():
             summary.noted.add("mask beside its box", name)
-        elif iou(box.tolist(), bounding_box(runs, hw)) < FITS:
+        elif iou(box.tolist(), mask_box) < FITS:
             summary.noted.add("box that does not fit its mask", name)
         yield {"box": box, "label": np.int32(part.label[i]), "mask": pack(mask)}
 

@@ -1,9 +1,9 @@
 """What an annotation file is like: classes, repeat factors, ground truths, sizes, padding.
 
-    python -m c2am_jax.data.stats A.json [--out DIR] [--threshold 1e-3]
+    python -m c2am_jax.data.stats A.json [--config NAME_OR_FILE] [--out DIR] [--threshold 1e-3]
 
-Any json of the LVIS or COCO layout, of any size. Prints a report; with --out also writes `stats.json` and `stats.png`,
-whose left picture is the Zipf plot.
+Any json of the LVIS or COCO layout, of any size. Sizes and padding are those of the config's `data`, without one those
+of LVIS. Prints a report; with --out also writes `stats.json` and `stats.png`, whose left picture is the Zipf plot.
 """
 
 import argparse
@@ -31,7 +31,8 @@ def statistics(found: Scan, settings: DataSettings, threshold: float) -> dict[st
     Returns:
       "images", "annotations"; "groups": classes, images and annotations of rare, common and frequent classes;
       "repeat_factors" of classes and images, and the images of an epoch; "per_image": percentiles of ground truths;
-      "sizes": percentiles of the images' short and long sides; "buckets": share of the images and of wasted pixels of
+      "sizes": percentiles of the images' short and long sides; "larger_than_canvas" and of them "lose_resolution", see
+      `sampler.reduced`; "settings" that the padding is of; "buckets": share of the images and of wasted pixels of
       each padded shape, each image resized to the middle one of the short sides.
     """
     hw = np.array([(image.height, image.width) for image in found.images]).reshape(-1, 2)
@@ -71,6 +72,8 @@ def statistics(found: Scan, settings: DataSettings, threshold: float) -> dict[st
         "more_than_max_instances": int((counts > settings.max_instances).sum()),
         "sizes": {"short": _percentiles(hw.min(-1)), "long": _percentiles(hw.max(-1))} if len(hw) else {},
         "larger_than_canvas": int((hw.max(-1, initial=0) > settings.canvas).sum()),
+        "lose_resolution": sampler.reduced(hw, settings.canvas, middle, settings.max_side)[0],
+        "settings": {"short_side": middle, "max_side": settings.max_side, "canvas": settings.canvas},
         "buckets": {
             "x".join(map(str, shape)): {
                 "images": float((bucket == i).mean().round(4)) if len(bucket) else 0.0,
@@ -86,8 +89,8 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
     return dict(zip(map(str, PERCENTILES), np.percentile(values, PERCENTILES).round(2).tolist(), strict=True))
 
 
-def text(name: str, numbers: dict[str, Any]) -> str:
-    """The numbers of `statistics` as lines to read."""
+def text(name: str, numbers: dict[str, Any], config: str = "") -> str:
+    """The numbers of `statistics` as lines to read; `config` is the one whose settings they are by, "" for LVIS's."""
 
     def line(values):
         return ", ".join(f"{key} % {value:g}" for key, value in values.items())
@@ -112,7 +115,15 @@ def text(name: str, numbers: dict[str, Any]) -> str:
         lines.append(f"long side, percentiles: {line(numbers['sizes']['long'])}")
     larger = numbers["larger_than_canvas"]
     are = noun(larger, "is", "are")
-    lines.append(f"{counted(larger, 'image')} {are} larger than data.canvas and {are} fitted to it")
+    by, chosen = numbers["settings"], f"of {config}" if config else "for LVIS (--config NAME_OR_FILE takes others)"
+    lines.append(
+        f"with the settings {chosen}: short side {by['short_side']}, long one at most {by['max_side']}; "
+        "padded to height x width"
+    )
+    lines.append(
+        f"{counted(larger, 'image')} {are} larger than data.canvas={by['canvas']} and {are} fitted to it; "
+        f"{numbers['lose_resolution']:,} of them {noun(numbers['lose_resolution'], 'loses', 'lose')} resolution"
+    )
     lines += [
         f"  padded to {shape}: {100 * part['images']:.1f} % of the images, {100 * part['wasted']:.1f} % padding"
         for shape, part in numbers["buckets"].items()
@@ -151,11 +162,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="c2am_jax.data.stats", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("annotations", metavar="A.json")
     parser.add_argument("--out", metavar="DIR", help="where to write stats.json and stats.png")
-    parser.add_argument("--threshold", type=float, default=DataSettings.repeat_threshold, help="of repeat factors")
+    parser.add_argument("--config", metavar="NAME_OR_FILE", default="", help="whose data settings; default: LVIS's")
+    parser.add_argument("--threshold", type=float, help="of repeat factors; default: data.repeat_threshold")
     options = parser.parse_args(arguments)
+    settings = DataSettings()
+    if options.config:
+        from c2am_jax.config import load_experiment  # which imports JAX
+
+        settings = load_experiment(options.config).data
+    threshold = settings.repeat_threshold if options.threshold is None else options.threshold
     found = scan(options.annotations)
-    numbers = statistics(found, DataSettings(), options.threshold)
-    print(text(Path(options.annotations).name, numbers))
+    numbers = statistics(found, settings, threshold)
+    print(text(Path(options.annotations).name, numbers, options.config))
     if options.out:
         folder = Path(options.out)
         folder.mkdir(parents=True, exist_ok=True)

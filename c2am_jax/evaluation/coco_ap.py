@@ -51,7 +51,7 @@ def evaluate_coco_file(
     results = read_json(predictions)
     if classes is not None:
         results, _ = classes.renamed(results, predictions, truths.table, annotations)
-    notes = notes_of(truths.found, groups=False, federated=False)
+    notes = [*rows.warnings, *notes_of(truths.found, groups=False, federated=False)]
     for line in (*notes, *(matched.lines() if matched else ()), *left_out_line(rows.left_out)) if show else ():
         show(line)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -3,6 +3,9 @@
 Memory holds some 60 bytes per detection.
 """
 
+import functools
+import re
+import unicodedata
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -17,16 +20,24 @@ from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import ObjectTable
 from c2am_jax.evaluation.truths import Truths
+from c2am_jax.wording import counted
 
 MAX_DETECTIONS = 300  # of an image, the best count
 FIXED_PER_CATEGORY = 10_000  # of a category over all images, for AP-fixed
 MASKS_AT_ONCE = 4096  # checked together: a hundred times as fast as one by one
 
 
+def _stems(*names: str) -> set[str]:
+    """Names of files as two that mean one file have them: whatever folder, suffix, case, and COCO's year."""
+    parts = (re.sub(r"^(.*[/\\\\])?(COCO_\w+2014_)?", "", name).rpartition(".") for name in names if name)
+    return {unicodedata.normalize("NFC", stem or name).casefold() for stem, _, name in parts}
+
+
 class DetectionRows:
     """What the results json says, as arrays.
 
-    `left_out` counts detections of classes that the annotations do not have.
+    `left_out` counts detections of classes that the annotations do not have. `elsewhere` are file names that detections
+    have beside their ids (`predict` writes them), by image, where the annotations call the file otherwise.
     """
 
     def __init__(self, path: str, iou_type: str, truths: Truths, classes: Match | None = None):
@@ -39,6 +50,9 @@ class DetectionRows:
         if classes is not None:
             self._class_of = dict(zip(classes.ours.ids.tolist(), classes.row.tolist(), strict=True))
         self._place, self.left_out = -1, 0
+        self.elsewhere: dict[int, str] = {}
+        self._truths = truths
+        self._named: set[tuple[int, str]] = set()  # compared already
         self._sizes = truths.image_hw.tolist()
         self._field = "bbox" if iou_type == "bbox" else "segmentation"
         self._needed = ("image_id", "category_id", "score", self._field)
@@ -79,6 +93,8 @@ class DetectionRows:
         image, label = self._known(entry, "image_id", self._image_of), self._known(entry, "category_id", self._class_of)
         if image in self._outside:
             return
+        if "file_name" in entry:
+            self._compare(entry["image_id"], entry["file_name"])
         if label < 0:
             self.left_out += 1
             return
@@ -103,6 +119,33 @@ class DetectionRows:
         self._score.append(score)
         self._offset.append(offset)
         self._length.append(length)
+
+    def _compare(self, image: int, name: Any) -> None:
+        if not isinstance(name, str) or (image, name) in self._named:
+            return
+        self._named.add((image, name))
+        here = _stems(*self._files[image])
+        if here and not _stems(name) & here:
+            self.elsewhere.setdefault(image, name)
+
+    @functools.cached_property
+    def _files(self) -> dict[int, tuple[str, str]]:
+        """What the annotations call the file of each image."""
+        return {entry.id: (entry.file_name, entry.coco_url) for entry in self._truths.found.images}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the pictures that were predicted, a line each."""
+        if not self.elsewhere:
+            return ()
+        image, there = next(iter(self.elsewhere.items()))
+        here = next(filter(None, self._files[image]))
+        images = len({image for image, _ in self._named})
+        several = counted(len(self.elsewhere), "image")
+        return (
+            f"warning: {self.path} has other file names than {self._truths.found.name} for {several} of {images:,}, so "
+            f"its ids may mean other pictures: image {image} is {there} there, {here} here",
+        )
 
     def _require(self, condition: bool, what: str) -> None:
         if not condition:

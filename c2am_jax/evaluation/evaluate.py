@@ -89,7 +89,7 @@ def evaluate(
     images = chosen_images(dataset.annotations_path, experiment.eval.subset)
     if images is not None:
         dataset = dataset.of_images(images)
-    for line in _seen_in_coco(experiment, dataset) if show else ():
+    for line in (*dataset.warnings, *_seen_in_coco(experiment, dataset)) if show else ():
         show(line)
     mesh = data_mesh(jax.local_devices())
     share = -(-experiment.eval.batch_size // jax.process_count())

@@ -161,7 +161,8 @@ def evaluate_file(
     matched = classes and match(classes.table, truths.table, classes.name, str(annotations))
     found = DetectionRows(str(predictions), iou_type, truths, matched)
     found.read()
-    for line in (*truths.notes, *(matched.lines() if matched else ()), *left_out_line(found.left_out)) if show else ():
+    notes = (*found.warnings, *truths.notes, *(matched.lines() if matched else ()), *left_out_line(found.left_out))
+    for line in notes if show else ():
         show(line)
     best = found.best(fixed=fixed)
     keep = best & found.verified(truths)

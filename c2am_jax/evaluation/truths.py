@@ -119,7 +119,8 @@ def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
       groups: whether it tells of groups that it lacks.
       federated: whether the protocol asks what its images are verified for.
     """
-    lines = [f"{found.name}: left out, {line}" for line in found.skipped.lines()]
+    lines = [f"warning: {found.nothing_to_score}"] if found.nothing_to_score else []
+    lines += [f"{found.name}: left out, {line}" for line in found.skipped.lines()]
     if federated and found.layout == "coco":
         lines.append(f"{found.name}: COCO layout, so a category without an annotation in an image is absent there")
     if found.zero_id:

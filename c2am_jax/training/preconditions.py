@@ -10,14 +10,15 @@ from c2am_jax.data.class_names import match
 from c2am_jax.data.datasets import check_there, open_dataset, source_of
 from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import PreparedDataset
-from c2am_jax.data.sampler import evaluation_steps
+from c2am_jax.data.sampler import evaluation_steps, reduced, trainable
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import is_remote
 from c2am_jax.storage import check_reachable
 from c2am_jax.training.checkpoint import Checkpoints, saved_steps, was_cut_off
 from c2am_jax.training.schedule import Schedule
-from c2am_jax.wording import noun
+from c2am_jax.wording import counted, noun
 
 
 def _splits(experiment: Experiment) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def check_files(experiment: Experiment) -> None:
 
 
 def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
-    """The training set, and what a user should know of the validation set's classes if the run evaluates.
+    """The training set, and what a user should know: of its pictures, and of what the run evaluates on.
 
     Both are prepared on first use, the smaller one first.
 
@@ -59,10 +60,25 @@ def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:
             f"config.model.num_classes={experiment.model.num_classes}, but {source_of(data, 'train')} has "
             f"{classes} {noun(classes, 'category')}: set --config.model.num_classes={classes}"
         )
+    notes = _canvas_note(data, training)
     if validation is None:
-        return training, []
-    matched = match(training.categories, validation.categories, "the training set", str(source_of(data, "val")))
-    return training, matched.lines()
+        return training, notes
+    ours, theirs = f"the training set ({source_of(data, 'train')})", str(source_of(data, "val"))
+    matched = match(training.categories, validation.categories, ours, theirs)
+    return training, [*notes, *validation.warnings, *matched.lines()]
+
+
+def _canvas_note(data: DataSettings, training: PreparedDataset) -> list[str]:
+    """That the canvas costs pictures resolution that the network would see, as a line; none if it does not."""
+    hw = training.image_hw[trainable(training.image_hw, training.label_offset)]
+    count, side = reduced(hw, data.canvas, max(data.short_sides), data.max_side)
+    if not count:
+        return []
+    lose = noun(count, "loses", "lose")
+    return [
+        f"warning: {count:,} of {counted(len(hw), 'training picture')} {lose} resolution: made smaller to data.canvas="
+        f"{data.canvas}, then resized to more; --config.data.canvas={side} keeps it, and takes memory"
+    ]
 
 
 def _check_evaluation(experiment: Experiment, validation: PreparedDataset) -> None:

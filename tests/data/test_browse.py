@@ -15,6 +15,7 @@ from c2am_jax.browse.command import main
 from c2am_jax.browse.files import pixels_for
 from c2am_jax.browse.paint import MARK, painted
 from c2am_jax.config import load_experiment
+from c2am_jax.data import builder
 
 
 def browse(annotations, images, out, *more):
@@ -106,7 +107,7 @@ def one_file(content):
         (twice, "twins", "annotation 9: nearly the same box as annotation 3"),
         (crowd, "crowds", "crowd regions only"),
         (file_gone, "missing", "image 1: no file"),
-        (other_size, "size", "the file is 64 x 64, the json says 32 x 32"),
+        (other_size, "size", "the file has height 64 and width 64, the json says height 32 and width 32"),
         (one_file, "same_file", "the file of image 1"),
     ],
 )
@@ -148,6 +149,18 @@ def test_broken_and_turned_files(tiny, tmp_path):
     page = browse(annotations, images, tmp_path / "page.html")
     assert counts(annotations, images) == {"unreadable": (1, 1), "turned": (1, 1)}
     assert "This picture cannot be drawn." in page and "EXIF orientation 6; annotations fit it as it is stored" in page
+
+
+def test_a_picture_that_is_too_large_is_called_so_as_in_training(tiny, tmp_path, capsys):
+    annotations, images = tiny[1]()
+    Image.new("1", (12_500, 8_000)).save(images / "train2017" / "000000000001.jpg", "PNG")
+    page = browse(annotations, images, tmp_path / "page.html")
+    assert counts(annotations, images) == {"too_large": (1, 1)}
+    assert "suspect: pictures that are too large: more than 50 megapixels: 1" in capsys.readouterr().out
+    fault = "height 8000 and width 12500 are more than 50 megapixels"
+    assert fault in page and "This picture cannot be drawn." in page
+    report = builder.prepare(annotations, images, "t", tmp_path / "data", workers=1)
+    assert report["skipped_entries"] == {"image too large": [f"image 1: {fault}"]}
 
 
 def test_a_json_in_which_nothing_is_wrong(tiny, tmp_path, capsys):

@@ -15,6 +15,7 @@ import pytest
 from conftest import annotation
 from PIL import Image
 
+from c2am_jax.browse.survey import survey
 from c2am_jax.data import builder, prepared, shards
 from c2am_jax.data.lvis import AnnotationError
 from c2am_jax.data.records import parse_record
@@ -120,13 +121,13 @@ def test_a_picture_of_100_megapixels_is_skipped_before_it_is_decoded(tiny, tmp_p
     if told:
         tiny[0]["images"][0].update(height=8_000, width=12_500)
         tiny[0]["images"][1:], tiny[0]["annotations"][2:] = [], []
-        with pytest.raises(UserError, match="image 1: 8000x12500 is more than 50 megapixels"):
+        with pytest.raises(UserError, match="image 1: height 8000 and width 12500 are more than 50 megapixels"):
             prepare_tiny(tiny, tmp_path)
     else:
         from c2am_jax.data.jpeg import ImageFault
         from c2am_jax.data.pictures import stored
 
-        with pytest.raises(ImageFault, match="8000x12500"):
+        with pytest.raises(ImageFault, match="height 8000 and width 12500"):
             stored(stream.getvalue(), (48, 64))
 
 
@@ -389,12 +390,27 @@ def test_boxes_that_look_like_corners_are_told(tiny, tmp_path):
     for entry in tiny[0]["annotations"]:
         x, y, w, h = entry["bbox"]
         entry["bbox"] = [x, y, x + w, y + h]
-    tiny[0]["annotations"][3]["bbox"] = [30.0, 20.0, 60.0, 60.0]
+    tiny[0]["annotations"][3] = annotation(4, 4, 5, [20.0, 30.0, 40.0, 30.0]) | {"bbox": [20.0, 30.0, 60.0, 60.0]}
+    report, _ = prepare_tiny(tiny, tmp_path)
+    assert report["suspicious"] == ["4 of 4 boxes look like x1, y1, x2, y2: bbox has to be x, y, width, height"]
+    assert survey(str(tmp_path / "annotations.json"), tmp_path / "images").counts()["corners"] == (4, 3)
+
+
+def test_preparation_and_browse_count_the_same_boxes_and_only_those_that_are_cut_and_kept(tiny, tmp_path):
+    """One that looks like corners, one that is kept and cut, and three beyond the border that are left out or not."""
+    content, boxes = tiny[0], [(30, 10, 40, 40), (-9, 6, 29, 16), (200, 8, 24, 32), (-9, 8, 0.5, 32), (-9, 8, 33, 32)]
+    content["annotations"] = [annotation(number, 1, 7, box) for number, box in enumerate(boxes, 1)]
+    content["annotations"][0]["segmentation"] = [[30, 10, 40, 10, 40, 40, 30, 40]]
+    content["annotations"][4]["segmentation"] = [[8, 8, 32, 40]]
     report, _ = prepare_tiny(tiny, tmp_path)
     assert report["suspicious"] == [
-        "2 of 4 boxes reach outside their picture, and 4 would be boxes if they were x1, y1, x2, y2: bbox has to be x, "
-        "y, width, height"
+        "1 of 5 boxes looks like x1, y1, x2, y2: bbox has to be x, y, width, height",
+        "1 of 5 boxes reaches outside its picture: it is cut off at its border",
     ]
+    assert report["skipped"] == {"degenerate box": 2, "mask unusable": 1}
+    found = survey(str(tmp_path / "annotations.json"), tmp_path / "images").counts()
+    kinds = {key: found[key][0] for key in ("corners", "outside", "degenerate")}
+    assert kinds == {"corners": 1, "outside": 1, "degenerate": 2}
 
 
 def test_boxes_that_do_not_fit_their_masks_and_reach_outside_are_told(tiny, tmp_path):

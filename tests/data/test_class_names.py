@@ -48,8 +48,17 @@ def test_no_name_in_common_is_an_error_that_shows_some_of_both():
 def test_a_name_twice_is_an_error_unless_the_tables_are_the_same():
     twice = category_table([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}])
     assert matched(twice, twice).ids.tolist() == [1, 2]
-    with pytest.raises(UserError, match=r"val.json: .*more than one is called 'a'"):
+    with pytest.raises(UserError, match=r"val.json: .*more than one is called 'a' \(ids 1, 2\); rename"):
         matched(table(a=1, b=2), twice)
+
+
+def test_names_that_only_one_has_are_the_reason_if_nothing_is_in_common():
+    nameless = category_table([{"id": 1}, {"id": 4}])
+    for ours, theirs, name in ((nameless, table(a=1), "the detector"), (table(a=1), nameless, "val.json")):
+        with pytest.raises(UserError, match=f"; the categories of {name} have no names, only ids: give each the name"):
+            matched(ours, theirs)
+    with pytest.raises(UserError, match="compared letter by letter$"):
+        matched(nameless, category_table([{"id": 7}]))
 
 
 def test_classes_are_read_from_a_list_a_json_or_a_workdir(tmp_path):

@@ -13,6 +13,8 @@ from pycocotools.coco import COCO
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis import AnnotationError, category_table
 from c2am_jax.data.lvis_scan import scan
+from c2am_jax.evaluation.coco_ap import evaluate_coco_file
+from c2am_jax.evaluation.lvis_ap import evaluate_file
 
 
 def test_annotations_are_found_again_by_image(tiny):
@@ -300,3 +302,34 @@ def test_coco_ap_of_the_completed_file_is_that_of_the_original(shared, tmp_path,
     capsys.readouterr()
     np.testing.assert_array_equal(*stats)
     assert round(stats[0][0], 3) == 0.505
+
+
+def uncounted(content, what):
+    for entry in content["annotations"]:
+        entry |= {"crowds": {"iscrowd": 1}, "ignored": {"ignore": 1}, "flat": {"area": 0}}.get(what, {})
+    if what == "empty":
+        content["annotations"] = []
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("crowds", "left out: 4 x crowd region, evaluation ignores it, for example annotation 1 of image 1"),
+        ("ignored", "scoring ignores its 4 annotations: 'ignore' is set, or the area is 0"),
+        ("flat", "scoring ignores its 4 annotations: 'ignore' is set, or the area is 0"),
+        ("empty", "the list 'annotations' is empty"),
+        ("", None),
+    ],
+)
+def test_a_file_that_scores_nothing_says_why_and_then_no_number_counts(tiny, tmp_path, what, why):
+    content, write = tiny
+    uncounted(content, what)
+    path, _ = write()
+    told = f"no object to score in {path}: {why}" if why else ""
+    assert scan(path).nothing_to_score == told
+    results, shown = tmp_path / "r.json", []
+    results.write_text(json.dumps([{"image_id": 1, "category_id": 7, "score": 0.9, "bbox": [4, 6, 20, 16]}]))
+    found = evaluate_file(path, results, "bbox", show=shown.append).metrics()
+    assert (f"warning: {told}" in shown) == bool(why) == (found["AP"] == -1)
+    evaluate_coco_file(path, results, "bbox", show=shown.append)
+    assert shown.count(f"warning: {told}") == (2 if why else 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from c2am_jax.browse.files import look
 from c2am_jax.data.jpeg import ImageFault, decode_jpeg
 from c2am_jax.data.pictures import read_picture, stored
 from c2am_jax.data.records import upright
@@ -134,12 +135,27 @@ def test_a_picture_is_read_as_its_json_sees_it(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(SMOOTH), exif=exif)
     assert (read_picture(path, hw=(32, 48)) == SMOOTH).all()  # annotated as it is stored
     assert (read_picture(path, hw=(48, 32)) == np.rot90(SMOOTH, -1)).all()
-    with pytest.raises(ImageFault, match="is 48x32, the json says 9x9"):
+    with pytest.raises(ImageFault, match="has height 48 and width 32, the json says height 9 and width 9"):
         read_picture(path, hw=(9, 9))
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(SMOOTH))
-    with pytest.raises(ImageFault, match="is 32x48, the json says 48x32") as error:
+    with pytest.raises(ImageFault, match="has height 32 and width 48, the json says height 48 and width 32") as error:
         stored(path.read_bytes(), (48, 32))
     assert error.value.reason == "image of another size"
+
+
+def test_16_bits_are_scaled_and_32_bits_are_refused_by_all(tmp_path):
+    grey = np.arange(83, 167, dtype=np.int32).reshape(7, 12)
+    wide = grey.astype(np.uint16) * 257
+    for name in ("a.png", "a.tif", "a.pgm"):
+        path = saved(tmp_path / name, Image.fromarray(wide))
+        assert (read_picture(path) == grey[..., None]).all(), name
+        assert (decode_jpeg(stored(path.read_bytes(), (7, 12)).content).numpy() == grey[..., None]).all(), name
+    for name, numbers in (("i.tif", grey), ("f.tif", grey / np.float32(255)), ("f.pfm", grey / np.float32(255))):
+        path = saved(tmp_path / name, Image.fromarray(numbers))
+        for read in (read_picture, look, lambda path: stored(path.read_bytes(), (7, 12))):
+            with pytest.raises(ImageFault, match="has grey values of 32 bits, whose white is not known") as error:
+                read(path)
+            assert error.value.reason == "image of 32 bits"

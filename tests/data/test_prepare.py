@@ -1,5 +1,6 @@
 """The command that prepares a data set."""
 
+import html
 import json
 import logging
 import shutil
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from c2am_jax.browse.command import main as browse
 from c2am_jax.data import prepare, prepared, published
+from c2am_jax.data.datasets import open_dataset
+from c2am_jax.data.settings import DataSettings
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +75,30 @@ def test_each_fault_is_told_once_with_an_example(tiny, tmp_path):
         "suspicious: 1 of 3 boxes reaches outside its picture: it is cut off at its border",
     ]
     assert done.stderr == ""
+
+
+def test_names_that_are_missing_or_there_twice_are_told_with_the_file_and_the_ids(tiny, tmp_path, capsys, caplog):
+    content, write = tiny
+    del content["categories"][1]["name"]
+    content["categories"][0]["name"] = "category 5"
+    annotations, images = write()
+    lines = [
+        f"1 category of {annotations} has no name; its id is used",
+        f"{annotations}: categories go by name, but more than one is called 'category 5' (ids 2, 5); rename them",
+    ]
+    assert prepare.main(options_of(annotations, images, tmp_path / "d", "t_train")) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if str(annotations) in line] == lines
+    assert browse([str(annotations), f"--images={images}", f"--out={tmp_path / 'page.html'}"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("suspect: ")] == [
+        f"suspect: {line}" for line in lines
+    ]
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert all(f'<p class="bad">{line}</p>' in page for line in lines) and "othing looks wrong" not in said + page
+    data = DataSettings("t", str(tmp_path / "d"), str(annotations), str(images))
+    caplog.set_level(logging.WARNING)
+    assert len(open_dataset(data, "train")) == 4  # as training does: prepared already, and told again
+    assert caplog.messages == [f"t_train: {line}" for line in lines]
 
 
 def test_a_published_set_is_found_in_its_standard_place_and_checked(tiny, tmp_path, capsys, monkeypatch):

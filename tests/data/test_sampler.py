@@ -20,6 +20,7 @@ from c2am_jax.data.sampler import (
     held_out_images,
     image_repeat_factors,
     jitter,
+    reduced,
     repeat_factors,
     target_size,
 )
@@ -303,3 +304,14 @@ def test_an_epoch_of_lvis_size_is_ordered_in_a_moment():
             assert len(epoch_steps(dataset, sampler, augmentation, seed=0, epoch=7, batch_size=16)) >= images // 16
             taken.append(time.process_time() - began)
         assert min(taken) < 1
+
+
+def test_pictures_lose_resolution_where_canvas_is_smaller_than_what_they_are_resized_to():
+    hw = np.array([[480, 640], [1000, 750], [3000, 4000], [900, 300]])
+    # Resized to a short side of 800 and at most 1333: long sides 1067, 1067, 1067 and 1333, of which the pictures
+    # themselves hold 640, 1000, 1067 and 900.
+    assert reduced(hw, 640, 800, 1333) == (3, 1067)
+    assert reduced(hw, 1000, 800, 1333) == (1, 1067)
+    assert reduced(hw, 1067, 800, 1333) == (0, 1067)
+    assert reduced(hw, 128, 64, 128) == (0, 128)  # larger than the canvas, but the network sees no more than it holds
+    assert reduced(hw[:0], 640, 800, 1333) == (0, 640)

@@ -37,7 +37,21 @@ def test_counts_repeat_factors_and_padding(annotations, tmp_path, capsys):
     assert 0 < numbers["wasted"] < 0.3
     output = capsys.readouterr().out
     assert "4 images (2 train), 6 annotations, 4 classes" in output and "padding in all" in output
+    assert "with the settings for LVIS (--config NAME_OR_FILE takes others): short side 736," in output
     assert (tmp_path / "out" / "stats.png").stat().st_size > 10_000
+
+
+def test_padding_is_that_of_the_config(annotations, tmp_path, capsys):
+    """Of glyphs: 480 x 640 and 640 x 480 are resized until the long side is 128, so to 96 x 128 of 128 x 128."""
+    assert main([str(annotations), "--config=glyphs_c2am", f"--out={tmp_path / 'out'}"]) == 0
+    numbers = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert numbers["buckets"] == {"128x128": {"images": 1.0, "wasted": 0.25}} and numbers["wasted"] == 0.25
+    assert numbers["larger_than_canvas"] == 3 and numbers["lose_resolution"] == 0
+    output = capsys.readouterr().out
+    assert "with the settings of glyphs_c2am: short side 128, long one at most 128;" in output
+    assert "3 images are larger than data.canvas=128 and are fitted to it; 0 of them lose resolution" in output
+    assert "padded to 128x128: 100.0 % of the images, 25.0 % padding" in output
+    assert main([str(annotations), "--config=none"]) == 2 and "no config file none" in capsys.readouterr().err
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path, capsys):

@@ -15,6 +15,7 @@ from c2am_jax.data.lvis_scan import scan
 from c2am_jax.data.minival import chosen_images, images_in
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import boundary
+from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 from c2am_jax.evaluation.lvis_ap import ALL_IOU_TYPES, evaluate_file
 from c2am_jax.evaluation.official import official_metrics
 from c2am_jax.evaluation.tables import ap_table
@@ -426,3 +427,30 @@ def test_the_table_shows_per_cent_and_a_dash_for_what_cannot_count():
     header, row = table.splitlines()
     assert header.split() == ["LVIS", "AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300"]
     assert row.split() == ["bbox", *["25.6"] * 6, "-", "25.6", "25.6", "50.0"]
+
+
+def test_results_of_other_pictures_under_the_same_ids_are_told(tmp_path):
+    """`predict` writes file names; folders, suffixes, case and COCO's year do not make them other ones."""
+    names = ["val/1.jpg", "COCO_val2014_000000000002.jpg", "sub\\c 3.PNG", ""]
+    square = [[0, 0, 9, 0, 9, 9, 0, 9]]
+    images = [{"id": i, "file_name": name, "height": 90, "width": 90} for i, name in enumerate(names, 1)]
+    truth = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "segmentation": square}
+    annotations, results = tmp_path / "val.json", tmp_path / "predictions.json"
+    content = {"images": images, "annotations": [truth | {"iscrowd": 0}], "categories": [{"id": 1, "name": "a"}]}
+    annotations.write_text(json.dumps(content))
+
+    def told(*files):
+        found = [detection(i, 1, [0, 0, 9, 9], 0.5) | {"file_name": file} for i, file in enumerate(files, 1)]
+        results.write_text(json.dumps(found))
+        shown = [], []
+        evaluate_file(annotations, results, "bbox", show=shown[0].append)
+        evaluate_coco_file(annotations, results, "bbox", show=shown[1].append)
+        warnings = [[line for line in lines if line.startswith("warning: ")] for lines in shown]
+        assert warnings[0] == warnings[1]
+        return warnings[0]
+
+    assert told("/data/1.jpg", "images/000000000002.jpg", "C 3.png", "any.jpg") == []
+    assert told("train/001.jpg", "000000000002.jpg", "4.png", "any.jpg") == [
+        f"warning: {results} has other file names than {annotations} for 2 images of 4, so its ids may mean other "
+        "pictures: image 1 is train/001.jpg there, val/1.jpg here"
+    ]

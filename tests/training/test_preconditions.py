@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 from types import SimpleNamespace
@@ -111,6 +112,42 @@ def test_pictures_that_can_not_be_evaluated_are_said_before_the_first_step(glyph
     config = configured(glyph_folder, steps=1, eval_every=-1).changed({"data.max_side": 512})
     with pytest.raises(UserError, match=r"data.buckets: none of the padded shapes .* holds an image resized to"):
         train(config, tmp_path)
+
+
+def test_what_the_users_files_cost_or_lack_is_noted_before_the_first_step(glyph_folder, tmp_path):
+    """A canvas smaller than pictures of 128 pixels that train at 64; a validation set of crowd regions only."""
+    small, files = glyph_folder / "small", {}
+    for split in ("train", "val"):
+        content = json.loads((small / f"annotations_{split}.json").read_text())
+        for annotation in content["annotations"] if split == "val" else ():
+            annotation["iscrowd"] = 1
+        files[split] = tmp_path / f"{split}.json"
+        files[split].write_text(json.dumps(content))
+    keys = {"name": "own", "dir": tmp_path / "d", "images": small / "images", "val_annotations": files["val"]}
+    keys |= {"annotations": files["train"]}
+    config = configured(glyph_folder, steps=1, eval_every=-1).changed({f"data.{k}": str(v) for k, v in keys.items()})
+    training, notes = preconditions.open_splits(config)
+    crowds = len(json.loads(files["val"].read_text())["annotations"])
+    (warning,) = notes
+    assert warning.startswith(
+        f"warning: no object to score in {files['val']}: left out: {crowds} x crowd region, evaluation ignores it, for "
+    )
+    _, notes = preconditions.open_splits(config.changed({"data.canvas": 48}))
+    count = len(training)
+    assert notes[0] == (
+        f"warning: {count} of {count} training pictures lose resolution: made smaller to data.canvas=48, then resized "
+        "to more; --config.data.canvas=64 keeps it, and takes memory"
+    )
+    assert notes[1:] == [warning]
+
+    content = json.loads(files["train"].read_text())
+    names = content["categories"]
+    names[1]["name"] = names[0]["name"]
+    files["train"].write_text(json.dumps(content))
+    named = f"the training set ({files['train']}): categories go by name, but more than one is called "
+    named += f"{names[0]['name']!r} (ids {names[0]['id']}, {names[1]['id']}); rename them"
+    with pytest.raises(UserError, match=f"^{re.escape(named)}$"):
+        preconditions.open_splits(config.changed({"data.name": "twice"}))
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_named(glyph_folder, tmp_path, monkeypatch):
