@@ -9,6 +9,7 @@ from c2am_jax.data import builder, glyphs, glyphs_lvis, prepared
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
+from c2am_jax.storage import check_output
 
 _LOG = logging.getLogger(__name__)
 # Built-in sets by data.name: each is drawn into <data.dir>/<data.name> on first use.
@@ -76,6 +77,12 @@ def check_there(data: DataSettings, split: str) -> None:
         raise MissingDataset(_missing(data.name, annotations, images, split))
 
 
+def check_place(data: DataSettings, split: str) -> None:
+    """Raises StorageError if `data.dir` can't be written, but has to be, to draw or prepare a split."""
+    if data.name in BUILT_IN or not prepared.is_prepared(f"{data.name}_{split}", data.dir):
+        check_output("--config.data.dir", data.dir, folder=True)
+
+
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """The records of a split, "train", "val" or "test"; prepared (built-in ones drawn first) on first use.
 
@@ -88,6 +95,7 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     Raises:
       MissingDataset: the files are not there; one message says what to do.
       AnnotationError: they are there but not usable, or the records come from other files.
+      StorageError: `data.dir` has to be written, and can't be.
     """
     name = f"{data.name}_{split}"
     annotations, images = sources(data, split)
@@ -95,9 +103,10 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         check_there(data, split)
         known = not is_remote(annotations) and annotations.is_file()
         return prepared.load(name, data.dir, annotations=annotations if known else "")
+    check_there(data, split)
+    check_place(data, split)
     if data.name in BUILT_IN:
         annotations, images = built_in_sources(data, split)
-    check_there(data, split)
     if prepared.is_prepared(name, data.dir):
         _tell_left_out(name, data.dir)
     else:

@@ -20,6 +20,7 @@ from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted, noun
 
 PERCENTILES = (0, 50, 90, 99, 100)
@@ -153,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where to write stats.json and stats.png")
     parser.add_argument("--threshold", type=float, default=DataSettings.repeat_threshold, help="of repeat factors")
     options = parser.parse_args(arguments)
+    if options.out:
+        check_output("--out", options.out, folder=True)
     found = scan(options.annotations)
     numbers = statistics(found, DataSettings(), options.threshold)
     print(text(Path(options.annotations).name, numbers))

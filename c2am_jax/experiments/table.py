@@ -29,6 +29,7 @@ from c2am_jax.experiments.page import mean_and_deviation, write_page
 from c2am_jax.experiments.published import paper
 from c2am_jax.experiments.rows import BUILT_IN, DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
+from c2am_jax.storage import check_output
 from c2am_jax.wording import noun
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
@@ -194,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(describe(planned, options.step_seconds))
         return 0
+    check_output("--out", out, folder=True)
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     try:
         failed = execute(planned, options.devices or [None])
