@@ -85,6 +85,19 @@ def test_the_papers_settings():
             "--topology, --slices, --program and --hlo go with --dry_run",
         ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.train.steps=abc"),
+            "config.train.steps=abc: must be a whole number",
+        ),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.train.base_lr=x"),
+            "error: config.train.base_lr=x: must be a number",
+        ),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.model.box_head.class_agnostic=maybe"),
+            "error: config.model.box_head.class_agnostic=maybe: must be True or False",
+        ),
+        (("train.py", "--config=glyphs_c2am", "--slices=two"), "error: --slices=two: must be a whole number"),
         (("eval.py",), "give --workdir DIR of a run"),
         (("eval.py", "--step=first"), "--step first: must be a whole number (a checkpoint's step), or best"),
         (("eval.py", "--config=glyphs_c2am", "--categories=c.csv"), "--categories goes with --annotations and"),

@@ -103,6 +103,8 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         check_there(data, split)
         known = not is_remote(annotations) and annotations.is_file()
         return prepared.load(name, data.dir, annotations=annotations if known else "")
+    if split == "test":
+        _check_test(data, annotations)
     check_there(data, split)
     check_place(data, split)
     if data.name in BUILT_IN:
@@ -120,6 +122,17 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
             _LOG.warning("%s: %s", name, line)
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
+
+
+def _check_test(data: DataSettings, annotations: Path) -> None:
+    """Raises MissingDataset for a data set that has no test set, and the settings name none."""
+    own = data.name in BUILT_IN or not (data.test_annotations or annotations.is_file())
+    if own and not prepared.is_prepared(f"{data.name}_test", data.dir):
+        name = ", under another --config.data.name=NAME" if data.name in BUILT_IN else ""
+        raise MissingDataset(
+            f"config.eval.split=test: {data.name} has no test set; name one by --config.data.test_annotations=FILE "
+            f"and its pictures by --config.data.test_images=DIR{name}"
+        )
 
 
 def _tell_left_out(name: str, folder: str) -> None:
@@ -158,8 +171,9 @@ def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
     command, standard = "Download", STANDARD_ANNOTATIONS.get(name, "").format(split=split)
     if standard and annotations.parts[-2:] == (name, standard):  # where the command puts it
         command = f"Run python -m c2am_jax.data.download {name} --out {annotations.parent.parent}, or download"
+    unpacked = "them" if " and " in what else "it"
     return (
-        f"{lacking} does not exist. {command} {what} and unpack it so that {annotations} exists; download {IMAGES} and "
-        f"unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE --config.data.{key}images=DIR. "
-        "Without any download, configs/glyphs_c2am.py trains on the built-in data."
+        f"{lacking} does not exist. {command} {what} and unpack {unpacked} so that {annotations} exists; download "
+        f"{IMAGES} and unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE "
+        f"--config.data.{key}images=DIR. Without any download, configs/glyphs_c2am.py trains on the built-in data."
     )

@@ -125,7 +125,7 @@ def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
     if found.zero_id:
         lines.append(f"{found.name}: the protocol ignores a match with annotation id 0; a prepared copy has another id")
     of_groups = () if groups else ("frequency", "image_count", "instance_count")
-    told = ("neg_", "not_exhaustive_category_ids of", *of_groups)
+    told = ("neg_", "not_exhaustive_category_ids of" if federated else "not_exhaustive_category_ids", *of_groups)
     own = [what for what in found.additions if not what.startswith(told)]
     return [*lines, *([f"{found.name}: completed for scoring: {', '.join(own)}"] if own else [])]
 

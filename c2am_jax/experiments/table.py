@@ -106,7 +106,8 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
                 unknown + (rate is None and left > 0),
             )
     rest = f"; {unknown} {noun(unknown, 'run')} without a known step time: give --step_seconds" if unknown else ""
-    return "\n".join([*lines, f"# {total} {noun(total, 'step')} to train, about {hours:.2f} h on one device set{rest}"])
+    time = f"about {hours:.2f} h on one device set" if hours or not unknown else "time unknown"
+    return "\n".join([*lines, f"# {total} {noun(total, 'step')} to train, {time}{rest}"])
 
 
 def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
