@@ -27,7 +27,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"default {FORMATS[0]}")
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images given; default: the config's canvas"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="of the images given, which are resized inside; default: the config's canvas",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per call; default 1")
     parser.add_argument("--platforms", help=f"of stablehlo: any of {','.join(PLATFORMS)}; default cpu")
