@@ -135,7 +135,7 @@ def _parse(arguments: Sequence[str], complete: Callable[[Sequence[str]], list[st
     except flags.UnrecognizedFlagError as error:
         sys.exit(say(f"{error}; settings of the config are flags like --config.KEY=VALUE"))
     except (UserError, flags.Error, TypeError, ValueError, OSError) as error:
-        told = _of_config_file(error) or str(error)
+        told = _of_config_file(error) or _of_value(error) or str(error)
         if "get_config() takes 0 positional arguments" in told:
             told = "this config takes no argument behind ':' in --config"
         sys.exit(say(told))
@@ -145,6 +145,22 @@ def _of_config_file(error: Exception) -> str:
     """What an error in a config file says; ml_collections hands on its traceback as one text."""
     told, _, trace = str(error).partition(": Error whilst parsing config file:")
     return f"{told.removeprefix('flag ')}: {trace.strip().splitlines()[-1].partition(': ')[2]}" if trace else ""
+
+
+_KINDS = {
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "('Non-boolean argument to boolean flag'": "True or False",
+}
+
+
+def _of_value(error: Exception) -> str:
+    """What an error of a flag's value says, if it is not of the flag's type, in the words of `checks`."""
+    for problem, kind in _KINDS.items():
+        flag, found, _ = str(error).partition(f": {problem}")
+        if found:
+            return f"{flag.removeprefix('flag ').replace('--config.', 'config.', 1)}: must be {kind}"
+    return ""
 
 
 class _PlainLines(logging.Formatter):

@@ -18,6 +18,20 @@ class Stopped(Exception):
     """The machine or the user asked to stop; the state is saved, and the same command resumes."""
 
 
+BEST = "best"  # `--step` of the checkpoint with the best evaluation so far
+EVALUATES = "evaluates while it trains"
+STEP_HELP = "of the checkpoint: a number, or best; default the newest"
+
+
+def checkpoint_step(text: str) -> int | str:
+    """What ``--step`` says: a number or "best". Raises UserError for anything else."""
+    if text == BEST:
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f"--step {text}: must be a whole number (a checkpoint's step), or {BEST}")
+    return int(text)
+
+
 def first_of(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first `most` texts in a row, and how many more there are."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint, or score a LVIS results file.
 
-c2am-eval --workdir DIR [--step N] [--config.calibration.name=norcal] [--config.KEY=VALUE ...] [--classes FILE]
-c2am-eval --workdir DIR [--step N] --gather_logits IMAGES
+c2am-eval --workdir DIR [--step N|best] [--config.calibration.name=norcal] [--config.KEY=VALUE ...] [--classes FILE]
+c2am-eval --workdir DIR [--step N|best] --gather_logits IMAGES
 c2am-eval --annotations GT.json --predictions DT.json --iou_type bbox|segm|boundary [--output metrics.json]
           [--fixed] [--caps 12,25,50] [--categories table.csv] [--protocol coco] [--images DIR] [--classes FILE]
 
@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from c2am_jax import command_line
-from c2am_jax.errors import UserError
-from c2am_jax.files import as_path
-from c2am_jax.storage import check_writable
+from c2am_jax.errors import STEP_HELP, UserError, checkpoint_step
+from c2am_jax.files import as_path, is_remote, write_output
+from c2am_jax.storage import check_output
 
 if TYPE_CHECKING:
     from c2am_jax.evaluation.evaluate import Evaluated
     from c2am_jax.evaluation.result_classes import ResultClasses
     from c2am_jax.experiment import Experiment
 
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; default the newest.", lower_bound=0)
+_STEP = flags.DEFINE_string("step", None, f"{STEP_HELP[0].upper()}{STEP_HELP[1:]}.")
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "LVIS json to score against, without any model.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "LVIS results json to score.")
 _IOU_TYPE = flags.DEFINE_enum("iou_type", "bbox", ["bbox", "segm", "boundary"], "Boxes, masks or contours overlap.")
@@ -125,7 +125,7 @@ def score(annotations: str, predictions: str) -> None:
     if rows:
         print(f"\n{caps_table(rows, kind)}")
     if _OUTPUT.value:
-        as_path(_OUTPUT.value).write_text(json.dumps(metrics, indent=2))
+        write_output(_OUTPUT.value, json.dumps(metrics, indent=2))
     if _REPORT.value:
         from c2am_jax.report.results_report import results_report
 
@@ -216,10 +216,12 @@ def compare_results(report: Path, against: str, annotations: str, predictions: s
 
 def main(_) -> None:
     """Score a file if one is given, else evaluate a checkpoint."""
-    if _REPORT.value:
-        from c2am_jax.report.render import check_place
-
-        check_place(_REPORT.value, _IMAGES.value)
+    for flag in (_OUTPUT, _CATEGORIES, _REPORT):
+        if flag.value:
+            check_output(f"--{flag.name}", flag.value)
+    if _REPORT.value and _IMAGES.value and not Path(_IMAGES.value).is_dir():
+        raise UserError(f"--images {_IMAGES.value}: no such folder")
+    step = None if _STEP.value is None else checkpoint_step(_STEP.value)
     if _OFFICIAL.value:
         _check_official()
     report, against = as_path(_REPORT.value or ""), _AGAINST.value
@@ -229,13 +231,19 @@ def main(_) -> None:
         if against:
             return compare_results(report, against, _ANNOTATIONS.value, _PREDICTIONS.value)
         return score(_ANNOTATIONS.value, _PREDICTIONS.value)
-    if command_line.WORKDIR.value:
-        check_writable(as_path(command_line.WORKDIR.value) / "eval")
+    workdir = command_line.WORKDIR.value
+    if workdir and (is_remote(workdir) or (Path(workdir).is_dir() and not against)):
+        check_output("--workdir", as_path(workdir) / "eval", folder=True)
+    if _CATEGORIES.value:
+        raise UserError(
+            "--categories goes with --annotations and --predictions; a checkpoint's evaluation writes these rows into "
+            "category_ap.json of its folder"
+        )
     if command_line.CONFIG.value is None:
-        if command_line.WORKDIR.value:
+        if workdir:
             raise UserError(
-                f"{command_line.WORKDIR.value}: no run there (no config.json); give --workdir DIR of a run that was "
-                "started, or --config as well"
+                f"{workdir}: no run there (no config.json); give --workdir DIR of a run that was started, or --config "
+                "as well"
             )
         raise UserError("give --workdir DIR of a run, or --annotations together with --predictions")
     from c2am_jax.config import parse
@@ -245,7 +253,7 @@ def main(_) -> None:
         experiment = experiment.changed({"eval.subset": _SUBSET.value})
     if _CAPS.value:
         experiment = experiment.changed({"eval.caps": _caps()})
-    workdir = command_line.WORKDIR.value or Path("runs") / experiment.name
+    workdir = workdir or Path("runs") / experiment.name
     if against:
         from c2am_jax.report.comparison.runs import compare_runs
 
@@ -254,7 +262,7 @@ def main(_) -> None:
             workdir,
             against,
             given=experiment,
-            step=_STEP.value,
+            step=step,
             subset=_SUBSET.value,
             folder=_IMAGES.value,
         )
@@ -262,10 +270,12 @@ def main(_) -> None:
     from c2am_jax.training.checkpoint_evaluation import evaluate_checkpoint, gather_logits
 
     if _GATHER_LOGITS.value:
-        print(gather_logits(experiment, workdir, _STEP.value, _GATHER_LOGITS.value))
+        print(gather_logits(experiment, workdir, step, _GATHER_LOGITS.value))
         return
     inspect = functools.partial(_inspect, experiment) if _REPORT.value or _OFFICIAL.value else None
-    evaluate_checkpoint(experiment, workdir, _STEP.value, inspect, show=print, classes=_CLASSES.value)
+    metrics = evaluate_checkpoint(experiment, workdir, step, inspect, show=print, classes=_CLASSES.value)
+    if _OUTPUT.value and metrics:  # the first process has them
+        write_output(_OUTPUT.value, json.dumps(metrics, indent=2))
 
 
 def run() -> None:

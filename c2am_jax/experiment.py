@@ -63,7 +63,8 @@ class TrainSettings(Settings):
     """`config.train`; the defaults are the paper's schedule.
 
     Attributes:
-      epochs, steps: length of the run; positive `steps` win.
+      epochs: length of the run, where `steps` is 0.
+      steps: length of the run instead; 0 means that `epochs` says it.
       batch_size: global.
       base_lr: per 16 images, scaled linearly with the batch; times `lr_gamma` at each drop.
       lr_drops: where the rate drops, as shares of the run's length.

@@ -12,10 +12,10 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from c2am_jax.errors import UserError, guarded
-from c2am_jax.files import replace_text, replacing
+from c2am_jax.errors import STEP_HELP, UserError, checkpoint_step, guarded
+from c2am_jax.files import write_output
+from c2am_jax.storage import check_output
 
 FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -27,14 +27,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"default {FORMATS[0]}")
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images given; default: the config's canvas"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="of the images given, which are resized inside; default: the config's canvas",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per call; default 1")
     parser.add_argument("--platforms", help=f"of stablehlo: any of {','.join(PLATFORMS)}; default cpu")
     parser.add_argument("--threshold", type=float, default=0.0, metavar="T", help="lowest score, 0 to 1; default 0")
-    parser.add_argument(
-        "--step", type=lambda text: text if text == "best" else int(text), metavar="N|best", help="default the newest"
-    )
+    parser.add_argument("--step", type=checkpoint_step, metavar="N|best", help=STEP_HELP)
     parser.add_argument("--categories", metavar="FILE", help="json of the categories, if the workdir has none")
     return parser
 
@@ -50,7 +52,7 @@ def _platforms(given: str | None) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     options = _parser().parse_args(arguments)
-    out, onnx = Path(options.out), options.format == "onnx"
+    onnx = options.format == "onnx"
     platforms = [] if onnx else _platforms(options.platforms)
     if onnx and options.platforms is not None:
         raise UserError("--platforms is for --format stablehlo: whoever runs an ONNX file chooses the device")
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
+    description_file = f"{options.out}.json"
+    for file in (options.out, description_file):
+        check_output("--out", file)
     from c2am_jax.training.exported import export_detector, export_shape  # JAX and TensorFlow take seconds to import
     from c2am_jax.training.restore import load_detector
 
@@ -71,13 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content, description = export_onnx(trained, shape, threshold=options.threshold)
     else:
         content, description = export_detector(trained, shape, platforms=platforms, threshold=options.threshold)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as partial:
-        partial.write_bytes(content)
-    replace_text(out.with_name(f"{out.name}.json"), json.dumps(description, indent=1))
+    write_output(options.out, content)
+    write_output(description_file, json.dumps(description, indent=1))
     images = "x".join(map(str, description["inputs"]["images"]["shape"]))
     kind = f"ONNX opset {description['opset']}" if onnx else f"for {', '.join(platforms)}"
-    print(f"{out}: step {trained.step}, images {images}, {kind}, {len(content) / 1e6:.1f} MB")
+    print(f"{options.out}: step {trained.step}, images {images}, {kind}, {len(content) / 1e6:.1f} MB")
     return 0
 
 

@@ -83,6 +83,20 @@ def replace_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
+def write_output(path: str | Path, content: str | bytes) -> None:
+    """Write a file that a user named, local or remote, whole or not at all; its folder is made if need be.
+
+    What is there and no plain file, such as /dev/stdout, is written as it is.
+    """
+    place, data = as_path(path), content.encode() if isinstance(content, str) else content
+    if is_remote(place) or (place.exists() and not place.is_file()):
+        place.write_bytes(data)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as partial:
+        partial.write_bytes(data)
+
+
 def cache_folder(name: str) -> Path:
     """The folder `name` of C2AM_CACHE, else of $XDG_CACHE_HOME/c2am_jax or ~/.cache/c2am_jax, for what can go."""
     given = os.environ.get("C2AM_CACHE")

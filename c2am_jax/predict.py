@@ -23,9 +23,10 @@ from PIL import Image
 
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.data.picture_files import PictureFile, listed_pictures, named_pictures
-from c2am_jax.errors import UserError, guarded
+from c2am_jax.errors import STEP_HELP, UserError, checkpoint_step, guarded
 from c2am_jax.files import is_remote
 from c2am_jax.progress import Counter
+from c2am_jax.storage import check_output
 from c2am_jax.wording import noun
 
 NAMED = 5  # faults named where none of the pictures could be used
@@ -189,10 +190,6 @@ def _write_video(path: Path, frames: Sequence[Path], fps: float) -> None:
     start.save(path, save_all=True, append_images=rest(start.size), duration=round(1000 / fps), loop=0)
 
 
-def _step(text: str) -> int | str:
-    return text if text == "best" else int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="c2am_jax.predict", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR", help="pictures, and folders with their subfolders")
@@ -203,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="predictions", metavar="DIR", help="default: predictions")
     parser.add_argument("--threshold", type=float, default=0.5, metavar="T", help="lowest score, 0 to 1; default 0.5")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures at once; default 4")
-    parser.add_argument("--step", type=_step, metavar="N|best", help="of the checkpoint; default the newest")
+    parser.add_argument("--step", type=checkpoint_step, metavar="N|best", help=STEP_HELP)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="network input; default: the config's")
     parser.add_argument("--categories", metavar="FILE", help="json of the categories, if the workdir has none")
     parser.add_argument("--video", metavar="FILE", help="the drawings as an animation, .gif or .webp")
@@ -226,6 +223,9 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--video {options.video}: animations are written as {' and '.join(VIDEO_SUFFIXES)}")
     if not 0 < options.fps <= 1000:
         raise UserError(f"--fps {options.fps:g} is not between 0 and 1000")
+    check_output("--out", options.out, folder=True)
+    if options.video:
+        check_output("--video", options.video)
 
 
 @guarded

@@ -153,6 +153,41 @@ def check_writable(folder: str | os.PathLike) -> None:
             probe.delete()
 
 
+def check_output(flag: str, path: str | os.PathLike, *, folder: bool = False) -> None:
+    """Before long work: whether its result can be written. What is missing is not made yet: that is for whoever writes.
+
+    Args:
+      flag: that names the place, "--out".
+      path: of a file that may be there or not, or of a `folder`, local or remote; a device such as /dev/stdout may be
+        written as it is.
+      folder: whether files go into it.
+
+    Raises:
+      StorageError: it can't; the text names flag and path, and says what to do.
+    """
+    kind, named = "folder" if folder else "file", f"{flag} {os.fspath(path)}"
+    if is_remote(path):
+        return check_writable(path if folder else as_path(path).parent)
+    place = Path(path)
+    try:
+        if place.exists() and not (place.is_dir() if folder else place.is_file()):
+            if place.is_dir() or place.is_file():
+                raise StorageError(f"{named}: this is a {'file' if folder else 'folder'}; name a {kind}")
+            return
+        nearest = place if folder else place.absolute().parent
+        while not nearest.exists():
+            nearest = nearest.absolute().parent
+        if not nearest.is_dir():
+            raise StorageError(f"{named}: {nearest} is a file, not a folder; name another {kind}")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"{named}: this {kind} can't be written ({error.strerror or error}): free space or permissions there, or "
+            f"name another {kind}"
+        ) from None
+
+
 def _patience(seconds: float) -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 

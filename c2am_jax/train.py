@@ -13,6 +13,8 @@ from absl import flags
 
 from c2am_jax import command_line
 from c2am_jax.errors import UserError
+from c2am_jax.files import write_output
+from c2am_jax.storage import check_output
 
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -59,6 +61,8 @@ def _dry_run(config: Any) -> None:
     from c2am_jax.mesh import data_mesh
     from c2am_jax.training.program import describe
 
+    if _HLO.value:
+        check_output("--hlo", _HLO.value)
     if _TOPOLOGY.value:
         devices = topology_devices(_TOPOLOGY.value, _SLICES.value)
     elif _SLICES.value > 1:
@@ -71,7 +75,7 @@ def _dry_run(config: Any) -> None:
     print(json.dumps(found.numbers, indent=2), flush=True)
     print(summary(found.numbers), file=sys.stderr)
     if _HLO.value:
-        Path(_HLO.value).write_text(found.text)
+        write_output(_HLO.value, found.text)
 
 
 def run() -> None:

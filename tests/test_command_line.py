@@ -1,5 +1,7 @@
 """train.py and eval.py as commands: configs, overrides, and one line for wrong input."""
 
+import dataclasses
+import errno
 import importlib
 import importlib.util
 import json
@@ -10,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from c2am_jax.config import parse
+from c2am_jax.config import load_experiment, parse
+from c2am_jax.data.datasets import MissingDataset, open_dataset
+from c2am_jax.data.settings import DataSettings
 from c2am_jax.models.architecture import MaskRCNNSettings
+from c2am_jax.storage import StorageError
+from c2am_jax.training.preconditions import check_files
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "own_data")  # which needs data
@@ -79,7 +85,22 @@ def test_the_papers_settings():
             "--topology, --slices, --program and --hlo go with --dry_run",
         ),
         (("train.py", "--config=configs/maskrcnn_r50_c2am.py", "--config.data.dir=/nonexistent"), "lvisdataset.org"),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.train.steps=abc"),
+            "config.train.steps=abc: must be a whole number",
+        ),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.train.base_lr=x"),
+            "error: config.train.base_lr=x: must be a number",
+        ),
+        (
+            ("train.py", "--config=glyphs_c2am", "--config.model.box_head.class_agnostic=maybe"),
+            "error: config.model.box_head.class_agnostic=maybe: must be True or False",
+        ),
+        (("train.py", "--config=glyphs_c2am", "--slices=two"), "error: --slices=two: must be a whole number"),
         (("eval.py",), "give --workdir DIR of a run"),
+        (("eval.py", "--step=first"), "--step first: must be a whole number (a checkpoint's step), or best"),
+        (("eval.py", "--config=glyphs_c2am", "--categories=c.csv"), "--categories goes with --annotations and"),
         (("eval.py", "--annotations=none.json", "--predictions=none.json"), "none.json: no such file"),
         (("eval.py", "--config=configs/glyphs_c2am.py", "--workdir=/nonexistent"), "no run there"),
     ],
@@ -146,14 +167,71 @@ def test_every_command_answers_wrong_input_with_one_line_and_status_2(name, tmp_
     assert len(lines) == 1 and lines[0].startswith("error: ") and named in lines[0]
 
 
-@pytest.mark.parametrize("name", ["data.stats", "experiments.boundaries"])
-def test_a_place_that_cannot_be_written_is_one_line_too(name, tmp_path, capsys, monkeypatch):
-    arguments = {
-        "data.stats": ("gt.json", "--out=file/below"),
-        "experiments.boundaries": ("--out=file/below",),
-    }[name]
+# What each command writes, and arguments that would be refused later: the place is looked at before any of the work.
+FILES = {
+    "export": ("--workdir=/none",),
+    "interop.export_torch": ("--workdir=/none",),
+    "interop.import_mmdet_config": ("none.py",),
+    "data.browse": ("none.json", "--images=."),
+}
+FOLDERS = {
+    "predict": ("none.jpg", "--workdir=/none"),
+    "interop.import_torch": ("none.npz", "--config=glyphs_ce"),
+    "data.stats": ("gt.json",),
+    "data.shapes": (),
+    "experiments.boundaries": (),
+    "experiments.glyphs_lvis": ("--data=data",),
+    "experiments.mnist": ("--data=mnist", "--mnist=none"),
+    "experiments.table": ("2",),
+    "experiments.weight_norms": ("--workdir=/none",),
+}
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("not a folder")
+    Path("folder").mkdir()
+    suffix = ".html" if name == "data.browse" else ""
+    kind = "file" if name in FILES else "folder"
+    places = {f"file/below{suffix}": f"file is a file, not a folder; name another {kind}"}
+    if name in FILES and name != "interop.import_mmdet_config":  # which writes over nothing
+        places["folder"] = "this is a folder; name a file"
+    if name in FOLDERS:
+        places["file"] = "this is a file; name a folder"
+    main = importlib.import_module(f"c2am_jax.{name}").main
+    for place, told in places.items():
+        assert main([*(FILES | FOLDERS)[name], f"--out={place}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: --out {place}: ") and line.endswith(told)
+
+    def read_only(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert main([*(FILES | FOLDERS)[name], f"--out=new/{name}{suffix}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: --out new/{name}{suffix}: this {kind} can't be written (Read-only file system): free space or "
+        f"permissions there, or name another {kind}"
+    )
+    assert not Path("new").exists()
+
+
+def test_data_is_looked_up_before_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    Path(tmp_path, "file").write_text("not a folder")
+    data = DataSettings(dir=f"{tmp_path}/file")
+    with pytest.raises(MissingDataset):
+        open_dataset(data, "val")
+    with pytest.raises(StorageError, match=r"--config.data.dir .*/file: this is a file; name a folder"):
+        open_dataset(dataclasses.replace(data, name="glyphs"), "val")
+    experiment = load_experiment("glyphs_c2am").changed({"data.dir": data.dir})
+    with pytest.raises(StorageError, match="--config.data.dir"):
+        check_files(experiment)
+
+
+def test_statistics_of_a_file_are_printed_without_a_place_for_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     image = {"id": 1, "height": 9, "width": 9, "file_name": "a"}
     box = {
         "id": 1,
@@ -165,9 +243,8 @@ def test_a_place_that_cannot_be_written_is_one_line_too(name, tmp_path, capsys, 
     }
     truth = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a", "frequency": "f"}]}
     Path("gt.json").write_text(json.dumps(truth))
-    assert importlib.import_module(f"c2am_jax.{name}").main(list(arguments)) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert importlib.import_module("c2am_jax.data.stats").main(["gt.json"]) == 0
+    assert "gt.json" in capsys.readouterr().out and [path.name for path in tmp_path.iterdir()] == ["gt.json"]
 
 
 def test_scoring_a_file_needs_no_model_and_writes_the_metrics(tmp_path, scoring_files):

@@ -112,6 +112,24 @@ def test_a_file_for_all_platforms_runs_without_this_package_and_finds_the_same(w
         assert described["outputs"][name]["dtype"] == str(value.dtype)
 
 
+def test_images_need_no_size_of_whole_strides(workdir):
+    """They are resized into a padded shape of the config, as predict does; --size says what comes in."""
+    trained = load_detector(workdir)
+    picture = np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8)
+    shape = export_shape(trained.experiment.data, (70, 50), 1)
+    assert shape.image_hw == (70, 50) and not any(side % 32 for side in shape.bucket)
+    with traced_for("cpu"):
+        program = jax.make_jaxpr(predict_function(trained, shape, 0.0))(picture[None], np.array([[70, 50]], np.int32))
+    boxes, labels, _, scores, valid = jax.jit(jaxpr_as_fun(program))(picture[None], np.array([[70, 50]], np.int32))
+    detect = PictureDetector(trained.experiment, trained.detector, data_mesh(jax.devices()[:1]))
+    ((_, own),) = detect([(0, picture)])
+    keep = np.asarray(valid[0])
+    assert keep.sum() == len(own.scores) > 0
+    np.testing.assert_allclose(np.asarray(scores[0])[keep], own.scores, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(boxes[0])[keep], own.boxes, atol=1e-2)
+    np.testing.assert_array_equal(np.asarray(labels[0])[keep], own.labels)
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_a_file_for_an_accelerator_alone_is_written_on_a_cpu(workdir, platform):
     shape = ExportShape(1, (64, 64), (64, 64), 64, 64)
@@ -198,6 +216,7 @@ def test_wrong_input_is_one_line(workdir, tmp_path, capsys):
         ([*good, "--threshold=7"], "between 0 and 1"),
         ([*good, "--batch=0"], "at least 1"),
         ([*good, "--step=3"], "there are: 7"),
+        ([*good, "--step=last"], "--step last: must be a whole number (a checkpoint's step), or best"),
     ]:
         assert main(arguments) == 2, arguments
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

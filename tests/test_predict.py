@@ -181,6 +181,8 @@ def test_wrong_input_is_one_line(workdir, pictures, tmp_path, capsys):
         ([str(pictures), f"--workdir={bare}"], "--categories"),
         ([*good, "--step=3"], "there are: 7"),
         ([*good, "--step=best"], "no checkpoint there"),
+        ([*good, "--step=foo"], "--step foo: must be a whole number (a checkpoint's step), or best"),
+        ([*good, "--step=-1"], "--step -1: must be a whole number (a checkpoint's step), or best"),
         ([*good, f"--categories={tmp_path / 'few.json'}"], "has 1 category, the detector of"),
         ([*good, "--threshold=2"], "between 0 and 1"),
         ([*good, "--size", "50", "64"], "multiples of 32"),

@@ -18,7 +18,8 @@ from c2am_jax.browse.paint import Drawing, drawing_of
 from c2am_jax.browse.survey import Survey, chosen, survey
 from c2am_jax.data.jpeg import ImageFault
 from c2am_jax.errors import UserError, guarded
-from c2am_jax.files import replace_text
+from c2am_jax.files import write_output
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def browse(
         shown.append(one)
     name = experiment.name if experiment else ""
     html = page(found, shown[: len(suspects)], shown[len(suspects) :], augmented=name)
-    replace_text(Path(out), html)
+    write_output(out, html)
     for line in _lines(found):
         print(line)
     drawn = f"{len(shown)} of {counted(len(found.scan.images), 'picture')}"
@@ -142,11 +143,9 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--most {options.most} must be at least 1")
     if not Path(options.images).is_dir():
         raise UserError(f"--images {options.images}: no such folder")
-    out = Path(options.out)
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out {out}: {'a folder' if out.is_dir() else f'no folder {out.parent}'}; name a file")
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out {out}: the page is a file that ends in .html")
+    check_output("--out", options.out)
+    if Path(options.out).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {options.out}: the page is a file that ends in .html")
 
 
 @guarded

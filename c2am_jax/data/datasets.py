@@ -9,6 +9,7 @@ from c2am_jax.data import builder, glyphs, glyphs_lvis, prepared
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote
+from c2am_jax.storage import check_output
 
 _LOG = logging.getLogger(__name__)
 # Built-in sets by data.name: each is drawn into <data.dir>/<data.name> on first use.
@@ -76,6 +77,12 @@ def check_there(data: DataSettings, split: str) -> None:
         raise MissingDataset(_missing(data.name, annotations, images, split))
 
 
+def check_place(data: DataSettings, split: str) -> None:
+    """Raises StorageError if `data.dir` can't be written, but has to be, to draw or prepare a split."""
+    if data.name in BUILT_IN or not prepared.is_prepared(f"{data.name}_{split}", data.dir):
+        check_output("--config.data.dir", data.dir, folder=True)
+
+
 def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     """The records of a split, "train", "val" or "test"; prepared (built-in ones drawn first) on first use.
 
@@ -88,6 +95,7 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
     Raises:
       MissingDataset: the files are not there; one message says what to do.
       AnnotationError: they are there but not usable, or the records come from other files.
+      StorageError: `data.dir` has to be written, and can't be.
     """
     name = f"{data.name}_{split}"
     annotations, images = sources(data, split)
@@ -95,9 +103,12 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
         check_there(data, split)
         known = not is_remote(annotations) and annotations.is_file()
         return prepared.load(name, data.dir, annotations=annotations if known else "")
+    if split == "test":
+        _check_test(data, annotations)
+    check_there(data, split)
+    check_place(data, split)
     if data.name in BUILT_IN:
         annotations, images = built_in_sources(data, split)
-    check_there(data, split)
     if prepared.is_prepared(name, data.dir):
         _tell_again(name, data.dir)
     else:
@@ -111,6 +122,17 @@ def open_dataset(data: DataSettings, split: str) -> prepared.PreparedDataset:
             _LOG.warning("%s: %s", name, line)
     # Prepared records do without their source, but if it is there, it must be the one they were made from.
     return prepared.load(name, data.dir, annotations=annotations if annotations.is_file() else "")
+
+
+def _check_test(data: DataSettings, annotations: Path) -> None:
+    """Raises MissingDataset for a data set that has no test set, and the settings name none."""
+    own = data.name in BUILT_IN or not (data.test_annotations or annotations.is_file())
+    if own and not prepared.is_prepared(f"{data.name}_test", data.dir):
+        name = ", under another --config.data.name=NAME" if data.name in BUILT_IN else ""
+        raise MissingDataset(
+            f"config.eval.split=test: {data.name} has no test set; name one by --config.data.test_annotations=FILE "
+            f"and its pictures by --config.data.test_images=DIR{name}"
+        )
 
 
 def _tell_again(name: str, folder: str) -> None:
@@ -151,8 +173,9 @@ def _missing(name: str, annotations: Path, images: Path, split: str) -> str:
     command, standard = "Download", STANDARD_ANNOTATIONS.get(name, "").format(split=split)
     if standard and annotations.parts[-2:] == (name, standard):  # where the command puts it
         command = f"Run python -m c2am_jax.data.download {name} --out {annotations.parent.parent}, or download"
+    unpacked = "them" if " and " in what else "it"
     return (
-        f"{lacking} does not exist. {command} {what} and unpack it so that {annotations} exists; download {IMAGES} and "
-        f"unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE --config.data.{key}images=DIR. "
-        "Without any download, configs/glyphs_c2am.py trains on the built-in data."
+        f"{lacking} does not exist. {command} {what} and unpack {unpacked} so that {annotations} exists; download "
+        f"{IMAGES} and unpack both in {images}. Files elsewhere: --config.data.{key}annotations=FILE "
+        f"--config.data.{key}images=DIR. Without any download, configs/glyphs_c2am.py trains on the built-in data."
     )

@@ -92,6 +92,8 @@ def derived(tree: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], list
     source = f"{training.name} ({counted(len(training.images), 'picture')}, {counted(len(training.label), 'object')})"
     if validation is not None:
         source += f", sizes also from {validation.name} ({counted(len(validation.images), 'picture')})"
+    if tree["train"].get("steps"):
+        chosen.pop("train.epochs", None)  # which has no effect then
     head = f"derived from {source}; --config.KEY=VALUE sets another value:"
     return tree, [head, *(f"  {key}={_shown(value)}" for key, value in chosen.items())]
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.storage import check_output
 
 SPLITS = {"train": 60, "val": 12, "test": 12}
 CLASSES = ("square", "triangle", "disc")
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m c2am_jax.data.shapes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     options = parser.parse_args(arguments)
+    check_output("--out", options.out, folder=True)
     generate(options.out)
     counts = ", ".join(f"{count} {split}" for split, count in SPLITS.items())
     print(f"{options.out}: {counts} pictures of {', '.join(CLASSES)}")

@@ -20,6 +20,7 @@ from c2am_jax.data.lvis_scan import Scan, scan
 from c2am_jax.data.settings import DataSettings
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted, noun
 
 PERCENTILES = (0, 50, 90, 99, 100)
@@ -165,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", metavar="NAME_OR_FILE", default="", help="whose data settings; default: LVIS's")
     parser.add_argument("--threshold", type=float, help="of repeat factors; default: data.repeat_threshold")
     options = parser.parse_args(arguments)
+    if options.out:
+        check_output("--out", options.out, folder=True)
     settings = DataSettings()
     if options.config:
         from c2am_jax.config import load_experiment  # which imports JAX

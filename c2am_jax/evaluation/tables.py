@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.evaluation.classifier_norms import QUANTILES
-from c2am_jax.files import as_path
+from c2am_jax.files import write_output
 from c2am_jax.frequency import GROUPS
 
 AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300")
@@ -101,4 +101,4 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()
     writer.writerows(rows)
-    as_path(path).write_bytes(text.getvalue().encode())
+    write_output(path, text.getvalue())

@@ -125,7 +125,8 @@ def notes_of(found: Scan, *, groups: bool, federated: bool = True) -> list[str]:
         lines.append(f"{found.name}: COCO layout, so a category without an annotation in an image is absent there")
     if found.zero_id:
         lines.append(f"{found.name}: the protocol ignores a match with annotation id 0; a prepared copy has another id")
-    told = ("neg_", "not_exhaustive_category_ids of", "frequency", "image_count", "instance_count")
+    verified = "not_exhaustive_category_ids of" if federated else "not_exhaustive_category_ids"
+    told = ("neg_", verified, "frequency", "image_count", "instance_count")
     own = [what for what in found.additions if not what.startswith(told)]
     if own:
         lines.append(f"{found.name}: completed for scoring: {', '.join(own)}")

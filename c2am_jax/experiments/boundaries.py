@@ -24,6 +24,7 @@ from c2am_jax import losses
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiments.figures import COLOURS, figure
 from c2am_jax.losses.classification import linear_logits
+from c2am_jax.storage import check_output
 
 PIXELS = 240  # even: no pixel lies on a boundary through the middle
 SEARCHED = 2001  # angles per round of the search
@@ -241,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.alpha < math.inf:
         raise UserError(f"--alpha {options.alpha}: must be a number from 0")
+    check_output("--out", options.out, folder=True)
     folder = Path(options.out)
     draw_figure_2(folder / "figure2.png", options.alpha)
     draw_table_1(folder / "table1.png", options.alpha)

@@ -25,6 +25,7 @@ from c2am_jax.errors import guarded
 from c2am_jax.experiments.figures import COLOURS, figure
 from c2am_jax.files import replacing
 from c2am_jax.frequency import GROUPS
+from c2am_jax.storage import check_output
 from c2am_jax.visualization.draw import draw
 from c2am_jax.visualization.grid import Captioned, grid
 from c2am_jax.wording import counted
@@ -148,8 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", choices=("glyphs_lvis", "glyphs_lvis_small"), default="glyphs_lvis")
     parser.add_argument("--out", default="figures", help="where to write the two pictures")
     options = parser.parse_args(arguments)
+    check_output("--out", options.out, folder=True)
+    check_output("--data", options.data, folder=True)
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)  # before the set is drawn, which takes minutes
+    out.mkdir(parents=True, exist_ok=True)
     places = {split: built_in_sources(DataSettings(options.name, options.data), split) for split in SPLITS}
     contents = {split: json.loads(annotations.read_text()) for split, (annotations, _) in places.items()}
     print(table({split: statistics(content) for split, content in contents.items()}))

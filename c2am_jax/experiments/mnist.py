@@ -27,6 +27,7 @@ from c2am_jax.experiments import digits
 from c2am_jax.experiments.digits import FEW, NEEDS_SKLEARN, NUM_CLASSES, Digits
 from c2am_jax.experiments.figures import figure
 from c2am_jax.losses import Classification, Head, Samples, make_classification
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted
 
 FEATURES = 50
@@ -217,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("seeds", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)}: at least 1")
+    if options.out:
+        check_output("--out", options.out, folder=True)
     check_packages(options)
     began = time.perf_counter()
     data = digits.load(options.data, options.mnist)

@@ -29,6 +29,7 @@ from c2am_jax.experiments.page import mean_and_deviation, write_page
 from c2am_jax.experiments.published import paper
 from c2am_jax.experiments.rows import BUILT_IN, DATA, TABLES, Row, config_argument, rows_of, start_of
 from c2am_jax.experiments.runs import PlannedRun, plan, row_overrides
+from c2am_jax.storage import check_output
 from c2am_jax.wording import noun
 
 COLUMNS = {"mask AP": "segm/AP", "APr": "segm/APr", "APc": "segm/APc", "APf": "segm/APf", "box AP": "bbox/AP"}
@@ -105,7 +106,8 @@ def describe(planned: Plan, step_seconds: float | None) -> str:
                 unknown + (rate is None and left > 0),
             )
     rest = f"; {unknown} {noun(unknown, 'run')} without a known step time: give --step_seconds" if unknown else ""
-    return "\n".join([*lines, f"# {total} {noun(total, 'step')} to train, about {hours:.2f} h on one device set{rest}"])
+    time = f"about {hours:.2f} h on one device set" if hours or not unknown else "time unknown"
+    return "\n".join([*lines, f"# {total} {noun(total, 'step')} to train, {time}{rest}"])
 
 
 def execute(planned: Plan, devices: Sequence[str | None]) -> list[Path]:
@@ -194,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(describe(planned, options.step_seconds))
         return 0
+    check_output("--out", out, folder=True)
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
     try:
         failed = execute(planned, options.devices or [None])

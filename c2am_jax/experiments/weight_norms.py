@@ -17,6 +17,7 @@ import numpy as np
 
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiments.figures import COLOURS, figure
+from c2am_jax.storage import check_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.ends < 1:
         raise UserError(f"--ends {options.ends}: at least 1")
+    check_output("--out", options.out, folder=True)
     runs = [run for workdir in options.workdir for run in load(workdir, options.step)]
     known = min(int((~np.isnan(run.precision)).sum()) for run in runs)
     if not known:

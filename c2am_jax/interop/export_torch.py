@@ -1,6 +1,6 @@
 """Write a checkpoint as a state dict with MMDetection's names.
 
-    python -m c2am_jax.interop.export_torch --workdir DIR --out FILE.safetensors|FILE.pth|FILE.npz [--step N]
+    python -m c2am_jax.interop.export_torch --workdir DIR --out FILE.safetensors|FILE.pth|FILE.npz [--step N|best]
 
 Arrays come in PyTorch's layout, beside the class names (a `.npz` has no place for them). Writing a `.pth` needs torch;
 it holds {"state_dict": ..., "meta": ...} with the names in meta["CLASSES"], as MMDetection's do. Box regression with a
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am_jax.errors import UserError, guarded
+from c2am_jax.errors import STEP_HELP, UserError, checkpoint_step, guarded
 from c2am_jax.files import as_path, replacing
+from c2am_jax.storage import check_output
+from c2am_jax.training.checkpoint import place_of
 from c2am_jax.training.initial import classes_of, weights_of_workdir
 from c2am_jax.training.restore import experiment_of
 from c2am_jax.weights import regression
@@ -63,17 +65,18 @@ def write_weights(
             torch.save({"state_dict": tensors, "meta": {**(meta or {}), **names}}, partial)
 
 
-def export_weights(workdir: str | Path, out: str | Path, step: int | None = None) -> int:
-    """Write the checkpoint of `step` (default: the newest) of a workdir; returns the step.
+def export_weights(workdir: str | Path, out: str | Path, step: int | str | None = None) -> int:
+    """Write the checkpoint of `step` (a number or "best"; default: the newest) of a workdir; returns the step.
 
     Raises:
       UserError: no run there, no such step, another kind of file.
     """
     experiment = experiment_of(workdir)
-    arrays, step = weights_of_workdir(as_path(workdir), step)
-    meta = {"experiment": experiment.name, "step": str(step), "format": "pt"}
+    folder, number = place_of(step)
+    arrays, at = weights_of_workdir(as_path(workdir), number, folder=folder)
+    meta = {"experiment": experiment.name, "step": str(at), "format": "pt"}
     write_weights(out, arrays, meta, classes_of(as_path(workdir)))
-    return step
+    return at
 
 
 @guarded
@@ -82,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="c2am_jax.interop.export_torch", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--out", required=True, metavar="FILE")
-    parser.add_argument("--step", type=int)
+    parser.add_argument("--step", type=checkpoint_step, metavar="N|best", help=STEP_HELP)
     options = parser.parse_args(arguments)
+    check_output("--out", options.out)
     step = export_weights(options.workdir, options.out, options.step)
     print(f"{options.out}: weights of step {step} under MMDetection's names")
     if experiment_of(options.workdir).model.box_head.class_agnostic_branch:

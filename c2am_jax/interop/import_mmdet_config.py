@@ -22,9 +22,10 @@ from c2am_jax.checks import WrongSetting
 from c2am_jax.config import Tree, lvis, own_data
 from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment, flat
-from c2am_jax.files import replacing
+from c2am_jax.files import write_output
 from c2am_jax.interop.mmdetection.config import read_config
 from c2am_jax.interop.mmdetection.rules import Notes, translate
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted
 
 MOST_NAMED = 4  # refusals in the error's line
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--gpus {options.gpus}: at least 1")
     if out.exists():
         raise UserError(f"--out {out}: is there already; name another file")
+    check_output("--out", out)
     notes = translate(read_config(file), options.gpus)
     refused = f"{file} cannot be translated: "
     _report(notes)
@@ -143,9 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = differing(notes, base)
     except UserError as error:
         raise UserError(f"{refused}{error}") from None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as partial:
-        partial.write_text(config_text(values, notes, call, f"{name}.py", out.name, options.gpus))
+    write_output(out, config_text(values, notes, call, f"{name}.py", out.name, options.gpus))
     gpus = counted(options.gpus, "GPU") + (" (--gpus N for another number)" if options.gpus == GPUS else "")
     print(f"{out}: {counted(len(values), 'value differs', 'values differ')} from {call}; made for {gpus}")
     print(f"python train.py --config {out}")

@@ -24,7 +24,7 @@ from c2am_jax.errors import UserError, guarded
 from c2am_jax.experiment import Experiment
 from c2am_jax.files import as_path
 from c2am_jax.mesh import data_mesh
-from c2am_jax.storage import check_reachable
+from c2am_jax.storage import check_output, check_reachable
 from c2am_jax.training.checkpoint import Checkpoints, write_config
 from c2am_jax.training.initial import IMPORTED
 from c2am_jax.training.restore import first_state
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reset_classifier", action="store_true", help="classifiers of other classes start random")
     options = parser.parse_args(arguments)
+    check_output("--out", options.out, folder=True)
     fitted = import_weights(
         options.source,
         with_overrides(load_experiment(options.config), parse_overrides(options.override)),

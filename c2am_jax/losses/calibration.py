@@ -137,7 +137,10 @@ def calibrated(
     if name != "tau_norm":
         return dataclasses.replace(method, own_activation=activate)
     if method.own_logits is not None:
-        raise ValueError("calibration 'tau_norm' is for inner products: scores by angle know no length of weights")
+        raise ValueError(
+            "calibration 'tau_norm' divides a class's weights by their length, for losses whose scores are inner "
+            "products with them, such as softmax; this loss scores otherwise: take norcal, logn or fracal"
+        )
     classes = len(statistics.image_count)
 
     def logits(features: jax.Array, head: Head):

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import c2am_jax
-from c2am_jax.errors import UserError
-from c2am_jax.files import as_path, is_remote
+from c2am_jax.files import write_output
 from c2am_jax.report.gallery import Gallery
 from c2am_jax.report.sections import all_sections, columns
-from c2am_jax.storage import check_writable, remote_errors
+from c2am_jax.storage import remote_errors
 
 _LOG = logging.getLogger(__name__)
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -91,24 +90,9 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def check_place(path: str | Path, images: str | Path | None = None) -> None:
-    """Look before a long evaluation whether the report can be written at its end.
-
-    Raises:
-      UserError: `path` is no place for a file, or `images` no folder.
-    """
-    path = as_path(path)
-    if is_remote(path):
-        check_writable(path.parent)
-    elif path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--report {path}: {'a folder' if path.is_dir() else f'no folder {path.parent}'}; name a file")
-    if images and not Path(images).is_dir():
-        raise UserError(f"--images {images}: no such folder")
-
-
 def write(path: Path, page: str) -> None:
     """Write the page and say how large it is."""
     content = page.encode()
     with remote_errors(path):
-        path.write_bytes(content)
+        write_output(path, content)
     _LOG.info("%s: %.1f MB", path, len(content) / 1e6)

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from c2am_jax.checks import WrongSetting
-from c2am_jax.errors import UserError
+from c2am_jax.errors import BEST, UserError
 from c2am_jax.experiment import Experiment, flat
 from c2am_jax.files import as_path, is_remote, replace_text
 from c2am_jax.storage import StorageError, delete, move, objects, remote_errors
@@ -262,6 +262,11 @@ class BestCheckpoint(contextlib.AbstractContextManager["BestCheckpoint"]):
         self._checkpoints.save(state, step)
         if jax.process_index() == 0:
             replace_text(self._record, json.dumps({"step": step, "value": value}))
+
+
+def place_of(step: int | str | None) -> tuple[str, int | None]:
+    """Where the checkpoint is that ``--step`` names: the folder in a workdir, and the number there, None the newest."""
+    return (BEST, None) if isinstance(step, str) else ("checkpoints", step)
 
 
 def saved_steps(folder: Path) -> list[int]:

@@ -24,7 +24,7 @@ from c2am_jax.wording import noun
 def evaluate_checkpoint(
     experiment: Experiment,
     workdir: str | Path,
-    step: int | None = None,
+    step: int | str | None = None,
     inspect: Callable[[Evaluated], None] | None = None,
     show: Callable[[str], None] | None = None,
     classes: str | Path | None = None,
@@ -34,7 +34,7 @@ def evaluate_checkpoint(
     Args:
       experiment: may score otherwise than the run's own, and on another validation set; `show` is told.
       workdir: of the run.
-      step: of the checkpoint; None is the newest.
+      step: of the checkpoint; None is the newest, "best" the one with the best evaluation.
       inspect: gets the evaluation, see `evaluate`.
       show: gets its tables and what to know about them, as texts.
       classes: json or workdir with the categories that the detector was trained on, if the workdir has none.
@@ -96,7 +96,7 @@ def _calibration(experiment: Experiment, workdir: str | Path, step: int) -> Call
     return lambda method: calibrated(method, settings, **given)
 
 
-def gather_logits(experiment: Experiment, workdir: str | Path, step: int | None, images: int) -> Path:
+def gather_logits(experiment: Experiment, workdir: str | Path, step: int | str | None, images: int) -> Path:
     """Write the statistics that LogN needs of a checkpoint; returns their file. Raises UserError as `restore`."""
     state = restore(workdir, step, experiment=experiment)
     found = logit_statistics.gather(experiment, state.detector, data_mesh(), images=images)

@@ -209,12 +209,14 @@ def refuse_calibration(experiment: Experiment) -> None:
 
 
 def check_batch_size(schedule: TrainSettings, mesh: Mesh) -> None:
-    """Raises UserError if the batch does not divide among the devices and their parts."""
-    if schedule.batch_size % (mesh.size * schedule.accumulate):
+    """Raises UserError if the batch does not divide among the devices and their parts; the text names sizes that do."""
+    size, unit = schedule.batch_size, mesh.size * schedule.accumulate
+    if size % unit:
         parts = f" in {schedule.accumulate} parts each" if schedule.accumulate > 1 else ""
+        below, above = size // unit * unit, (size // unit + 1) * unit
         raise UserError(
-            f"config.train.batch_size={schedule.batch_size} does not divide among {mesh.size} "
-            f"{noun(mesh.size, 'device')}{parts}"
+            f"config.train.batch_size={size} does not divide among {mesh.size} {noun(mesh.size, 'device')}{parts}: "
+            f"take --config.train.batch_size={f'{below} or {above}' if below else above}"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from c2am_jax.data.class_names import match
-from c2am_jax.data.datasets import check_there, open_dataset, source_of
+from c2am_jax.data.datasets import check_place, check_there, open_dataset, source_of
 from c2am_jax.data.pipeline import epoch_length
 from c2am_jax.data.prepared import PreparedDataset
 from c2am_jax.data.sampler import evaluation_steps, reduced, trainable
@@ -34,11 +34,15 @@ def check_places(experiment: Experiment, workdir: Path) -> None:
 def check_files(experiment: Experiment) -> None:
     """Raises MissingDataset, before any preparation, for a split that the run needs and whose files are not there.
 
+    StorageError if one has to be drawn or prepared in a folder that can't be written.
     A test set that is named has to be there too, though training does not touch it.
     """
     test = ("test",) if experiment.data.test_annotations else ()
     for split in (*_splits(experiment), *test):
         check_there(experiment.data, split)
+    if not is_remote(experiment.data.dir):
+        for split in _splits(experiment):
+            check_place(experiment.data, split)
 
 
 def open_splits(experiment: Experiment) -> tuple[PreparedDataset, list[str]]:

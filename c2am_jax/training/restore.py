@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from c2am_jax.data.lvis import CategoryTable
-from c2am_jax.errors import UserError
+from c2am_jax.errors import BEST, EVALUATES, UserError
 from c2am_jax.experiment import Experiment, read_experiment
 from c2am_jax.files import as_path
 from c2am_jax.losses.statistics import ClassStatistics
@@ -15,7 +15,7 @@ from c2am_jax.mesh import data_mesh, replicated
 from c2am_jax.models.functional import Detector
 from c2am_jax.storage import check_reachable, remote_errors
 from c2am_jax.training.categories import categories_of_run
-from c2am_jax.training.checkpoint import Checkpoints, compare_config, saved_steps
+from c2am_jax.training.checkpoint import Checkpoints, compare_config, place_of, saved_steps
 from c2am_jax.training.optimizer import make_optimizer
 from c2am_jax.training.schedule import Schedule
 from c2am_jax.training.state import TrainState, build_detector, init_state
@@ -42,31 +42,33 @@ def first_state(experiment: Experiment, mesh: Mesh, statistics: ClassStatistics 
 
 def restore(
     workdir: str | Path,
-    step: int | None = None,
+    step: int | str | None = None,
     *,
     experiment: Experiment | None = None,
     mesh: Mesh | None = None,
-    folder: str = "checkpoints",
 ) -> TrainState:
     """The checkpoint of `step` (default: the newest) of a workdir, on all devices or those of `mesh`.
 
     Args:
       workdir: of the run.
-      step: of the checkpoint.
+      step: of the checkpoint; None is the newest, "best" the one with the best evaluation.
       experiment: may say other things than the run's own, as long as the detector is the same.
       mesh: where the state goes.
-      folder: of the workdir, "checkpoints" or "best".
 
     Raises:
       UserError: no such run or step, or a config of another detector.
     """
+    folder, number = place_of(step)
     there = experiment_of(workdir)
     if experiment is not None:
         compare_config(as_path(workdir), experiment)
+    if not saved_steps(as_path(workdir) / folder):
+        text = EVALUATES if folder == BEST else "was trained until its first checkpoint"
+        raise UserError(f"{as_path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
     experiment = experiment or there
     like = first_state(experiment, mesh or data_mesh())
     with remote_errors(workdir), Checkpoints(as_path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:
-        return checkpoints.load(like, step)
+        return checkpoints.load(like, number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +96,5 @@ def load_detector(
     """
     experiment = experiment_of(workdir)
     table = categories_of_run(workdir, experiment, categories)
-    folder = "best" if step == "best" else "checkpoints"
-    if not saved_steps(as_path(workdir) / folder):
-        text = "evaluates while it trains" if folder == "best" else "was trained until its first checkpoint"
-        raise UserError(f"{as_path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
-    state = restore(workdir, step if isinstance(step, int) else None, folder=folder)
+    state = restore(workdir, step)
     return TrainedDetector(experiment, state.detector, table, int(state.step))

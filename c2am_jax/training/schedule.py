@@ -44,8 +44,11 @@ class Schedule:
 
     @property
     def drops(self) -> list[int]:
-        """Positions at which the rate drops: `train.lr_steps`, else the shares `train.lr_drops` of the run."""
-        return [*self.train.lr_steps] or [round(share * self.length) for share in self.train.lr_drops]
+        """Positions at which the rate drops: `train.lr_steps`, else the shares `train.lr_drops` of the run.
+
+        In a run of a few steps, shares that come to the same step are one drop.
+        """
+        return [*self.train.lr_steps] or sorted({round(share * self.length) for share in self.train.lr_drops})
 
     @property
     def peak(self) -> float:

@@ -17,6 +17,22 @@ def test_a_missing_data_set_says_what_to_download_where(tmp_path):
         open_dataset(config_of(tmp_path), "val")
     for named in ("lvis_v1_val.json", "lvisdataset.org", "images.cocodataset.org", "glyphs_c2am"):
         assert named in str(error.value)
+    assert "lvis_v1_val.json.zip from https://www.lvisdataset.org/dataset and unpack them so that" in str(error.value)
+    with pytest.raises(MissingDataset, match=r"annotations_trainval2017.zip from \S+ and unpack it so that"):
+        open_dataset(config_of(tmp_path, name="coco"), "val")
+
+
+@pytest.mark.parametrize(("name", "more"), [("glyphs", ", under another --config.data.name=NAME"), ("lvis_v1", "")])
+def test_data_without_a_test_set_says_how_to_name_one(tmp_path, name, more):
+    with pytest.raises(MissingDataset) as error:
+        open_dataset(config_of(tmp_path, name=name), "test")
+    assert str(error.value) == (
+        f"config.eval.split=test: {name} has no test set; name one by --config.data.test_annotations=FILE and its "
+        f"pictures by --config.data.test_images=DIR{more}"
+    )
+    with pytest.raises(MissingDataset, match="none.json"):
+        open_dataset(config_of(tmp_path, name="mine", test_annotations="none.json"), "test")
+    assert not list(tmp_path.iterdir())
 
 
 def test_first_use_prepares_and_second_use_opens(tiny, tmp_path):

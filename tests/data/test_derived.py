@@ -67,6 +67,7 @@ def test_what_a_flag_sets_is_not_derived(folder):
     assert experiment.model.num_classes == 5 and experiment.data.buckets == ((96, 128),)
     assert max(experiment.data.short_sides) == 96 and experiment.train.checkpoint_every == 4
     assert not any("num_classes" in line or "buckets" in line for line in lines)
+    assert not any("train.epochs" in line for line in lines) and experiment.train.epochs == 1500  # no effect: not told
 
 
 def test_other_files_are_another_prepared_set(folder):

@@ -188,6 +188,9 @@ def test_dry_run_counts_steps_and_time_from_the_logs_and_trains_nothing(place, c
     assert "12 steps to train" in output and output.count("finished") == 2  # the first stage and one row
     assert main(["2", *STEPS, "--dry_run", "--step_seconds", "900", "--rows", "mask_r50_c2am"]) == 0
     assert "about 1.00 h" in capsys.readouterr().out
+    assert main(["2", *STEPS, "--dry_run", "--rows", "mask_r50_c2am"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "# 4 steps to train, time unknown; 1 run without a known step time: give --step_seconds"
     assert main(["5", *STEPS, "--dry_run", "--step_seconds", "900", "--seeds", "2", "--rows", "none"]) == 0
     output = capsys.readouterr().out
     assert "12 steps to train, about 3.00 h" in output  # seed 1 needs a first stage, too

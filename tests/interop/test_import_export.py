@@ -54,6 +54,12 @@ def test_a_detector_goes_out_and_comes_back_bit_for_bit(tiny, tmp_path, suffix):
         np.testing.assert_array_equal(found[name], value)
     report = json.loads((tmp_path / "run" / "import.json").read_text())
     assert len(report["matched"]) == len(tiny) and not report["missing"] and not report["unexpected"]
+    with pytest.raises(UserError, match="run/best: no checkpoint yet"):
+        export_weights(tmp_path / "run", tmp_path / "best.npz", "best")
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "run" / "best")
+    (tmp_path / "run" / "checkpoints_checksums").rename(tmp_path / "run" / "best_checksums")
+    assert export_weights(tmp_path / "run", tmp_path / f"best{suffix}", "best") == 0
+    assert (tmp_path / f"best{suffix}").stat().st_size == (tmp_path / f"two{suffix}").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ def test_a_run_without_results_is_told_the_command_that_makes_them(runs, experim
         compare_runs(tmp_path / "c.html", runs / "good", str(runs / "bad"), step=8)
     with pytest.raises(UserError, match="--subset minival yet"):
         compare_runs(tmp_path / "c.html", runs / "good", str(runs / "bad"), subset="minival")
+    with pytest.raises(UserError, match="good/best: no checkpoint there; a run has one when it evaluates while it tr"):
+        compare_runs(tmp_path / "c.html", runs / "good", str(runs / "bad"), step="best")
+    (tmp_path / "best.json").write_text('{"step": 8, "value": 0.5}')
+    with pytest.raises(UserError, match="no results --step 8 yet"):
+        compare_runs(tmp_path / "c.html", tmp_path, str(runs / "bad"), step="best")
     for place, said in ((runs / "none", "no such folder"), (runs, "neither a run"), ("gs://b/r", "gcloud storage cp")):
         with pytest.raises(UserError, match=said):
             compare_runs(tmp_path / "c.html", runs / "good", str(place))

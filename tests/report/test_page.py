@@ -225,23 +225,35 @@ def command(*arguments):
     return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")], done
 
 
-def test_the_command_writes_it(evaluation, tmp_path):
+OUTPUTS = {"report": "r.html", "output": "m.json", "categories": "c.csv"}
+
+
+def test_the_command_writes_it_into_folders_that_it_makes(evaluation, tmp_path):
     files = f"--annotations={evaluation['annotations']}", f"--predictions={evaluation['boxes']}"
-    status, _, done = command(*files, f"--report={tmp_path / 'r.html'}", f"--images={evaluation['images']}")
+    places = {flag: tmp_path / flag / "made" / name for flag, name in OUTPUTS.items()}
+    written = (f"--{flag}={place}" for flag, place in places.items())
+    status, _, done = command(*files, *written, f"--images={evaluation['images']}")
     assert status == 0, done.stderr
-    assert read(tmp_path / "r.html").sections == ALWAYS
+    assert read(places["report"]).sections == ALWAYS
+    assert "bbox/AP" in json.loads(places["output"].read_text())
+    assert places["categories"].read_text().splitlines()[0].startswith("id,name,")
+    assert all([path.name for path in place.parent.iterdir()] == [place.name] for place in places.values())
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--report={tmp}/none/r.html",), "no folder"),
+        (("--report={tmp}/file/r.html",), "/file is a file, not a folder; name another file"),
         (("--report={tmp}",), "a folder"),
+        (("--output={tmp}",), "this is a folder; name a file"),
+        (("--output={tmp}/file/m.json",), "/file is a file, not a folder; name another file"),
+        (("--categories={tmp}/file/c.csv",), "/file is a file, not a folder; name another file"),
         (("--report={tmp}/r.html", "--images={tmp}/none"), "--images"),
         (("--report={tmp}/r.html", "--protocol=coco"), "--protocol lvis"),
     ],
 )
 def test_wrong_places_are_one_line_before_any_scoring(evaluation, tmp_path, arguments, named):
+    (tmp_path / "file").write_text("not a folder")
     files = f"--annotations={evaluation['annotations']}", f"--predictions={evaluation['boxes']}"
     status, lines, done = command(*files, *(a.format(tmp=tmp_path) for a in arguments))
     assert status == 2 and len(lines) == 1 and named in lines[0], done.stderr

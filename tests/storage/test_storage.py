@@ -7,8 +7,8 @@ import pytest
 
 from c2am_jax import files, storage
 from c2am_jax.errors import UserError
-from c2am_jax.files import as_path, replace_text
-from c2am_jax.storage import Mirror, StorageError, check_reachable, check_writable, local_file, worked_on
+from c2am_jax.files import as_path, replace_text, write_output
+from c2am_jax.storage import Mirror, StorageError, check_output, check_reachable, check_writable, local_file, worked_on
 from c2am_jax.training import ownership
 from c2am_jax.training.ownership import FILE, Claim, Ownership
 
@@ -104,6 +104,39 @@ def test_a_bucket_that_can_be_read_only_is_told_before_the_work(emulator, monkey
         check_writable("gs://pods/run/eval")
     with pytest.raises(StorageError, match="^gs://pods/run/owner.json: permission denied"):
         Ownership(as_path("gs://pods/run")).__enter__()
+
+
+def test_a_place_for_results_is_looked_at_and_nothing_is_made(tmp_path):
+    (tmp_path / "file").write_text("old")
+    for path, folder in (("file", False), ("new/deep/file", False), ("new/deep", True), ("", True)):
+        check_output("--out", tmp_path / path, folder=folder)
+    check_output("--output", "/dev/null")  # no plain file: written as it is
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
+    for path, folder, told in (
+        ("file", True, "this is a file; name a folder"),
+        ("", False, "this is a folder; name a file"),
+        ("file/a/b", False, f"{tmp_path}/file is a file, not a folder; name another file"),
+    ):
+        with pytest.raises(StorageError) as raised:
+            check_output("--out", tmp_path / path, folder=folder)
+        assert str(raised.value) == f"--out {tmp_path / path}: {told}"
+
+
+def test_a_file_that_a_user_named_is_whole_and_its_folder_made(tmp_path):
+    write_output(tmp_path / "a" / "b.txt", "text")
+    write_output(f"{tmp_path}/a/b.txt", b"other")
+    write_output("/dev/null", "text")
+    assert (tmp_path / "a" / "b.txt").read_text() == "other"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_page_in_a_bucket_that_can_be_read_only_is_told_before_the_work(emulator, monkeypatch):
+    check_output("--report", "gs://pods/new/r.html")
+    write_output("gs://pods/new/r.html", "page")
+    assert emulator.names("new") == ["new/r.html"]
+    monkeypatch.setattr(emulator, "refuse", lambda method, path: 403 if method == "POST" else None)
+    with pytest.raises(StorageError, match="^gs://pods/new: permission denied"):
+        check_output("--report", "gs://pods/new/r.html")
 
 
 def test_the_missing_package_is_named(monkeypatch):

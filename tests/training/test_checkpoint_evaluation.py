@@ -1,5 +1,6 @@
 """A checkpoint evaluated through a calibration: what is read from where, and what is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -33,6 +34,31 @@ def run(glyph_folder, tmp_path_factory):
         checkpoints.save(jax.device_put(state, replicated(data_mesh())), 0)
     (workdir / "config.json").write_text(json.dumps(config.as_dict()))
     return config, workdir
+
+
+def test_the_best_checkpoint_is_evaluated_by_its_name(run, tmp_path, monkeypatch):
+    """Beside a newer one of other weights; its results go where those of its step do."""
+    config, seen = run[0], []
+    state = restore(run[1])
+    kernel = "roi_head.bbox_head.fc_cls.kernel"
+    (tmp_path / "config.json").write_text(json.dumps(config.as_dict()))
+    for name, step, factor in (("best", 3, 2.0), ("checkpoints", 5, 1.0)):
+        params = {**state.params, kernel: state.params[kernel] * factor}
+        saved = dataclasses.replace(state, step=jax.numpy.full_like(state.step, step), params=params)
+        with Checkpoints(tmp_path, experiment=config, name=name) as checkpoints:
+            checkpoints.save(saved, step)
+
+    def evaluate(config, detector, workdir, step, *, folder, **others):
+        seen.append((step, folder.name, np.asarray(detector.arrays[kernel])))
+        return {}
+
+    monkeypatch.setattr(checkpoint_evaluation, "evaluate", evaluate)
+    for step in ("best", None):
+        checkpoint_evaluation.evaluate_checkpoint(config, tmp_path, step)
+    assert [entry[:2] for entry in seen] == [(3, "3"), (5, "5")]
+    np.testing.assert_array_equal(seen[0][2], 2 * seen[1][2])
+    with pytest.raises(UserError, match="best: no checkpoint there; a run has one when it evaluates while it trains"):
+        checkpoint_evaluation.evaluate_checkpoint(config, run[1], "best")
 
 
 def calibrated_method(run, monkeypatch, name):

@@ -113,8 +113,10 @@ def test_a_workdir_is_enough(run, own):
 def test_renumbered_classes_score_the_same_and_overwrite_nothing(run, own, tmp_path):
     workdir, metrics = run[1], json.loads(own[1]["metrics.json"])
     keys = validation(run, "turned", lambda category: category | {"id": 1000 - category["id"]})
-    status, output = eval_py(f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in keys.items()))
+    changes = (f"--config.{key}={value}" for key, value in keys.items())
+    status, output = eval_py(f"--workdir={workdir}", *changes, f"--output={tmp_path}/made/m.json")
     assert status == 0, output
+    assert json.loads((tmp_path / "made" / "m.json").read_text()) == pytest.approx(metrics, abs=1e-12)
     assert "scored with other settings than the run: data.name equal -> turned; data.val_annotations" in output
     assert "has other category ids than the detector: classes go by name" in output
     (other,) = [Path(line) for line in output.splitlines() if line.startswith(f"{workdir}/eval/")]

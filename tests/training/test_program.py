@@ -90,8 +90,12 @@ def test_in_bfloat16_every_layer_computes_so_but_the_classes_do_not(config, prog
 
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(config):
-    with pytest.raises(UserError, match="config.train.batch_size=8 does not divide among 3 devices"):
+    told = "config.train.batch_size=8 does not divide among 3 devices: take --config.train.batch_size=6 or 9"
+    with pytest.raises(UserError, match=f"^{told}$"):
         describe(config, data_mesh(jax.devices()[:3]))
+    told = "batch_size=4 does not divide among 3 devices in 2 parts each: take --config.train.batch_size=6"
+    with pytest.raises(UserError, match=f"{told}$"):
+        describe(config.changed({"train.batch_size": 4, "train.accumulate": 2}), data_mesh(jax.devices()[:3]))
 
 
 PAPER = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*_r*.py"))

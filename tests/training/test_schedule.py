@@ -24,6 +24,12 @@ def test_a_short_run_has_a_short_warm_up_and_drops_near_its_end(steps, warmup, d
     assert float(schedule.rate(drops[1])) == pytest.approx(0.005 * 0.01)
 
 
+def test_drops_that_come_to_the_same_step_are_one():
+    schedule = Schedule(TrainSettings(steps=5, batch_size=4, lr_drops=(0.7, 0.9)), 15)
+    assert schedule.drops == [4] and ", drops at 4, learning rate" in schedule.text()
+    assert float(schedule.rate(4)) == pytest.approx(0.005 * 0.1)
+
+
 def test_the_papers_recipe_is_the_papers():
     """24 epochs of LVIS v1.0, drops after 16 and 22, 500 steps of warm-up."""
     schedule = Schedule(lvis("x", "c2am").train, 6212)

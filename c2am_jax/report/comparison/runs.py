@@ -9,7 +9,7 @@ from typing import Any
 from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.minival import chosen_images
 from c2am_jax.data.settings import DataSettings
-from c2am_jax.errors import UserError
+from c2am_jax.errors import BEST, EVALUATES, UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
 from c2am_jax.evaluation.results_folder import FILE, PARTS, differences, results_folder
 from c2am_jax.experiment import Experiment, flat, read_experiment
@@ -26,7 +26,7 @@ def compare_runs(
     against: str,
     *,
     given: Experiment | None = None,
-    step: int | None = None,
+    step: int | str | None = None,
     subset: str | None = None,
     folder: str | None = None,
     show: Callable[[str], None] = print,
@@ -66,13 +66,15 @@ def compare_runs(
     )
 
 
-def results_of_run(workdir: str | Path, given: Experiment | None, step: int | None, subset: str | None) -> Results:
+def results_of_run(
+    workdir: str | Path, given: Experiment | None, step: int | str | None, subset: str | None
+) -> Results:
     """The newest results of a workdir, or those of `step`.
 
     Args:
       workdir: of the run.
       given: the experiment that it was evaluated with, if that may be another than the run's own.
-      step: of the checkpoint.
+      step: of the checkpoint, a number or "best".
       subset: of the images, as `eval.subset`; None: as the run says.
 
     Raises:
@@ -82,6 +84,8 @@ def results_of_run(workdir: str | Path, given: Experiment | None, step: int | No
     wanted = given or run
     if subset:
         wanted = wanted.changed({"eval.subset": subset})
+    if step == BEST:
+        step = _best_step(workdir)
     changed = bool(differences(run, wanted))
     steps = {folder.name.partition("-")[0] for folder in (Path(workdir) / "eval").glob("[0-9]*")}
     for found in sorted((int(name) for name in steps), reverse=True):
@@ -94,6 +98,13 @@ def results_of_run(workdir: str | Path, given: Experiment | None, step: int | No
     raise UserError(
         f"{workdir}: no results{flags} yet; make them with python eval.py --workdir {workdir}{flags}{settings}"
     )
+
+
+def _best_step(workdir: str | Path) -> int:
+    try:
+        return int(json.loads((Path(workdir) / f"{BEST}.json").read_text())["step"])
+    except (FileNotFoundError, ValueError, KeyError):
+        raise UserError(f"{Path(workdir) / BEST}: no checkpoint there; a run has one when it {EVALUATES}") from None
 
 
 def results_of_folder(folder: Path) -> Results:
