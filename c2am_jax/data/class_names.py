@@ -13,6 +13,7 @@ import numpy as np
 
 from c2am_jax.data.entries import id_fault
 from c2am_jax.data.lvis import AnnotationError, CategoryTable, category_table, read_json, repeated_names
+from c2am_jax.data.lvis_scan import scan
 from c2am_jax.errors import UserError, first_of
 from c2am_jax.files import as_path
 
@@ -119,10 +120,15 @@ def with_groups(table: CategoryTable, training: CategoryTable) -> CategoryTable:
 def read_categories(path: str | Path) -> CategoryTable:
     """Categories of a ``categories.json``, or of a json in the LVIS or COCO layout.
 
+    Where the latter does not tell how frequent they are, its annotations are counted.
+
     Raises:
       AnnotationError: no such file, or no list of categories in it.
     """
-    return categories_in(read_json(path), path)
+    content = read_json(path)
+    table = categories_in(content, path)
+    told = isinstance(content, list) or all("frequency" in c or "image_count" in c for c in content["categories"])
+    return table if told or not content.get("annotations") else scan(path).categories
 
 
 def categories_in(content: Any, path: str | Path) -> CategoryTable:

@@ -71,6 +71,16 @@ def test_classes_are_read_from_a_list_a_json_or_a_workdir(tmp_path):
         read_classes(tmp_path / "none")
 
 
+def test_classes_of_a_json_that_does_not_tell_how_frequent_they_are_are_counted(tmp_path):
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 9, "width": 9} for n in range(1, 13)]
+    box = {"category_id": 4, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": [[0, 0, 5, 0, 5, 5]]}
+    boxes = [{**box, "id": image["id"], "image_id": image["id"]} for image in images]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 9, "name": "b"}, {"id": 4, "name": "a"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    found = read_classes(tmp_path / "train.json")
+    assert found.names == ("a", "b") and found.image_count.tolist() == [12, 0] and found.frequency == ("c", "r")
+
+
 def test_groups_of_a_validation_json_come_from_the_training_category_of_its_name(tmp_path):
     image = {"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "segmentation": []}
