@@ -179,6 +179,22 @@ def _check_official() -> None:
     official_package()
 
 
+def _check_of_checkpoint() -> None:
+    """Flags that only a results file takes."""
+    others = {
+        "--categories": (_CATEGORIES.value, "writes these rows into category_ap.json of its folder"),
+        "--iou_type": (_IOU_TYPE.present, "scores boxes and masks"),
+        "--fixed": (_FIXED.value, "scores the detections that the run keeps"),
+        "--protocol=coco": (_PROTOCOL.value == "coco", "scores LVIS AP"),
+    }
+    for flag, (given, instead) in others.items():
+        if given:
+            raise UserError(
+                f"{flag} goes with --annotations and --predictions; a checkpoint's evaluation {instead}. Score its "
+                "detections_bbox.json or detections_segm.json with them"
+            )
+
+
 def _check_against(against: str) -> None:
     """Flags that say nothing about a comparison of results that are there."""
     if not _REPORT.value:
@@ -234,11 +250,7 @@ def main(_) -> None:
     workdir = command_line.WORKDIR.value
     if workdir and (is_remote(workdir) or (Path(workdir).is_dir() and not against)):
         check_output("--workdir", as_path(workdir) / "eval", folder=True)
-    if _CATEGORIES.value:
-        raise UserError(
-            "--categories goes with --annotations and --predictions; a checkpoint's evaluation writes these rows into "
-            "category_ap.json of its folder"
-        )
+    _check_of_checkpoint()
     if command_line.CONFIG.value is None:
         if workdir:
             raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from c2am_jax.errors import guarded
 from c2am_jax.frequency import GROUPS
+from c2am_jax.storage import check_output
 from c2am_jax.wording import counted
 
 
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.workers is not None and options.workers < 1:
         parser.error("--workers must be at least 1")
+    check_output("--out", options.out, folder=True)
     try:
         for annotations, images, name in _sources(parser, options):
             _prepare(annotations, images, name, options)
