@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from c2am_jax.ahead import buffers, communication, hlo_text, stablehlo, time_estimate
+from c2am_jax.ahead import buffers, communication, hlo_text, stablehlo, time_estimate, traffic
 from c2am_jax.ahead.executions import executions
 from c2am_jax.ahead.hlo_text import Module
 from c2am_jax.ahead.topology import Chip, chip_of
@@ -34,7 +34,8 @@ def compile_and_describe(lowered: jax.stages.Lowered, device_kind: str, images: 
 
     Returns:
       The text, and "compile_seconds", "program_text", "memory_gib", "gflops_per_image", "estimate" (None where the
-      compiler gives no cycles), "no_estimate", "buffers", "collectives", "watched"; docs/scaling.md says what each is.
+      compiler gives no cycles), "traffic" (only there), "no_estimate", "buffers", "collectives", "watched";
+      docs/scaling.md says what each is.
 
     Raises:
       UserError: the compiler finds that the program does not fit in the device's memory.
@@ -56,6 +57,8 @@ def compile_and_describe(lowered: jax.stages.Lowered, device_kind: str, images: 
     module = hlo_text.parse(text)
     by_part = flops_by_part(module)
     work = sum(by_part.values())
+    estimate = _estimate(module, chip, work, images)
+    executed = list(executions(module, instruction_flops, inside_fusions=False))
     numbers: dict[str, Any] = {
         "compile_seconds": round(seconds, 1),
         "program_text": {
@@ -66,8 +69,9 @@ def compile_and_describe(lowered: jax.stages.Lowered, device_kind: str, images: 
         "memory_gib": _memory(compiled.memory_analysis(), chip),
         "gflops_per_image": round(work / images / 1e9, 6),
         "gflops_per_image_by_part": {part: round(flops / images / 1e9, 6) for part, flops in by_part.items()},
-        "estimate": _estimate(module, chip, work, images),
-        "no_estimate": time_estimate.uncounted(module, executions(module, instruction_flops, inside_fusions=False)),
+        "estimate": estimate,
+        "traffic": traffic.by_part(executed) if estimate is None else None,
+        "no_estimate": time_estimate.uncounted(module, executed),
         "buffers": _buffers(module),
         "collectives": communication.by_kind(communication.collectives(module)),
         "watched": watched(module),

@@ -19,6 +19,7 @@ def summary(numbers: Mapping[str, Any]) -> str:
         _memory(numbers["memory_gib"]),
         f"work: {numbers['gflops_per_image']:.4g} GFLOP per image (products and convolutions, loops multiplied)",
         *_estimate(numbers["estimate"]),
+        *_traffic(numbers["traffic"] or ()),
         *_no_estimate(numbers["no_estimate"], numbers["estimate"] is not None),
         *_buffers(numbers["buffers"]),
         *_collectives(numbers["collectives"]),
@@ -52,6 +53,11 @@ def _estimate(estimate: Mapping[str, Any] | None) -> list[str]:
     trips = [f"{row['trips']}{'' if row['known'] else ' assumed'}" for row in loops]
     cells = [(r["part"], f"{r['mcycles']:.2f}", t, r["op_name"][-60:]) for r, t in zip(loops, trips, strict=True)]
     return lines + _table(("loop in", "Mcycles", "iterations", "path"), cells)
+
+
+def _traffic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    cells = ((row["part"], row["kernels"], f"{row['gb']:.2f}") for row in rows[: 2 * ROWS])
+    return _table(("part", "kernels", "GB of operands and results, at most"), cells)
 
 
 def _no_estimate(rows: Sequence[Mapping[str, Any]], any_estimated: bool) -> list[str]:

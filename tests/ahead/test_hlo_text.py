@@ -3,7 +3,7 @@
 import hlo
 import pytest
 
-from c2am_jax.ahead import buffers, time_estimate
+from c2am_jax.ahead import buffers, time_estimate, traffic
 from c2am_jax.ahead.communication import Collective, by_kind, collectives
 from c2am_jax.ahead.compiled import watched
 from c2am_jax.ahead.executions import ASSUMED_TRIPS, executions, trip_count
@@ -98,7 +98,14 @@ def test_cycles_are_added_by_part_and_kind_and_what_has_none_is_listed(module):
         "mb": 0.002,
     }
     assert told["all-reduce"]["times"] == 5 and rows[0]["opcode"] in ("sort", "all-reduce")
-    assert time_estimate.estimate(parse(hlo.GPU)) is None
+    gpu = parse(hlo.GPU)
+    assert time_estimate.estimate(gpu) is None
+    image, filters, product = 16 * 512 * 512 * 4, 16 * 16 * 9 * 4, 4 * (64 * 32 + 32 * 8 + 64 * 8)
+    moved = 2 * image + filters + 2 * image + product + product + 4194304  # the library's workspace too
+    rows = traffic.by_part(executions(gpu, cost, inside_fusions=False))
+    assert rows == [{"part": "other", "kernels": 4, "gb": round(moved / 1e9, 6)}]
+    loop = {row["part"]: row["kernels"] for row in traffic.by_part(executions(module, cost, inside_fusions=False))}
+    assert loop["proposals"] > 5 * ASSUMED_TRIPS
 
 
 def test_buffers_are_those_in_main_memory_with_their_padding_and_lifetime(module, monkeypatch):
