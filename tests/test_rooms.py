@@ -23,7 +23,10 @@ ORDER = (
 )
 
 # Names under which commands are started by `python -m`: they may stand in another room than what they start.
-ENTRANCES = {"c2am_jax.data.browse": {"c2am_jax.browse.command"}}
+ENTRANCES = {
+    "c2am_jax.data.browse": {"c2am_jax.browse.command"},
+    "c2am_jax.data.stats": {"c2am_jax.browse.stats"},
+}
 
 
 def imports() -> dict[str, set[str]]:

@@ -13,8 +13,10 @@ from c2am_jax.browse.files import look
 from c2am_jax.browse.suspects import KINDS, RANK, Finding, Thing, suspects_of
 from c2am_jax.data.entries import has_mask
 from c2am_jax.data.jpeg import TOO_LARGE, ImageFault, check_size
+from c2am_jax.data.json_stream import open_json
 from c2am_jax.data.lvis import ImageNotFound, find_image
-from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json, scan
+from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.scanned import ImageEntry, Scan
 from c2am_jax.data.truth_columns import Truths
 from c2am_jax.errors import UserError
 from c2am_jax.progress import Counter

@@ -22,9 +22,10 @@ from c2am_jax.data import published, shards
 from c2am_jax.data.boxes import BoxCounts
 from c2am_jax.data.evaluation_json import write_evaluation_json
 from c2am_jax.data.lvis import AnnotationError
-from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.lvis_scan import scan
 from c2am_jax.data.prepared import VERSION, PreparationError, digest, folder_of, is_prepared, nothing_trains
 from c2am_jax.data.sampler import trainable
+from c2am_jax.data.scanned import Scan
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.files import as_path, is_remote, locked, replace_text
 from c2am_jax.frequency import GROUPS

@@ -18,8 +18,9 @@ import numpy as np
 
 from c2am_jax.checks import WrongSetting
 from c2am_jax.data.folders import find_splits
-from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.lvis_scan import scan
 from c2am_jax.data.sampler import fitting_bucket, target_size
+from c2am_jax.data.scanned import Scan
 from c2am_jax.files import is_remote
 from c2am_jax.wording import counted
 

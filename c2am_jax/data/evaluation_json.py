@@ -12,8 +12,9 @@ from etils import epath
 
 from c2am_jax.data.box_masks import usable_rle
 from c2am_jax.data.entries import measured_area, stated_area
-from c2am_jax.data.json_stream import Handler, read_lists
-from c2am_jax.data.lvis_scan import LISTS, Scan, open_json
+from c2am_jax.data.json_stream import Handler, open_json, read_lists
+from c2am_jax.data.lvis_scan import LISTS
+from c2am_jax.data.scanned import Scan
 
 
 def write_evaluation_json(found: Scan, target: epath.Path, *, masks: bool = False, ids: bool = True) -> None:

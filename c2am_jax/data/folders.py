@@ -9,9 +9,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from c2am_jax.data.json_stream import read_lists
+from c2am_jax.data.json_stream import open_json, read_lists
 from c2am_jax.data.lvis import ImageNotFound, find_image
-from c2am_jax.data.lvis_scan import open_json
 from c2am_jax.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

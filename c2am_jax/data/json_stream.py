@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from c2am_jax.data.lvis import AnnotationError
 
@@ -173,3 +173,13 @@ def read_list(file: ByteSource, path: str, handler: Handler) -> int:
     if reader.peek():
         raise reader.fail("something follows the end of the list")
     return count
+
+
+def open_json(path: str) -> BinaryIO:
+    """Open for reading; AnnotationError if it is not there."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise AnnotationError(f"{path}: no such file") from None
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from None

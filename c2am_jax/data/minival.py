@@ -7,8 +7,7 @@ a detector trained on COCO has seen.
 import os
 from typing import Any
 
-from c2am_jax.data.json_stream import read_lists
-from c2am_jax.data.lvis_scan import open_json
+from c2am_jax.data.json_stream import open_json, read_lists
 from c2am_jax.errors import UserError
 
 SUBSETS = ("all", "minival")

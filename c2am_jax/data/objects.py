@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from c2am_jax.data.json_stream import read_lists
+from c2am_jax.data.json_stream import open_json, read_lists
 from c2am_jax.data.lvis import AnnotationError
-from c2am_jax.data.lvis_scan import open_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from c2am_jax.data.entries import image_fault
-from c2am_jax.data.json_stream import read_lists
+from c2am_jax.data.json_stream import open_json, read_lists
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, image_file
-from c2am_jax.data.lvis_scan import open_json
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 JPEG_SUFFIXES = (".jpg", ".jpeg")

@@ -14,7 +14,7 @@ from etils import epath
 
 from c2am_jax.data import lvis, shards
 from c2am_jax.data.cached import local_copy
-from c2am_jax.data.lvis_scan import open_json
+from c2am_jax.data.json_stream import open_json
 from c2am_jax.data.shards import NO_MASKS
 from c2am_jax.data.skipped import NEEDS_MASKS, Skipped
 from c2am_jax.errors import UserError

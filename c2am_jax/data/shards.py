@@ -25,9 +25,10 @@ from c2am_jax.data.boxes import FITS, BoxCounts, iou, suspicion, trainable_box
 from c2am_jax.data.cluster import run_on_cluster
 from c2am_jax.data.entries import has_mask
 from c2am_jax.data.jpeg import ImageFault, check_size
+from c2am_jax.data.json_stream import open_json
 from c2am_jax.data.lvis import AnnotationError, ImageNotFound, find_image
-from c2am_jax.data.lvis_scan import ImageEntry, Scan, open_json
 from c2am_jax.data.pictures import Stored, stored
+from c2am_jax.data.scanned import ImageEntry, Scan
 from c2am_jax.data.skipped import Skipped
 from c2am_jax.errors import UserError
 from c2am_jax.files import as_path, is_remote, replace_text

@@ -15,8 +15,7 @@ import numpy as np
 from c2am_jax.data.box_masks import BadMask, check_compressed
 from c2am_jax.data.class_names import Match
 from c2am_jax.data.entries import id_fault, is_finite
-from c2am_jax.data.json_stream import read_list
-from c2am_jax.data.lvis_scan import open_json
+from c2am_jax.data.json_stream import open_json, read_list
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.ap_matching import ObjectTable
 from c2am_jax.evaluation.truths import Truths

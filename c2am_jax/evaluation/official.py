@@ -21,7 +21,8 @@ import numpy as np
 from c2am_jax.data.class_names import with_groups
 from c2am_jax.data.evaluation_json import public_copy
 from c2am_jax.data.lvis import read_json
-from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.scanned import Scan
 from c2am_jax.errors import UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
 from c2am_jax.evaluation.result_classes import ResultClasses

@@ -8,7 +8,8 @@ import numpy as np
 
 from c2am_jax.data.class_names import with_groups
 from c2am_jax.data.lvis import CategoryTable
-from c2am_jax.data.lvis_scan import Scan, scan
+from c2am_jax.data.lvis_scan import scan
+from c2am_jax.data.scanned import Scan
 from c2am_jax.evaluation.ap_matching import ObjectTable
 from c2am_jax.wording import counted, noun
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from c2am_jax.data.lvis_scan import ImageEntry
 from c2am_jax.data.pictures import Stored
+from c2am_jax.data.scanned import ImageEntry
 from c2am_jax.data.shards import encoded, features
 
 
