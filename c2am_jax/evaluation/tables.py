@@ -96,9 +96,10 @@ def norm_table(norms: Mapping[str, Any], stage: str = "") -> str:
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A csv file with the keys of the first row as its head."""
+    """A csv file with the keys of the first row as its head; empty where nothing counts (-1)."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: "" if isinstance(value, float) and value < 0 else value for key, value in row.items()})
     write_output(path, text.getvalue())

@@ -1,5 +1,6 @@
 """LVIS AP: the official numbers, an independent count, and what a wrong file is told."""
 
+import csv
 import gzip
 import json
 
@@ -18,7 +19,7 @@ from c2am_jax.evaluation.ap_matching import boundary
 from c2am_jax.evaluation.coco_ap import evaluate_coco_file
 from c2am_jax.evaluation.lvis_ap import ALL_IOU_TYPES, evaluate_file
 from c2am_jax.evaluation.official import official_metrics
-from c2am_jax.evaluation.tables import ap_table
+from c2am_jax.evaluation.tables import ap_table, write_csv
 
 RECORDED = [f"{name}/{kind}" for name in ("v05", "v1", "v1_tail", "pseudo_k40") for kind in ("bbox", "segm")]
 
@@ -220,11 +221,16 @@ def test_groups_are_those_of_the_training_set(files):
     assert [row["id"] for row in theirs.category_table()] == [1, 2, 3, 4]
 
 
-def test_the_table_of_categories(files):
+def test_the_table_of_categories(files, tmp_path):
     ground_truth, write = files
     rows = evaluate_file(ground_truth, write([detection(1, 1, [0, 0, 40, 40], 0.9)]), "bbox").category_table()
     assert [row["ground_truths"] for row in rows] == [3, 1, 1, 0]
     assert rows[0]["frequency"] == "f" and rows[0]["AP50"] == pytest.approx(34 / 101) and rows[3]["AP"] == -1
+    write_csv(tmp_path / "new" / "rows.csv", rows)
+    with (tmp_path / "new" / "rows.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["AP"] == "" for row in read] == [False, False, False, True]  # a mean of the column is AP
+    assert float(read[0]["AP50"]) == rows[0]["AP50"] and read[3]["ground_truths"] == "0"
 
 
 CATEGORY = {"frequency": "f", "image_count": 1, "instance_count": 1}
