@@ -8,7 +8,6 @@ of LVIS. Prints a report; with --out also writes `stats.json` and `stats.png`, w
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(found, folder / "stats.png")
         print(f"{folder / 'stats.json'}, {folder / 'stats.png'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -149,9 +149,10 @@ def test_logits_are_averaged_and_masks_are_a_mean_of_probabilities(model, make_i
     assert deltas.shape == (2, 4, 1, 4)
 
     labels = jnp.asarray([[0, 1, 2, 3], [4, 0, 1, 2]])
-    masks = head._detected_masks(features, boxes, labels, jnp.ones(labels.shape, bool))
+    found = features, boxes, labels, jnp.ones(labels.shape, bool)
     each = [jax.nn.sigmoid(head.mask_logits(stage, features, boxes, labels)) for stage in range(3)]
-    np.testing.assert_allclose(masks.reshape(each[0].shape), sum(each) / 3, atol=1e-5)
+    for masks in (head._mask_probabilities(*found), head._mask_probabilities_in_chunks(*found)):
+        np.testing.assert_allclose(masks.reshape(each[0].shape), sum(each) / 3, atol=1e-5)
 
 
 def test_settings_of_the_reference():
