@@ -19,7 +19,7 @@ class Stopped(Exception):
 
 
 BEST = "best"  # `--step` of the checkpoint with the best evaluation so far
-EVALUATES = "evaluates while it trains"
+NO_BEST = "no checkpoint there; a run has one when it evaluates while it trains"
 STEP_HELP = "of the checkpoint: a number, or best; default the newest"
 
 

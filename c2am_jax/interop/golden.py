@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c2am_jax.errors import UserError, guarded
+from c2am_jax.files import write_output
 from c2am_jax.interop.comparison import Check, CompiledDetector, table
 from c2am_jax.interop.fill import fill
 from c2am_jax.interop.golden_inference import compare_inference
@@ -32,6 +33,7 @@ from c2am_jax.models.architecture import BackboneSettings, MaskRCNNSettings, Tes
 from c2am_jax.models.detector import build_model
 from c2am_jax.models.functional import Detector
 from c2am_jax.ops.platforms import traced_for
+from c2am_jax.storage import check_output
 from c2am_jax.weights.foreign import fit, read_weights, to_reference_names
 from c2am_jax.weights.names import from_torch, torch_name, torch_shape
 
@@ -127,6 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--forms", default="", choices=("cpu", "tpu", "cuda"), help="compute as programs for that platform do, but here"
     )
     options = parser.parse_args(arguments)
+    if options.json:
+        check_output("--json", options.json)
     results = {}
     for file in options.files:
         start = time.time()
@@ -137,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{file}\n{table(rows)}\n{verdict} ({time.time() - start:.0f} s)\n", flush=True)
     if options.json:
         content = {f: [{**dataclasses.asdict(r), "ok": r.ok} for r in rows] for f, rows in results.items()}
-        Path(options.json).write_text(json.dumps(content, indent=1))
+        write_output(options.json, json.dumps(content, indent=1))
     return int(any(not row.ok for rows in results.values() for row in rows))
 
 

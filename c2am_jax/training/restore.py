@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from c2am_jax.data.lvis import CategoryTable
-from c2am_jax.errors import BEST, EVALUATES, UserError
+from c2am_jax.errors import BEST, NO_BEST, UserError
 from c2am_jax.experiment import Experiment, read_experiment
 from c2am_jax.files import as_path
 from c2am_jax.losses.statistics import ClassStatistics
@@ -63,8 +63,8 @@ def restore(
     if experiment is not None:
         compare_config(as_path(workdir), experiment)
     if not saved_steps(as_path(workdir) / folder):
-        text = EVALUATES if folder == BEST else "was trained until its first checkpoint"
-        raise UserError(f"{as_path(workdir) / folder}: no checkpoint there; a run has one when it {text}")
+        none = "no checkpoint there; a run has one when it was trained until its first checkpoint"
+        raise UserError(f"{as_path(workdir) / folder}: {NO_BEST if folder == BEST else none}")
     experiment = experiment or there
     like = first_state(experiment, mesh or data_mesh())
     with remote_errors(workdir), Checkpoints(as_path(workdir), keep=experiment.train.keep, name=folder) as checkpoints:

@@ -137,6 +137,11 @@ def test_a_missing_file_is_one_clear_error(tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+def test_a_place_for_the_rows_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    assert main([str(tmp_path / "none.npz"), f"--json={tmp_path}"]) == 2
+    assert capsys.readouterr().err == f"error: --json {tmp_path}: this is a folder; name a file\n"
+
+
 def test_a_pixel_may_differ_only_where_its_probability_is_close_to_one_half():
     probability = np.full((7, 10), 0.9, np.float32)
     recorded = np.ones((7, 10), bool)

@@ -9,7 +9,7 @@ from typing import Any
 from c2am_jax.data.datasets import open_dataset, source_of
 from c2am_jax.data.minival import chosen_images
 from c2am_jax.data.settings import DataSettings
-from c2am_jax.errors import BEST, EVALUATES, UserError
+from c2am_jax.errors import BEST, NO_BEST, UserError
 from c2am_jax.evaluation.lvis_ap import IOU_TYPES
 from c2am_jax.evaluation.results_folder import FILE, PARTS, differences, results_folder
 from c2am_jax.experiment import Experiment, flat, read_experiment
@@ -104,7 +104,7 @@ def _best_step(workdir: str | Path) -> int:
     try:
         return int(json.loads((Path(workdir) / f"{BEST}.json").read_text())["step"])
     except (FileNotFoundError, ValueError, KeyError):
-        raise UserError(f"{Path(workdir) / BEST}: no checkpoint there; a run has one when it {EVALUATES}") from None
+        raise UserError(f"{Path(workdir) / BEST}: {NO_BEST}") from None
 
 
 def results_of_folder(folder: Path) -> Results:
